@@ -1,0 +1,336 @@
+"""Carrying out effects: what the loops decided, done through gateways and links.
+
+Everything that happens outside passes here, and comes back as letters to the actor that is concerned.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from actors.decision import World
+from actors.effects import (
+    Acknowledge,
+    Call,
+    CloseCluster,
+    Connect,
+    Disconnect,
+    Find,
+    Launch,
+    Look,
+    OpenCluster,
+    Say,
+    StartTask,
+    TaskFilesDone,
+    TellMarket,
+    Terminate,
+    Unwatch,
+    Watch,
+    Word,
+)
+from actors.events import InstanceId
+from actors.links import Links
+from actors.loop import Letter, Loop
+from actors.market.state import MarketState
+from actors.messages import (
+    AbsenceObserved,
+    AgentReported,
+    ClusterClosed,
+    ClusterCloseFailed,
+    ClusterOpened,
+    ClusterOpenFailed,
+    FindFailed,
+    Found,
+    LaunchFailed,
+    LaunchSucceeded,
+    MarketsChanged,
+    Message,
+    NothingFound,
+    TerminateFailed,
+    TerminateSucceeded,
+    VendorNotice,
+)
+from actors.spec import FilePut
+from actors.supervisor import attempt_call
+from providers.agent.wire import Command, Ended, Put
+from providers.errors import Fault, ProviderError
+from providers.gateway import Gateway
+from providers.model import Capabilities, ClusterOrder, Handle, Listing, Notice, Offer, Order, Sighting
+
+PUT_BYTES = 192 * 1024  # of a file in one message to an agent
+
+
+class Keys(Protocol):
+    """Where key pairs are made and kept. Called in the event loop's thread; small files only."""
+
+    def cluster_public_key(self, cluster_id: str) -> str:
+        """The public key of a cluster's pair, made when there is none."""
+        ...
+
+    def host_private_key(self, cluster_id: str, instance_id: InstanceId) -> str:
+        """The host key for a machine, made once per instance and pinned."""
+        ...
+
+
+class Files(Protocol):
+    """Task files: inputs kept by their sha256, and what is over."""
+
+    def pieces(self, file: FilePut, size: int) -> list[str]:
+        """The file's content in base64 pieces of `size` bytes each; at least one. Raises OSError."""
+        ...
+
+    def task_done(self, pool: str, task_id: str) -> None:
+        """The task is over: its followers may end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    pool: str
+    instance: InstanceId
+    provider: str
+
+
+class Acting:
+    """What loops, gateways and links know of each other."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        epoch: int,
+        gateways: Mapping[str, Gateway],
+        links: Links,
+        keys: Keys,
+        files: Files,
+        on_listing: Callable[[str, Listing], None],
+        on_trouble: Callable[[str, BaseException], None],
+    ) -> None:
+        self.loops: dict[str, Loop] = {}
+        self.markets: Loop | None = None
+        self._owner = owner
+        self._epoch = epoch
+        self._gateways = gateways
+        self._links = links
+        self._keys = keys
+        self._files = files
+        self._on_listing = on_listing
+        self._on_trouble = on_trouble
+        self._watchers: dict[str, _Watcher] = {}
+        self._worlds = World()
+        self._stale = True
+        self._market_memory: dict[str, MarketState] = {}
+
+    # --- the world, as rules see it ---------------------------------------------------------------
+
+    def world(self) -> World:
+        """Offers, capabilities and market memory, newest."""
+        if self._stale:
+            offers: dict[str, tuple[Offer, ...]] = {}
+            capabilities: dict[str, Capabilities] = {}
+            for name, gateway in self._gateways.items():
+                capabilities[name] = gateway.capabilities
+                if gateway.offers is not None:
+                    offers[name] = gateway.offers
+            self._worlds = World(offers, capabilities, self._market_memory)
+            self._stale = False
+        return self._worlds
+
+    def market_committed(self, name: str, state: MarketState | None) -> None:
+        """A market's memory changed, durably."""
+        if state is None:
+            self._market_memory.pop(name, None)
+        else:
+            self._market_memory[name] = state
+
+    def markets_changed(self) -> None:
+        """Pools whose nodes wait for a market should look again."""
+        for pool in self.loops.values():
+            if pool.index.paused:
+                pool.post_nowait(Letter(("pool", pool.name), MarketsChanged()))
+
+    # --- what gateways tell (Listener) ------------------------------------------------------------
+
+    def seen(self, sighting: Sighting) -> None:
+        """A watched machine is new or changed."""
+        self._to_watcher(sighting.key, Found(sighting))
+
+    def absent(self, key: str) -> None:
+        """A watched machine is surely gone."""
+        self._to_watcher(key, AbsenceObserved())
+
+    def noticed(self, key: str, notice: Notice | None) -> None:
+        """The vendor pushed a notice, or withdrew it."""
+        self._to_watcher(key, VendorNotice(notice))
+
+    def listed(self, provider: str, listing: Listing) -> None:
+        """A listing came in: for the sweep."""
+        self._on_listing(provider, listing)
+
+    def offers_changed(self, provider: str) -> None:
+        """Offers or prices are not what they were."""
+        del provider
+        self._stale = True
+        self.markets_changed()
+
+    def _to_watcher(self, key: str, message: Message) -> None:
+        watcher = self._watchers.get(key)
+        loop = self.loops.get(watcher.pool) if watcher else None
+        if watcher is None or loop is None:
+            return
+        if not loop.post_nowait(Letter(("instance", watcher.instance), message)):
+            gateway = self._gateways.get(watcher.provider)
+            if gateway is not None:  # its mailbox is full: the next listing says it again
+                gateway.unwatch(key)
+                gateway.watch(key, 0.0)
+
+    # --- calls ------------------------------------------------------------------------------------
+
+    async def call(self, pool: str, call: Call) -> Message:
+        """Carry out one call; every failure, a bug included, comes back as a message."""
+
+        def otherwise(error: Exception) -> Message:
+            self._on_trouble(type(call).__name__, error)
+            return _failed(call, ProviderError(Fault.UNKNOWN, f"bug: {type(error).__name__}"))
+
+        async def carried() -> Message:
+            try:
+                return await self._carry_out(pool, call)
+            except ProviderError as error:
+                return _failed(call, error)
+            except OSError as error:  # keys can't be written
+                return _failed(call, ProviderError(Fault.NOT_SENT, f"keys: {error.strerror}"))
+
+        return await attempt_call(carried, otherwise)
+
+    def _gateway(self, name: str) -> Gateway:
+        gateway = self._gateways.get(name)
+        if gateway is None:
+            raise ProviderError(Fault.NOT_SENT, f"provider {name!r} is not in the config")
+        return gateway
+
+    async def _carry_out(self, pool: str, call: Call) -> Message:
+        match call:
+            case Launch():
+                return LaunchSucceeded(await self._launch(pool, call))
+            case Find(provider=provider, key=key):
+                sighting = await self._gateway(provider).find(key)
+                return NothingFound() if sighting is None else Found(sighting)
+            case Terminate(handle=handle):
+                await self._gateway(handle.provider).terminate(handle)
+                return TerminateSucceeded()
+            case OpenCluster(cluster_id=cluster_id, provider=provider, region=region):
+                order = ClusterOrder(
+                    cluster_id=cluster_id,
+                    owner=self._owner,
+                    pool=pool,
+                    region=region,
+                    public_key=self._keys.cluster_public_key(cluster_id),
+                )
+                return ClusterOpened(await self._gateway(provider).open_cluster(order))
+            case CloseCluster(cluster=cluster):
+                await self._gateway(cluster.provider).close_cluster(cluster)
+                return ClusterClosed(cluster.cluster_id)
+            case _:
+                assert_never(call)
+
+    async def _launch(self, pool: str, call: Launch) -> Handle:
+        cluster_id = call.cluster.cluster_id
+        order = Order(
+            key=call.key,
+            owner=self._owner,
+            epoch=self._epoch,
+            pool=pool,
+            node=call.node,
+            instance_id=call.instance_id,
+            offer=call.offer,
+            cluster=call.cluster,
+            public_key=self._keys.cluster_public_key(cluster_id),
+            host_key=self._keys.host_private_key(cluster_id, call.instance_id),
+        )
+        return await self._gateway(call.offer.provider).launch(order)
+
+    # --- words ------------------------------------------------------------------------------------
+
+    def word(self, pool: str, word: Word) -> None:
+        """Pass a word on."""
+        match word:
+            case Watch(provider=provider, key=key, instance_id=instance, launched_at=at):
+                self._watchers[key] = _Watcher(pool, instance, provider)
+                if (gateway := self._gateways.get(provider)) is not None:
+                    gateway.watch(key, at)
+            case Unwatch(provider=provider, key=key):
+                self._watchers.pop(key, None)
+                if (gateway := self._gateways.get(provider)) is not None:
+                    gateway.unwatch(key)
+            case Look(provider=provider):
+                if (gateway := self._gateways.get(provider)) is not None:
+                    gateway.look()
+            case Connect():
+                self._links.connect(pool, word)
+            case Disconnect(instance_id=instance):
+                self._links.disconnect(instance)
+            case Say(instance_id=instance, command=command):
+                self._links.say(instance, [command])
+            case StartTask():
+                self._start(pool, word)
+            case Acknowledge(instance_id=instance, boot=boot, last_id=last_id):
+                self._links.acknowledge(instance, boot, last_id)
+            case TellMarket(news=news):
+                if self.markets is not None:
+                    self.markets.post_nowait(Letter(("market", str(news.market)), news))
+            case TaskFilesDone(task_id=task):
+                self._files.task_done(pool, task)
+            case _:
+                assert_never(word)
+
+    def _start(self, pool: str, word: StartTask) -> None:
+        """Send the task's files, then the word to start. A file that was lost fails the attempt."""
+        start = word.command
+        commands: list[Command] = []
+        for file in word.files:
+            try:
+                pieces = self._files.pieces(file, PUT_BYTES)
+            except OSError as error:
+                self._lost_file(pool, word, f"input file {file.path!r}: {error.strerror}")
+                return
+            for i, piece in enumerate(pieces):
+                put = Put(
+                    epoch=start.epoch,
+                    task=start.task,
+                    attempt=start.attempt,
+                    path=file.path,
+                    mode=file.mode,
+                    offset=i * PUT_BYTES,
+                    data=piece,
+                    last=i == len(pieces) - 1,
+                )
+                commands.append(put)
+        self._links.say(word.instance_id, [*commands, start])
+
+    def _lost_file(self, pool: str, word: StartTask, error: str) -> None:
+        start = word.command
+        ended = Ended(
+            id=0, task=start.task, attempt=start.attempt, started=False, why="spawn", code=126, error=error
+        )
+        loop = self.loops.get(pool)
+        if loop is not None:
+            loop.post_nowait(Letter(("task", start.task), AgentReported(word.instance_id, ended)))
+
+
+def _failed(call: Call, error: ProviderError) -> Message:
+    fault, detail, after = error.fault, error.detail, error.retry_after_s
+    match call:
+        case Launch():
+            return LaunchFailed(fault, detail, after)
+        case Find():
+            return FindFailed(fault)
+        case Terminate():
+            return TerminateFailed(fault, detail, after)
+        case OpenCluster():
+            return ClusterOpenFailed(call.cluster_id, fault, detail, after)
+        case CloseCluster():
+            if fault is Fault.GONE:
+                return ClusterClosed(call.cluster.cluster_id)
+            return ClusterCloseFailed(call.cluster.cluster_id, fault, detail)
+        case _:
+            assert_never(call)

@@ -1,0 +1,568 @@
+"""The public contract: every Request that may be sent and every Fact that tells what happened.
+
+Event = Request | Fact. Names, fields and defaults of the main seed are exact; what is ours is added
+with defaults, or marked "(ours)". On a wire each event is JSON with `kind` as discriminator, inside
+an `Envelope`. `Metric`, `Log` and `ConsoleOutput` are many: they travel through telemetry and have
+cursors of their own instead of a seq.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from actors.spec import PoolName, PoolSpec, Seconds, TaskSpec
+from providers.model import Offer, Value
+
+RequestId = str
+ClusterId = str
+InstanceId = str
+NodeId = int
+ProviderName = str  # a name from the config: two accounts of one vendor are two names
+Stream = Literal["stdout", "stderr"]
+Result = Literal[
+    "success", "failure", "startup_failure", "resource_failure", "killed", "terminated", "unknown"
+]
+
+# --- values inside events ---------------------------------------------------------------------
+
+
+class Instance(Value):
+    """A machine as events show it."""
+
+    id: InstanceId
+    status: Literal["provisioning", "provisioned", "bootstrapping", "bootstrapped", "ready", "exited"]
+    offer: Offer
+    ip: str | None = None
+    private_ip: str | None = None
+    ssh_port: int = 22
+    ssh_password: None = None  # the seed has it; here it is never set
+    spot: bool = False
+    region: str = ""
+
+
+class NodeInstance(Value):
+    """A machine bound to a node. Carries no secret: `ssh_key_path` is relative to the state directory."""
+
+    instance: Instance
+    node: NodeId
+    provider: ProviderName
+    ssh_user: str
+    ssh_key_path: str
+    ssh_password: None = None
+    network_interface: str = ""
+
+
+class MountPlan(Value):
+    """How volumes are mounted (the seed's value; no volume is mounted by this version)."""
+
+    deploy_hints: dict[str, Any] = {}
+    bootstrap: str | None = None
+
+
+class Cluster(Value):
+    """What a provider holds around the instances of (pool, account, region)."""
+
+    id: ClusterId
+    status: Literal["setting_up", "provisioning", "bootstrapping", "ready", "shutting_down", "destroyed"]
+    spec: PoolSpec
+    offer: Offer | None
+    ssh_key_path: str
+    ssh_user: str
+    use_sudo: bool = False
+    shutdown_command: str = ""
+    specific: dict[str, str] = {}
+    instances: tuple[NodeInstance, ...] = ()  # stays empty above 100
+    prebaked: bool = False
+    mount_plan: MountPlan | None = None
+    ssh_pty: bool = False
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+class _Request(Value):
+    """A Request asks. `request_id` is its idempotency key; an empty one is filled at the border."""
+
+    request_id: RequestId = ""
+
+
+class PoolRequested(_Request):
+    """(ours) A user wants a pool kept whole. Ends in PoolReady or Error."""
+
+    kind: Literal["pool_requested"] = "pool_requested"
+    pool: PoolName
+    spec: PoolSpec
+    ready_within_s: Seconds = 3600
+
+
+class ClusterRequested(_Request):
+    """A pool opens its surroundings at a provider; ends in ClusterProvisioned or Error.
+
+    Sent by a user it is a PoolRequested on that one provider and ends in ClusterReady or Error.
+    """
+
+    kind: Literal["cluster_requested"] = "cluster_requested"
+    provider: ProviderName
+    spec: PoolSpec
+    reply_to: str | None = None
+    pool: str = ""
+
+
+class InstanceRequested(_Request):
+    """A node wants a machine. Ends in InstanceBootstrapped, or InstanceReplaced when `replacing`,
+    or BootstrapFailed or Error."""
+
+    kind: Literal["instance_requested"] = "instance_requested"
+    provider: ProviderName
+    cluster_id: ClusterId
+    node_id: NodeId
+    reply_to: str | None = None
+    replacing: InstanceId | None = None
+
+
+class BootstrapRequested(_Request):
+    """Set a connected machine up (again). Ends in InstanceBootstrapped, BootstrapFailed or Error.
+
+    From a user only `instance.instance.id` is looked at.
+    """
+
+    kind: Literal["bootstrap_requested"] = "bootstrap_requested"
+    instance: NodeInstance
+    cluster_id: ClusterId
+    reply_to: str | None = None
+
+
+class ShutdownRequested(_Request):
+    """End a cluster and all that is in it: its pool, for a user. Ends in ClusterDestroyed or Error."""
+
+    kind: Literal["shutdown_requested"] = "shutdown_requested"
+    cluster_id: ClusterId
+    reply_to: str | None = None
+
+
+class PoolResizeRequested(_Request):
+    """(ours) Keep another number of nodes. Ends in PoolResized or Error."""
+
+    kind: Literal["pool_resize_requested"] = "pool_resize_requested"
+    pool: PoolName
+    nodes: Annotated[int, Field(ge=0, le=20_000)]
+    ready_within_s: Seconds = 3600
+
+
+class PoolUpdateRequested(_Request):
+    """(ours) Change a pool's spec. Ends in PoolUpdated, or in Error when it can't be done in place."""
+
+    kind: Literal["pool_update_requested"] = "pool_update_requested"
+    pool: PoolName
+    spec: PoolSpec
+
+
+class DrainRequested(_Request):
+    """(ours) Empty a node. Ends in InstanceReplaced (then=replace), InstanceDestroyed or Error."""
+
+    kind: Literal["drain_requested"] = "drain_requested"
+    pool: PoolName
+    node: NodeId
+    then: Literal["replace", "remove"] = "replace"
+    within_s: Seconds | None = None  # None: the pool's drain_timeout
+
+
+class TaskRequested(_Request):
+    """(ours) Run something. Ends in TaskCompleted or Error. The task's id is the request's."""
+
+    kind: Literal["task_requested"] = "task_requested"
+    pool: PoolName
+    task: TaskSpec
+
+
+class TaskStopRequested(_Request):
+    """(ours) Stop a task, pending or running. Ends in the task's TaskCompleted or Error."""
+
+    kind: Literal["task_stop_requested"] = "task_stop_requested"
+    pool: PoolName
+    task_id: str
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] | None = None  # None: the task's own
+
+
+Request = (
+    PoolRequested
+    | ClusterRequested
+    | InstanceRequested
+    | BootstrapRequested
+    | ShutdownRequested
+    | PoolResizeRequested
+    | PoolUpdateRequested
+    | DrainRequested
+    | TaskRequested
+    | TaskStopRequested
+)
+
+# --- facts: pools and clusters ------------------------------------------------------------------
+
+
+class ClusterProvisioned(Value):
+    """The cluster's surroundings are there."""
+
+    kind: Literal["cluster_provisioned"] = "cluster_provisioned"
+    request_id: RequestId
+    cluster_id: ClusterId
+    provider: ProviderName
+
+
+class ClusterReady(Value):
+    """All desired nodes of the cluster's pool are ready."""
+
+    kind: Literal["cluster_ready"] = "cluster_ready"
+    cluster: Cluster
+
+
+class ClusterDestroyed(Value):
+    """Nothing of the cluster is left."""
+
+    kind: Literal["cluster_destroyed"] = "cluster_destroyed"
+    cluster_id: ClusterId
+
+
+class PoolReady(Value):
+    """(ours) All desired nodes are ready, for the first time or again."""
+
+    kind: Literal["pool_ready"] = "pool_ready"
+    pool: str
+    nodes: int
+
+
+class PoolResized(Value):
+    """(ours) The pool has reached a size that was asked for, or the size was overtaken."""
+
+    kind: Literal["pool_resized"] = "pool_resized"
+    pool: str
+    nodes: int
+    superseded: bool = False
+
+
+class PoolUpdated(Value):
+    """(ours) The new spec holds. `changed` names what differs from the one before."""
+
+    kind: Literal["pool_updated"] = "pool_updated"
+    pool: str
+    changed: tuple[str, ...] = ()
+
+
+class PoolParked(Value):
+    """(ours) The pool launches nothing until it is updated or resized. Its machines live on."""
+
+    kind: Literal["pool_parked"] = "pool_parked"
+    pool: str
+    reason: str
+
+
+# --- facts: instances ---------------------------------------------------------------------------
+
+
+class InstanceLaunched(Value):
+    """The provider accepted the order."""
+
+    kind: Literal["instance_launched"] = "instance_launched"
+    request_id: RequestId
+    cluster_id: ClusterId
+    node_id: NodeId
+    provider: ProviderName
+    instance_id: InstanceId
+
+
+class InstanceRunning(Value):
+    """The machine has an address."""
+
+    kind: Literal["instance_running"] = "instance_running"
+    request_id: RequestId
+    cluster_id: ClusterId
+    node_id: NodeId
+    provider: ProviderName
+    instance: Instance
+    ssh_user: str = ""
+    ssh_key_path: str = ""
+    ssh_password: None = None
+    network_interface: str = ""
+
+
+class InstanceProvisioned(Value):
+    """We are connected to the machine; it is not set up yet."""
+
+    kind: Literal["instance_provisioned"] = "instance_provisioned"
+    request_id: RequestId
+    instance: NodeInstance
+
+
+class InstanceBootstrapped(Value):
+    """The machine is set up and ready for work."""
+
+    kind: Literal["instance_bootstrapped"] = "instance_bootstrapped"
+    instance: NodeInstance
+
+
+class InstancePreempted(Value):
+    """The machine is being taken, or was taken without a word."""
+
+    kind: Literal["instance_preempted"] = "instance_preempted"
+    instance: NodeInstance
+    reason: str
+
+
+class NoticeWithdrawn(Value):
+    """(ours) The provider took its preemption notice back."""
+
+    kind: Literal["notice_withdrawn"] = "notice_withdrawn"
+    instance_id: InstanceId
+
+
+class InstanceReplaced(Value):
+    """Another machine fills the node; `old_id` is the last that did."""
+
+    kind: Literal["instance_replaced"] = "instance_replaced"
+    request_id: RequestId
+    old_id: InstanceId
+    new: NodeInstance
+
+
+class InstanceDestroyed(Value):
+    """The machine is observed absent."""
+
+    kind: Literal["instance_destroyed"] = "instance_destroyed"
+    instance_id: InstanceId
+    reason: str = ""
+
+
+class LaunchRefused(Value):
+    """(ours) A launch ended without a machine. `fault` is the provider's, in our words."""
+
+    kind: Literal["launch_refused"] = "launch_refused"
+    instance_id: InstanceId
+    market: str
+    fault: str
+
+
+class InstanceAdopted(Value):
+    """(ours) A machine found in a listing is ours and wanted, and was taken in (again)."""
+
+    kind: Literal["instance_adopted"] = "instance_adopted"
+    instance_id: InstanceId
+    ref: str
+
+
+class InstanceQuarantined(Value):
+    """(ours) A machine with our mark that nobody knows. It is reaped after the age guard."""
+
+    kind: Literal["instance_quarantined"] = "instance_quarantined"
+    key: str
+    ref: str
+    provider: ProviderName
+    micro_usd_per_hour: int
+    reap_at: float
+
+
+class InstanceReaped(Value):
+    """(ours) A quarantined machine is observed absent."""
+
+    kind: Literal["instance_reaped"] = "instance_reaped"
+    key: str
+    ref: str
+    provider: ProviderName
+
+
+class BootstrapPhase(Value):
+    """A step of setting a machine up began, ended well or failed."""
+
+    kind: Literal["bootstrap_phase"] = "bootstrap_phase"
+    instance: NodeInstance
+    event: Literal["started", "completed", "failed"]
+    phase: str
+    elapsed: float | None = None
+    error: str | None = None
+
+
+class BootstrapCommand(Value):
+    """The command of a step, as it is run."""
+
+    kind: Literal["bootstrap_command"] = "bootstrap_command"
+    instance: NodeInstance
+    command: str
+
+
+class BootstrapFailed(Value):
+    """Setting the machine up failed in `phase`."""
+
+    kind: Literal["bootstrap_failed"] = "bootstrap_failed"
+    instance: NodeInstance
+    phase: str
+    error: str
+
+
+# --- facts: tasks -------------------------------------------------------------------------------
+
+
+class TaskQueued(Value):
+    """(ours) The task waits for a slot, for the first time or again."""
+
+    kind: Literal["task_queued"] = "task_queued"
+    task_id: str
+    attempt: int
+
+
+class TaskStarted(Value):
+    """An attempt runs. function_name is the task's name, else the program."""
+
+    kind: Literal["task_started"] = "task_started"
+    task_id: str
+    instance: NodeInstance
+    function_name: str
+    attempt: int = 1
+
+
+class TaskAttemptEnded(Value):
+    """(ours) One run of the task is over, and surely so."""
+
+    kind: Literal["task_attempt_ended"] = "task_attempt_ended"
+    task_id: str
+    attempt: int
+    instance_id: InstanceId | None
+    result: Result
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+class TaskCompleted(Value):
+    """The task is over: once per task. `duration` is seconds of its last attempt."""
+
+    kind: Literal["task_completed"] = "task_completed"
+    task_id: str
+    instance: NodeInstance | None
+    duration: float
+    success: bool
+    error: str | None = None
+    result: Result = "unknown"
+    reason: str = ""
+    exit_code: int | None = None
+    attempts: int = 0
+    function_name: str = ""
+
+
+# --- facts: telemetry and errors ----------------------------------------------------------------
+
+
+class Metric(Value):
+    """One measured value; `timestamp` is the machine's clock."""
+
+    kind: Literal["metric"] = "metric"
+    instance: NodeInstance
+    name: str
+    value: float
+    timestamp: float
+    task_id: str = ""
+
+
+class Log(Value):
+    """One line of a task's output. `overwrite`: it replaces the line before (a progress bar)."""
+
+    kind: Literal["log"] = "log"
+    instance: NodeInstance
+    line: str
+    stream: Stream = "stdout"
+    overwrite: bool = False
+    task_id: str = ""
+    attempt: int = 0
+    number: int = 0  # line number in (task, attempt, stream), from 1
+
+
+class ConsoleOutput(Value):
+    """Output of a set-up step."""
+
+    kind: Literal["console_output"] = "console_output"
+    instance: NodeInstance
+    content: str
+    stream: Stream = "stdout"
+    overwrite: bool = False
+
+
+class Error(Value):
+    """Something went wrong. `fatal`: the request is over; the pool lives on unless it is parked."""
+
+    kind: Literal["error"] = "error"
+    request_id: RequestId
+    message: str
+    fatal: bool = False
+
+
+class BugCaught(Value):
+    """(ours) A rule raised. The message that caused it was removed; nothing else of the turn was lost."""
+
+    kind: Literal["bug_caught"] = "bug_caught"
+    address: str
+    message: str
+    error: str  # the exception's type: its text may hold secrets and differs between versions
+
+
+Fact = (
+    ClusterProvisioned
+    | ClusterReady
+    | ClusterDestroyed
+    | PoolReady
+    | PoolResized
+    | PoolUpdated
+    | PoolParked
+    | InstanceLaunched
+    | InstanceRunning
+    | InstanceProvisioned
+    | InstanceBootstrapped
+    | InstancePreempted
+    | NoticeWithdrawn
+    | InstanceReplaced
+    | InstanceDestroyed
+    | LaunchRefused
+    | InstanceAdopted
+    | InstanceQuarantined
+    | InstanceReaped
+    | BootstrapPhase
+    | BootstrapCommand
+    | BootstrapFailed
+    | TaskQueued
+    | TaskStarted
+    | TaskAttemptEnded
+    | TaskCompleted
+    | Metric
+    | Log
+    | ConsoleOutput
+    | Error
+    | BugCaught
+)
+
+Event = Request | Fact
+
+RequestJson: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+EventJson: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+# What only the daemon itself sends; from a user it is refused.
+INTERNAL_REQUESTS = (InstanceRequested,)
+
+
+class Envelope(Value):
+    """One event as it was journaled.
+
+    Attributes:
+        seq: the journal's order and the followers' cursor; grows, may have gaps.
+        at: UTC seconds since the epoch.
+        pool: the pool it belongs to; empty for what belongs to the daemon.
+        caused_by: seq of the event that led to this one.
+        request_id: the Request it serves.
+        ends: the request ids it is the terminal Fact of.
+        principal: who asked, for Requests.
+    """
+
+    seq: int
+    at: float
+    pool: str
+    caused_by: int | None = None
+    request_id: str | None = None
+    ends: tuple[str, ...] = ()
+    principal: str = ""
+    event: Annotated[Event, Field(discriminator="kind")]

@@ -1,0 +1,253 @@
+"""What is derived from the states of one pool, kept up to date change by change.
+
+Nothing here is truth: `apply` takes the contribution of the old state out and puts that of the new one in, so
+undoing a change is applying it the other way round, and a restart builds the same from the journal.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+
+from actors.decision import Address
+from actors.events import InstanceId, NodeInstance
+from actors.instance.facts import node_instance
+from actors.instance.state import (
+    Bootstrapping,
+    Destroyed,
+    Destroying,
+    Draining,
+    InstanceState,
+    Provisioning,
+    Ready,
+    Requested,
+)
+from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
+from actors.pool.state import Active, Parked, PoolState
+from actors.pool.state import Destroyed as DestroyedPool
+from actors.pool.state import Draining as DrainingPool
+from actors.spec import PoolSpec
+from actors.task.state import Assigned, Created, Invalid, Pending, Running, Stopped, Stopping, TaskState
+from providers.model import Value
+
+_POOL = (Active, Parked, DrainingPool, DestroyedPool)
+_NODE = (Vacant, Filling, Filled, Replacing, Retired)
+_INSTANCE = (Requested, Provisioning, Bootstrapping, Ready, Draining, Destroying, Destroyed)
+_TASK = (Pending, Assigned, Created, Running, Stopping, Invalid, Stopped)
+_PLACED = (Assigned, Created, Running, Stopping, Invalid)
+
+
+class Queue:
+    """Tasks that may be placed now: highest priority first, then in the order they were asked for."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, str]] = []
+        self._members: dict[str, tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, task: Pending) -> None:
+        """Put a task in. One that is in already stays once."""
+        entry = (-task.spec.priority, task.seq)
+        if self._members.get(task.id) != entry:
+            self._members[task.id] = entry
+            heapq.heappush(self._heap, (*entry, task.id))
+
+    def remove(self, task_id: str) -> None:
+        """Take a task out. Its entry in the heap is passed over later."""
+        self._members.pop(task_id, None)
+        if len(self._heap) > 64 and len(self._heap) > 4 * len(self._members):
+            self._heap = [(*entry, task) for task, entry in self._members.items()]
+            heapq.heapify(self._heap)
+
+    def first(self) -> str | None:
+        """The next task, or None."""
+        while self._heap:
+            priority, seq, task_id = self._heap[0]
+            if self._members.get(task_id) == (priority, seq):
+                return task_id
+            heapq.heappop(self._heap)
+        return None
+
+
+class Index:
+    """Derived views of one pool's states."""
+
+    def __init__(self) -> None:
+        self.pool: PoolState | None = None
+        self.nodes: dict[int, NodeState] = {}
+        self.instances: dict[InstanceId, InstanceState] = {}  # not destroyed
+        self.tasks: dict[str, TaskState] = {}  # not stopped
+        self.asking: dict[int, None] = {}  # nodes that want a place now
+        self.paused: dict[int, None] = {}  # nodes that wait before they ask again
+        self.node_counts: Counter[str] = Counter()
+        self.instance_counts: Counter[str] = Counter()
+        self.task_counts: Counter[str] = Counter()
+        self.queue = Queue()
+        self.pinned: dict[int, Queue] = {}
+        self.free: dict[InstanceId, None] = {}  # takes a task at once; first come, first served
+        self.buffers: dict[InstanceId, None] = {}  # takes one to wait there
+        self.node_of_instance: dict[InstanceId, int] = {}
+        self._on: dict[InstanceId, dict[str, None]] = {}
+        self._shown: dict[InstanceId, NodeInstance] = {}
+
+    # --- what rules ask ---------------------------------------------------------------------------
+
+    @property
+    def pool_spec(self) -> PoolSpec:
+        """The pool's spec as it is now."""
+        assert self.pool is not None
+        return self.pool.spec
+
+    def tasks_on(self, instance: InstanceId) -> tuple[str, ...]:
+        """Tasks whose attempt is on this machine, not surely ended."""
+        return tuple(self._on.get(instance, ()))
+
+    def is_leaving(self, instance: InstanceId) -> bool:
+        """Whether the machine drains and wants to know when its tasks have left."""
+        return isinstance(self.instances.get(instance), Draining)
+
+    def node_instance(self, instance: InstanceId) -> NodeInstance | None:
+        """The machine as events show it; None when it is not known any more."""
+        shown = self._shown.get(instance)
+        if shown is None and (state := self.instances.get(instance)) is not None:
+            shown = self._shown[instance] = node_instance(state)
+        return shown
+
+    def replacement_requests(self, node: int, old: InstanceId) -> tuple[str, ...]:
+        """The DrainRequested that the replacement of `old` ends."""
+        state = self.nodes.get(node)
+        if state is None or isinstance(state, Retired) or state.draining_id != old:
+            return ()
+        return () if state.drain_request is None else (state.drain_request,)
+
+    def removal_requests(self, node: int, instance: InstanceId) -> tuple[str, ...]:
+        """The DrainRequested that the end of this machine ends."""
+        state = self.nodes.get(node)
+        if not isinstance(state, Retired) or state.draining_id != instance:
+            return ()
+        return () if state.drain_request is None else (state.drain_request,)
+
+    @property
+    def nodes_ready(self) -> int:
+        """Nodes with a machine that works."""
+        return self.node_counts["filled"] + self.node_counts["replacing"]
+
+    @property
+    def pending(self) -> int:
+        """Tasks that wait for a place, held back or not."""
+        return self.task_counts["pending"]
+
+    def next_slot(self) -> InstanceId | None:
+        """The machine that should take the next task."""
+        for slots in (self.free, self.buffers):
+            for instance in slots:
+                return instance
+        return None
+
+    def has_slot(self, instance: InstanceId) -> bool:
+        """Whether the machine takes one more task."""
+        return instance in self.free or instance in self.buffers
+
+    # --- upkeep -----------------------------------------------------------------------------------
+
+    def apply(self, address: Address, old: Value | None, new: Value | None) -> None:
+        """Replace the contribution of one state by another's."""
+        _, name = address
+        if isinstance(old, _TASK) or isinstance(new, _TASK):
+            self._task(name, old, new)  # type: ignore[arg-type]
+        elif isinstance(old, _INSTANCE) or isinstance(new, _INSTANCE):
+            self._instance(name, old, new)  # type: ignore[arg-type]
+        elif isinstance(old, _NODE) or isinstance(new, _NODE):
+            self._node(int(name), old, new)  # type: ignore[arg-type]
+        elif isinstance(new, _POOL):
+            respec = self.pool is not None and self.pool.spec is not new.spec
+            self.pool = new
+            if respec:
+                self._reslot_all(self.instances)
+        elif isinstance(old, _POOL):
+            self.pool = None
+
+    def _task(self, task: str, old: TaskState | None, new: TaskState | None) -> None:
+        if old is not None and not isinstance(old, Stopped):
+            self.task_counts[old.status] -= 1
+            if isinstance(old, _PLACED):
+                self._on[old.instance_id].pop(task, None)
+                if not self._on[old.instance_id]:
+                    del self._on[old.instance_id]
+            elif old.spec.node is not None:
+                self.pinned[old.spec.node].remove(task)
+                if not len(self.pinned[old.spec.node]):
+                    del self.pinned[old.spec.node]
+            else:
+                self.queue.remove(task)
+        if new is None or isinstance(new, Stopped):
+            self.tasks.pop(task, None)
+        else:
+            self.tasks[task] = new
+            self.task_counts[new.status] += 1
+            if isinstance(new, _PLACED):
+                self._on.setdefault(new.instance_id, {})[task] = None
+            elif new.spec.node is not None:
+                queue = self.pinned.setdefault(new.spec.node, Queue())
+                if new.not_before is None:
+                    queue.add(new)
+            elif new.not_before is None:
+                self.queue.add(new)
+        was = old.instance_id if isinstance(old, _PLACED) else None
+        now = new.instance_id if isinstance(new, _PLACED) else None
+        if was != now:
+            for instance in (was, now):
+                if instance is not None:
+                    self._reslot(instance)
+
+    def _instance(self, name: str, old: InstanceState | None, new: InstanceState | None) -> None:
+        if old is not None and not isinstance(old, Destroyed):
+            self.instance_counts[old.status] -= 1
+        if new is None or isinstance(new, Destroyed):
+            self.instances.pop(name, None)
+            if new is None:
+                self._shown.pop(name, None)
+            else:  # the facts of this turn still show it; commit forgets it
+                self._shown[name] = node_instance(new)
+        else:
+            self.instances[name] = new
+            self.instance_counts[new.status] += 1
+            self._shown.pop(name, None)
+        self._reslot(name)
+
+    def forget(self, instance: InstanceId) -> None:
+        """Drop what was kept of a destroyed machine for the facts of its last turn."""
+        if instance not in self.instances:
+            self._shown.pop(instance, None)
+
+    def _node(self, node: int, old: NodeState | None, new: NodeState | None) -> None:
+        if old is not None:
+            self.node_counts[old.status] -= 1
+        self.asking.pop(node, None)
+        self.paused.pop(node, None)
+        if new is None:
+            self.nodes.pop(node, None)
+            return
+        self.nodes[node] = new
+        self.node_counts[new.status] += 1
+        if isinstance(new, Filling | Replacing) and new.instance_id is None:
+            (self.asking if new.wants_place else self.paused)[node] = None
+
+    def _reslot_all(self, instances: Iterable[InstanceId]) -> None:
+        for instance in list(instances):
+            self._reslot(instance)
+
+    def _reslot(self, instance: InstanceId) -> None:
+        """Put the machine where its next task would find it."""
+        self.free.pop(instance, None)
+        self.buffers.pop(instance, None)
+        state = self.instances.get(instance)
+        if not isinstance(state, Ready) or not state.link_up or self.pool is None:
+            return
+        worker = self.pool.spec.worker
+        used = len(self._on.get(instance, ()))
+        if used < worker.concurrency:
+            self.free[instance] = None
+        elif used < worker.concurrency + worker.buffer:
+            self.buffers[instance] = None

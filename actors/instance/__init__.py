@@ -1,0 +1,1 @@
+"""An instance: one machine, from its first order to its observed absence."""

@@ -1,0 +1,530 @@
+"""A machine that is there: waiting for its address, its agent, its set-up; then working."""
+
+from typing import Any, assert_never
+
+from actors.decision import Address, Decision, Published, View
+from actors.effects import Acknowledge, Connect, Effect, Look, Say, TellMarket, Watch
+from actors.events import (
+    BootstrapCommand,
+    BootstrapFailed,
+    BootstrapPhase,
+    BootstrapRequested,
+    InstanceBootstrapped,
+    InstanceProvisioned,
+    InstanceReplaced,
+)
+from actors.instance import going
+from actors.instance.facts import node_instance, running
+from actors.instance.state import Alive, Bootstrapping, Draining, Linked, Provisioning, Ready
+from actors.messages import (
+    AbsenceObserved,
+    AgentHolds,
+    AgentReported,
+    AgentSaid,
+    BootstrapWanted,
+    Due,
+    FindFailed,
+    Found,
+    InstanceLeaving,
+    InstanceMessage,
+    InstanceReady,
+    LaunchFailed,
+    LaunchSucceeded,
+    LaunchWanted,
+    LeaveWanted,
+    LinkDown,
+    LinkUp,
+    LossTold,
+    MachineLeaving,
+    MachineUnreachable,
+    Message,
+    NothingFound,
+    SetUpEnded,
+    TaskLeft,
+    TerminateFailed,
+    TerminateSucceeded,
+    VendorNotice,
+)
+from providers.agent.wire import (
+    Bootstrap,
+    BootstrapEnded,
+    BootstrapStep,
+    Console,
+    Drain,
+    Ended,
+    FetchedFile,
+    LogLines,
+    Metrics,
+    NoticeGone,
+    NoticeSeen,
+    Phase,
+    PhaseCommand,
+    Refused,
+    Report,
+    Started,
+    Stop,
+    Unhealthy,
+)
+from providers.model import Notice, Sighting
+
+
+def linked_fields(state: Linked) -> dict[str, Any]:
+    """The fields that a connected machine keeps from state to state."""
+    return going.common(state) | {
+        "handle": state.handle,
+        "launched_at": state.launched_at,
+        "address": state.address,
+        "boot": state.boot,
+        "acked": state.acked,
+        "link_up": state.link_up,
+        "silent_since": state.silent_since,
+        "bootstrap_requests": state.bootstrap_requests,
+    }
+
+
+def connect(state: Alive, view: View) -> Connect:
+    """Keep a stream to the agent open."""
+    assert state.address is not None
+    return Connect(
+        instance_id=state.id,
+        handle=state.handle,
+        address=state.address,
+        cluster=state.cluster,
+        spec=view.index.pool_spec,
+        boot=getattr(state, "boot", None),
+        acked=getattr(state, "acked", 0),
+    )
+
+
+# --- provisioning ---------------------------------------------------------------------------------
+
+
+def while_provisioning(state: Provisioning, message: InstanceMessage, view: View) -> Decision:
+    """Accepted by the provider: next step until the agent answers."""
+    match message:
+        case Found(sighting=sighting) if sighting.state in ("stopping", "stopped"):
+            return _taken_unready(state, sighting.detail or sighting.state, view)
+        case Found(sighting=sighting):
+            decision = _addressed(state, sighting, view)
+            if sighting.notice is not None:
+                assert isinstance(decision.state, Provisioning)
+                taken = _taken_unready(decision.state, sighting.notice.reason, view)
+                return Decision(taken.state, taken.tells, taken.effects, decision.facts + taken.facts)
+            return decision
+        case VendorNotice(notice=notice) if notice is not None:
+            return _taken_unready(state, notice.reason, view)
+        case LinkUp(accepted=True) if state.address is not None:
+            return _provisioned(state, message, view)
+        case Due() if view.now >= state.deadline:
+            what = "no address" if state.address is None else "could not be reached"
+            return _never_ready(state, "timeout", f"{what} in time", view)
+        case LeaveWanted(reason=reason):
+            return going.destroy(state, reason, view).also(tells=(going.failed(state, reason),))
+        case AbsenceObserved():
+            return going.gone(state, "gone", view)
+        case LinkUp() | LinkDown() | Due() | VendorNotice() | AgentSaid() | TaskLeft() | BootstrapWanted():
+            return Decision(state)
+        case LaunchWanted() | LaunchSucceeded() | LaunchFailed() | NothingFound() | FindFailed():
+            return Decision(state)
+        case TerminateSucceeded() | TerminateFailed():
+            return Decision(state)
+        case _:
+            assert_never(message)
+
+
+def _addressed(state: Provisioning, sighting: Sighting, view: View) -> Decision:
+    if sighting.address is None or sighting.address == state.address:
+        return Decision(state)
+    update = {"address": sighting.address, "deadline": view.now + view.index.pool_spec.ssh_timeout}
+    addressed = state.model_copy(update=update)
+    facts = () if state.address else (Published(running(addressed), request_id=state.request_id),)
+    return Decision(addressed, effects=(connect(addressed, view),), facts=facts)
+
+
+def _taken_unready(state: Provisioning | Bootstrapping, reason: str, view: View) -> Decision:
+    """Preempted before it was ready: replaced like any other, and there is nothing to drain."""
+    return going.destroy(state, "preempted", view, facts=(going.preempted(state, reason),)).also(
+        tells=(going.failed(state, "preempted"),),
+        effects=(TellMarket(LossTold(state.offer.market)),),
+    )
+
+
+def _never_ready(state: Provisioning | Bootstrapping, reason: str, error: str, view: View) -> Decision:
+    """Patience ended, or a step failed: the pool's breaker counts it."""
+    return going.destroy(state, reason, view).also(
+        tells=(
+            going.failed(state, error),
+            going.to_pool(state, SetUpEnded(state.offer, error)),
+        )
+    )
+
+
+def _provisioned(state: Provisioning, message: LinkUp, view: View) -> Decision:
+    fact = Published(
+        InstanceProvisioned(request_id=state.request_id, instance=node_instance(state)),
+        request_id=state.request_id,
+    )
+    linked = going.common(state) | {
+        "handle": state.handle,
+        "launched_at": state.launched_at,
+        "address": state.address,
+        "boot": message.boot,
+    }
+    decision = _bootstrap(linked, f"bootstrap:{state.id}", state.request_id, again=False, view=view)
+    return Decision(decision.state, effects=decision.effects, facts=(fact, *decision.facts))
+
+
+def _bootstrap(fields: dict[str, Any], run_id: str, cause: str, *, again: bool, view: View) -> Decision:
+    """Start the set-up. The internal BootstrapRequested has the run's id as its request id."""
+    spec = view.index.pool_spec
+    state = Bootstrapping(
+        **fields,
+        since=view.now,
+        run_id=run_id,
+        bootstrap_request=run_id,
+        deadline=view.now + spec.bootstrap_timeout,
+        again=again,
+    )
+    asked = BootstrapRequested(
+        request_id=run_id, instance=node_instance(state), cluster_id=state.cluster.cluster_id
+    )
+    return Decision(
+        state,
+        effects=(Say(state.id, bootstrap_command(state, view)),),
+        facts=(Published(asked, request_id=cause),),
+    )
+
+
+def bootstrap_command(state: Bootstrapping, view: View) -> Bootstrap:
+    """What the agent is told to run; it answers a run it knows by where that stands."""
+    image = view.index.pool_spec.image
+    steps = tuple(BootstrapStep(phase=s.phase, run=s.run, timeout_s=s.timeout_s) for s in image.steps)
+    return Bootstrap(epoch=view.epoch, run_id=state.run_id, env=image.env, steps=steps)
+
+
+# --- bootstrapping --------------------------------------------------------------------------------
+
+
+def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: View) -> Decision:
+    """Connected: next step until the set-up has ended."""
+    match message:
+        case AgentSaid():
+            return agent_said(state, message, view)
+        case LinkUp(accepted=True):
+            return link_up(state, message, view).also(
+                effects=(Say(state.id, bootstrap_command(state, view)),)
+            )
+        case LinkDown():
+            down = state.model_copy(update={"link_up": False, "silent_since": view.now})
+            return Decision(down, effects=(Look(state.handle.provider),))
+        case VendorNotice(notice=notice) if notice is not None:
+            return _taken_unready(state, notice.reason, view)
+        case Found(sighting=sighting) if sighting.state in ("stopping", "stopped"):
+            return _taken_unready(state, sighting.detail or sighting.state, view)
+        case Found(sighting=sighting) if sighting.notice is not None:
+            return _taken_unready(state, sighting.notice.reason, view)
+        case Due() if view.now >= state.deadline:
+            return _never_ready(state, "timeout", "set-up did not end in time", view)
+        case LeaveWanted(reason=reason):
+            return going.destroy(state, reason, view).also(tells=(going.failed(state, reason),))
+        case AbsenceObserved():
+            return going.gone(state, "gone", view)
+        case BootstrapWanted(request_id=request):
+            waiting = (*state.bootstrap_requests, request)
+            return Decision(state.model_copy(update={"bootstrap_requests": waiting}), taken=(request,))
+        case LinkUp() | Found() | Due() | VendorNotice() | TaskLeft() | LaunchWanted() | LaunchSucceeded():
+            return Decision(state)
+        case LaunchFailed() | NothingFound() | FindFailed() | TerminateSucceeded() | TerminateFailed():
+            return Decision(state)
+        case _:
+            assert_never(message)
+
+
+def _bootstrap_ended(state: Bootstrapping, report: BootstrapEnded, view: View) -> Decision:
+    if report.run_id != state.run_id:
+        return Decision(state)
+    requests = (state.bootstrap_request, *state.bootstrap_requests)
+    if report.phase is not None or report.error is not None:
+        return _bootstrap_failed(state, report, requests, view)
+    ready = Ready(
+        **(linked_fields(state) | {"bootstrap_requests": ()}),
+        since=view.now,
+        gone_at=None if state.link_up else view.now + view.index.pool_spec.unreachable_timeout,
+    )
+    value = node_instance(ready)
+    if state.again:
+        return Decision(ready, facts=(Published(InstanceBootstrapped(instance=value), ends=requests),))
+    ends = requests if state.replacing else (state.request_id, *requests)
+    facts = [Published(InstanceBootstrapped(instance=value), request_id=state.request_id, ends=ends)]
+    if state.replacing:
+        replaced = InstanceReplaced(request_id=state.request_id, old_id=state.replacing, new=value)
+        extra = view.index.replacement_requests(state.node, state.replacing)
+        facts.append(Published(replaced, request_id=state.request_id, ends=(state.request_id, *extra)))
+    return Decision(
+        ready,
+        tells=(
+            going.to_node(state, InstanceReady(state.id)),
+            going.to_pool(state, SetUpEnded(state.offer, None)),
+        ),
+        facts=tuple(facts),
+    )
+
+
+def _bootstrap_failed(
+    state: Bootstrapping, report: BootstrapEnded, requests: tuple[str, ...], view: View
+) -> Decision:
+    error = f"{report.phase}: {report.error}" if report.error else str(report.phase)
+    fact = BootstrapFailed(instance=node_instance(state), phase=report.phase or "", error=report.error or "")
+    ends = requests if state.again else (state.request_id, *requests)
+    destroyed = going.destroy(state, "failed", view)
+    leaving = going.to_node(state, InstanceLeaving(state.id, "failed", works=False))
+    return Decision(
+        destroyed.state,
+        (
+            *destroyed.tells,
+            leaving if state.again else going.failed(state, error),
+            going.to_pool(state, SetUpEnded(state.offer, error)),
+        ),
+        destroyed.effects,
+        (Published(fact, request_id=state.request_id, ends=ends),),
+    )
+
+
+# --- ready ----------------------------------------------------------------------------------------
+
+
+def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
+    """Set up and working: next step."""
+    match message:
+        case AgentSaid():
+            return agent_said(state, message, view)
+        case LinkUp(accepted=True):
+            return link_up(state, message, view)
+        case LinkDown() if state.link_up:
+            spec = view.index.pool_spec
+            down = state.model_copy(
+                update={
+                    "link_up": False,
+                    "silent_since": view.now,
+                    "gone_at": view.now + spec.unreachable_timeout,
+                }
+            )
+            return Decision(down, effects=(Look(state.handle.provider),))
+        case Due() if state.gone_at is not None and view.now >= state.gone_at:
+            return _unreachable(state, view)
+        case VendorNotice(notice=notice) if notice is not None:
+            return leave(state, notice, view, tell_agent=True)
+        case Found(sighting=sighting):
+            return _seen(state, sighting, view)
+        case LeaveWanted(reason=reason, within_s=within_s):
+            return _sent_away(state, reason, within_s, view)
+        case AbsenceObserved():
+            decision = going.gone(state, "gone", view)
+            leaving = going.to_node(state, InstanceLeaving(state.id, "gone", works=False))
+            return Decision(decision.state, (leaving, *decision.tells), decision.effects, decision.facts)
+        case BootstrapWanted(request_id=request):
+            fields = linked_fields(state) | {"bootstrap_requests": ()}
+            run_id = f"bootstrap:{state.id}:{request}"
+            again = _bootstrap(fields, run_id, request, again=True, view=view)
+            assert isinstance(again.state, Bootstrapping)
+            asked = again.state.model_copy(update={"bootstrap_requests": (request,)})
+            return Decision(asked, again.tells, again.effects, again.facts, taken=(request,))
+        case LinkUp() | LinkDown() | Due() | VendorNotice() | TaskLeft() | LaunchWanted() | LaunchSucceeded():
+            return Decision(state)
+        case LaunchFailed() | NothingFound() | FindFailed() | TerminateSucceeded() | TerminateFailed():
+            return Decision(state)
+        case _:
+            assert_never(message)
+
+
+def _unreachable(state: Ready, view: View) -> Decision:
+    """Silent for too long. Its tasks wait for its observed absence; the market may be to blame."""
+    fact = going.preempted(state, "unreachable")
+    return going.destroy(state, "unreachable", view, facts=(fact,)).also(
+        tells=(
+            going.to_node(state, InstanceLeaving(state.id, "unreachable", works=False)),
+            *going.to_tasks(state, MachineUnreachable(state.id), view),
+        )
+    )
+
+
+def _seen(state: Ready, sighting: Sighting, view: View) -> Decision:
+    if sighting.state in ("stopping", "stopped"):  # never resumed: ended, and replaced
+        fact = going.preempted(state, sighting.detail or sighting.state)
+        return going.destroy(state, "preempted", view, facts=(fact,)).also(
+            tells=(going.to_node(state, InstanceLeaving(state.id, "preempted", works=False)),),
+            effects=(TellMarket(LossTold(state.offer.market)),),
+        )
+    if sighting.notice is not None:
+        return leave(state, sighting.notice, view, tell_agent=True)
+    if sighting.address is not None and sighting.address != state.address:
+        moved = state.model_copy(update={"address": sighting.address})
+        return Decision(moved, effects=(connect(moved, view),))
+    return Decision(state)
+
+
+def leave(state: Ready, notice: Notice, view: View, *, tell_agent: bool) -> Decision:
+    """A notice came: the fact, and the node asks for the replacement in this very turn."""
+    spec = view.index.pool_spec
+    deadline = notice.deadline_at if notice.deadline_at is not None else view.now + spec.drain_timeout
+    draining = Draining(
+        **linked_fields(state),
+        since=view.now,
+        reason="preempted",
+        deadline=max(deadline, view.now),
+        noticed=True,
+        final=True,
+    )
+    effects: tuple[Effect, ...] = (TellMarket(LossTold(state.offer.market)),)
+    if tell_agent:
+        left = max(0.0, deadline - view.now)
+        effects = (Say(state.id, Drain(epoch=view.epoch, within_s=left)), *effects)
+    return Decision(
+        draining,
+        tells=(
+            going.to_node(state, InstanceLeaving(state.id, "preempted", works=True)),
+            *going.to_tasks(state, MachineLeaving(state.id, "preempted"), view),
+        ),
+        effects=effects,
+        facts=(going.preempted(state, notice.reason),),
+    )
+
+
+def _sent_away(state: Ready, reason: str, within_s: float, view: View) -> Decision:
+    if within_s <= 0 or not view.index.tasks_on(state.id):
+        return going.destroy(state, reason, view)
+    draining = Draining(**linked_fields(state), since=view.now, reason=reason, deadline=view.now + within_s)
+    return Decision(draining, tells=going.to_tasks(state, MachineLeaving(state.id, reason), view))
+
+
+# --- the agent's word, in any connected state -----------------------------------------------------
+
+
+def link_up(state: Linked, message: LinkUp, view: View) -> Decision:
+    """The stream is open (again): tasks learn what the agent holds of them."""
+    if not message.accepted:
+        return Decision(state)
+    same_boot = state.boot == message.boot
+    update: dict[str, Any] = {"link_up": True, "silent_since": None, "boot": message.boot}
+    if not same_boot:
+        update["acked"] = 0
+    if isinstance(state, Ready):
+        update["gone_at"] = None
+    held = {task: (attempt, word) for task, attempt, word in message.tasks}
+    ours = view.index.tasks_on(state.id)
+    tells: list[tuple[Address, Message]] = []
+    for task in ours:
+        attempt, word = held.get(task, (None, None))
+        tells.append((("task", task), AgentHolds(state.id, attempt, word, same_boot)))
+    strays = tuple(
+        Say(state.id, Stop(epoch=view.epoch, task=task, attempt=attempt, grace_s=0))
+        for task, (attempt, word) in held.items()
+        if task not in ours and word != "ended"
+    )
+    return Decision(state.model_copy(update=update), tells=tuple(tells), effects=strays)
+
+
+def agent_said(state: Linked, message: AgentSaid, view: View) -> Decision:
+    """Reports, in order. Those that were journaled before the last crash are passed over."""
+    if message.boot != state.boot:
+        return Decision(state)
+    decision = Decision(state.model_copy(update={"acked": max(state.acked, message.last_id)}))
+    for report in message.reports:
+        if report.id <= state.acked:
+            continue
+        current = decision.state
+        assert isinstance(current, Bootstrapping | Ready | Draining) or current is not None
+        step = _report(current, report, view) if isinstance(current, Linked) else _late(state, report)
+        decision = Decision(
+            step.state if step.state is not None else current,
+            decision.tells + step.tells,
+            decision.effects + step.effects,
+            decision.facts + step.facts,
+        )
+    return decision.also(effects=(Acknowledge(state.id, message.boot, message.last_id),))
+
+
+def last_words(state: Any, message: AgentSaid, view: View) -> Decision:
+    """What the agent of a machine that is being ended still has to say of its tasks."""
+    del view
+    tells = tuple(tell for report in message.reports for tell in _late(state, report).tells)
+    return Decision(state, tells=tells, effects=(Acknowledge(state.id, message.boot, message.last_id),))
+
+
+def _late(state: Any, report: Report) -> Decision:
+    if isinstance(report, Started | Ended | Refused) and report.task:
+        return Decision(None, tells=(going.to_task(report.task, AgentReported(state.id, report)),))
+    return Decision(None)
+
+
+def _report(state: Linked, report: Report, view: View) -> Decision:
+    match report:
+        case Started() | Ended():
+            return Decision(state, tells=(going.to_task(report.task, AgentReported(state.id, report)),))
+        case Refused():
+            tells = (going.to_task(report.task, AgentReported(state.id, report)),) if report.task else ()
+            return Decision(state, tells=tells)
+        case Phase():
+            phase = BootstrapPhase(
+                instance=node_instance(state),
+                event=report.event,
+                phase=report.phase,
+                elapsed=report.elapsed,
+                error=report.error,
+            )
+            return Decision(state, facts=(Published(phase, request_id=state.request_id),))
+        case PhaseCommand():
+            command = BootstrapCommand(instance=node_instance(state), command=report.command)
+            return Decision(state, facts=(Published(command, request_id=state.request_id),))
+        case BootstrapEnded() if isinstance(state, Bootstrapping):
+            return _bootstrap_ended(state, report, view)
+        case NoticeSeen():
+            deadline = None if report.within_s is None else view.now + report.within_s
+            return _noticed(state, Notice(reason=report.reason, deadline_at=deadline), view)
+        case NoticeGone():
+            return going.stays(state, view) if isinstance(state, Draining) else Decision(state)
+        case Unhealthy():
+            return _unhealthy(state, report.reason, view)
+        case BootstrapEnded() | Console() | LogLines() | FetchedFile() | Metrics():
+            return Decision(state)  # the last four go to telemetry and only their ids matter here
+        case _:
+            assert_never(report)
+
+
+def _noticed(state: Linked, notice: Notice, view: View) -> Decision:
+    match state:
+        case Bootstrapping():
+            return _taken_unready(state, notice.reason, view)
+        case Ready():
+            return leave(state, notice, view, tell_agent=False)
+        case Draining():  # already leaving; the earlier deadline holds
+            if notice.deadline_at is None:
+                return Decision(state)
+            sooner = min(state.deadline, notice.deadline_at)
+            return Decision(state.model_copy(update={"deadline": sooner}))
+        case _:
+            assert_never(state)
+
+
+def _unhealthy(state: Linked, reason: str, view: View) -> Decision:
+    if not isinstance(state, Ready):
+        return Decision(state)
+    tell = going.to_node(state, InstanceLeaving(state.id, "failed", works=True))
+    fact = going.preempted(state, f"unhealthy: {reason}")
+    draining = Draining(
+        **linked_fields(state),
+        since=view.now,
+        reason="failed",
+        deadline=view.now + view.index.pool_spec.drain_timeout,
+    )
+    return Decision(
+        draining,
+        tells=(tell, *going.to_tasks(state, MachineLeaving(state.id, "failed"), view)),
+        facts=(fact,),
+    )
+
+
+def resume(state: Alive, view: View) -> tuple[Effect, ...]:
+    """Watch the machine, and talk to it when it has an address. The rest is said at LinkUp."""
+    watch = Watch(state.handle.provider, state.key, state.id, state.launched_at)
+    return (watch,) if state.address is None else (watch, connect(state, view))

@@ -1,0 +1,231 @@
+"""From the first order to a machine, without ever making two for one key."""
+
+from typing import assert_never
+
+from actors.decision import Decision, Published, View
+from actors.effects import Effect, Find, Launch, TellMarket, Watch
+from actors.events import InstanceLaunched, LaunchRefused
+from actors.instance import alive, going
+from actors.instance.state import Destroyed, Provisioning, Requested
+from actors.messages import (
+    AbsenceObserved,
+    AgentSaid,
+    BootstrapWanted,
+    Due,
+    FindFailed,
+    Found,
+    InstanceMessage,
+    InstanceNotLaunched,
+    LaunchEnded,
+    LaunchFailed,
+    LaunchSucceeded,
+    LaunchTold,
+    LaunchWanted,
+    LeaveWanted,
+    LinkDown,
+    LinkUp,
+    NothingFound,
+    RefusalTold,
+    TaskLeft,
+    TerminateFailed,
+    TerminateSucceeded,
+    VendorNotice,
+)
+from actors.policy.backoff import retry_delay_s
+from providers.errors import Fault
+from providers.model import Handle
+
+CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
+VISIBLE_DEFAULT_S = 60.0  # when a provider's capabilities are not known (it left the config)
+
+
+def first(wanted: LaunchWanted, view: View) -> Decision:
+    """A new instance: the order is journaled by this turn, then launched."""
+    owner, pool, *_ = wanted.key.split("/")
+    del owner
+    state = Requested(
+        id=instance_id(wanted.key),
+        key=wanted.key,
+        pool=pool,
+        node=wanted.node,
+        request_id=wanted.request_id,
+        replacing=wanted.replacing,
+        offer=wanted.offer,
+        cluster=wanted.cluster,
+        created_at=view.now,
+        since=view.now,
+        asked_at=view.now,
+    )
+    return Decision(state, effects=(_launch(state),))
+
+
+def instance_id(key: str) -> str:
+    """The id of the instance that a launch key names: unique for ever, like the key."""
+    _, pool, node, incarnation, tried = key.split("/")
+    return f"{pool}-{node}-{incarnation}.{tried}"
+
+
+def _launch(state: Requested) -> Launch:
+    return Launch(
+        key=state.key,
+        node=state.node,
+        instance_id=state.id,
+        offer=state.offer,
+        cluster=state.cluster,
+    )
+
+
+def visible_within_s(provider: str, view: View) -> float:
+    """How long after a launch a machine may be missing from what the provider shows."""
+    known = view.world.capabilities.get(provider)
+    return known.visible_within_s if known else VISIBLE_DEFAULT_S
+
+
+def launched(state: Requested, handle: Handle, view: View) -> Decision:
+    """The provider has the machine."""
+    fact = Published(
+        InstanceLaunched(
+            request_id=state.request_id,
+            cluster_id=state.cluster.cluster_id,
+            node_id=state.node,
+            provider=handle.provider,
+            instance_id=state.id,
+        ),
+        request_id=state.request_id,
+    )
+    news = TellMarket(LaunchTold(state.offer.market, state.offer.micro_usd_per_hour))
+    watch = Watch(handle.provider, state.key, state.id, state.asked_at)
+    spec = view.index.pool_spec
+    alive_state = Provisioning(
+        **going.common(state),
+        since=view.now,
+        handle=handle,
+        launched_at=state.asked_at,
+        deadline=view.now + spec.provision_timeout,
+    )
+    if state.leave is not None:
+        return going.destroy(alive_state, state.leave, view, facts=(fact,)).also(effects=(watch, news))
+    return Decision(alive_state, effects=(watch, news), facts=(fact,))
+
+
+def not_launched(
+    state: Requested, fault: Fault, detail: str, retry_after_s: float | None, view: View
+) -> Decision:
+    """Surely no machine, and none will come under this key."""
+    ended = Destroyed(
+        **going.common(state), since=view.now, reason=state.leave or "not launched", launched=False
+    )
+    refused = LaunchRefused(instance_id=state.id, market=str(state.offer.market), fault=fault.value)
+    return Decision(
+        ended,
+        tells=(
+            going.to_node(
+                state,
+                InstanceNotLaunched(state.id, str(state.offer.market), fault, detail, retry_after_s),
+            ),
+            going.to_pool(state, LaunchEnded(state.offer, fault, detail)),
+        ),
+        effects=(TellMarket(RefusalTold(state.offer.market, fault, retry_after_s)),),
+        facts=(Published(refused, request_id=state.request_id),),
+    )
+
+
+def while_requested(state: Requested, message: InstanceMessage, view: View) -> Decision:
+    """Next step while an order is out, its outcome perhaps never known."""
+    match message:
+        case LaunchSucceeded(handle=handle):
+            return launched(state, handle, view)
+        case Found(sighting=sighting):  # looked for, or seen in a listing before the call answered
+            decision = launched(state, sighting.handle, view)
+            if isinstance(decision.state, Provisioning):
+                seen = alive.while_provisioning(decision.state, message, view)
+                return Decision(
+                    seen.state,
+                    decision.tells + seen.tells,
+                    decision.effects + seen.effects,
+                    decision.facts + seen.facts,
+                )
+            return decision
+        case LaunchFailed():
+            return _failed(state, message, view)
+        case NothingFound():
+            return _nothing_found(state, view)
+        case FindFailed():
+            wait = retry_delay_s(state.tries, view.draw, first_s=5, most_s=60)
+            return Decision(state.model_copy(update={"next_at": view.now + wait}))
+        case Due() if state.next_at is None or view.now < state.next_at:
+            return Decision(state)
+        case Due() if state.looking:
+            return Decision(state.model_copy(update={"next_at": None}), effects=(_find(state),))
+        case Due() if state.leave is not None:  # every call so far surely made nothing
+            return not_launched(state, Fault.NOT_SENT, "not wanted any more", None, view)
+        case Due():
+            return _again(state, view)
+        case LeaveWanted(reason=reason):
+            return Decision(state.model_copy(update={"leave": reason}))
+        case AbsenceObserved() | VendorNotice() | LinkUp() | LinkDown() | AgentSaid() | TaskLeft():
+            return Decision(state)
+        case LaunchWanted() | BootstrapWanted() | TerminateSucceeded() | TerminateFailed():
+            return Decision(state)
+        case _:
+            assert_never(message)
+
+
+def _find(state: Requested) -> Find:
+    return Find(state.offer.provider, state.key)
+
+
+def _again(state: Requested, view: View) -> Decision:
+    again = state.model_copy(
+        update={
+            "tries": state.tries + 1,
+            "asked_at": view.now,
+            "next_at": None,
+            "looking": False,
+            "empty_looks": 0,
+        }
+    )
+    return Decision(again, effects=(_launch(again),))
+
+
+def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:
+    match message.fault:
+        case Fault.UNKNOWN | Fault.CONFLICT:  # it may have worked: look before anything else
+            looking = state.model_copy(update={"looking": True, "next_at": None, "empty_looks": 0})
+            return Decision(looking, effects=(_find(looking),))
+        case Fault.NOT_SENT | Fault.THROTTLED if state.tries < CALLS_MAX and state.leave is None:
+            wait = retry_delay_s(state.tries, view.draw, first_s=2, most_s=60)
+            wait = max(wait, message.retry_after_s or 0.0)
+            return Decision(state.model_copy(update={"next_at": view.now + wait}))
+        case (
+            Fault.NOT_SENT
+            | Fault.THROTTLED
+            | Fault.CAPACITY
+            | Fault.QUOTA
+            | Fault.CREDENTIALS
+            | Fault.FUNDS
+            | Fault.REJECTED
+            | Fault.GONE
+        ):
+            return not_launched(state, message.fault, message.detail, message.retry_after_s, view)
+        case _:
+            assert_never(message.fault)
+
+
+def _nothing_found(state: Requested, view: View) -> Decision:
+    """Absence is believed when seen twice, later than the machine must have become visible."""
+    visible_at = state.asked_at + visible_within_s(state.offer.provider, view)
+    late_enough = view.now > visible_at
+    looks = state.empty_looks + (1 if late_enough else 0)
+    if looks < 2:
+        wait = max(0.5, visible_at - view.now) if not late_enough else 1.0
+        update = {"looking": True, "empty_looks": looks, "next_at": view.now + wait}
+        return Decision(state.model_copy(update=update))
+    if state.leave is not None or state.tries >= CALLS_MAX:
+        return not_launched(state, Fault.UNKNOWN, "the launch came to nothing", None, view)
+    return _again(state, view)
+
+
+def resume(state: Requested) -> tuple[Effect, ...]:
+    """A call may have been in flight when the daemon died: look by key. (Due comes by itself.)"""
+    return () if state.next_at is not None else (_find(state),)

@@ -1,0 +1,91 @@
+"""What an instance does about what it hears. Pure.
+
+The order of facts per instance is Launched, Running, Provisioned, BootstrapPhase*, Bootstrapped or Failed,
+then Preempted, Replaced, Destroyed. The InstanceRequested it serves is ended here once the launch was
+accepted; before that it stays with the node, which may be placed elsewhere.
+"""
+
+from typing import assert_never
+
+from actors.decision import Decision, View
+from actors.effects import Effect
+from actors.instance import alive, going, launching
+from actors.instance.state import (
+    Bootstrapping,
+    Destroyed,
+    Destroying,
+    Draining,
+    InstanceState,
+    Provisioning,
+    Ready,
+    Requested,
+)
+from actors.messages import InstanceLeaving, InstanceMessage, LaunchWanted
+
+
+def decide(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
+    """Next step of one instance."""
+    match state:
+        case None:
+            if isinstance(message, LaunchWanted):
+                return launching.first(message, view)
+            return Decision(None)  # late word to one that is over
+        case Requested():
+            return launching.while_requested(state, message, view)
+        case Provisioning():
+            return alive.while_provisioning(state, message, view)
+        case Bootstrapping():
+            return alive.while_bootstrapping(state, message, view)
+        case Ready():
+            return alive.while_ready(state, message, view)
+        case Draining():
+            return going.while_draining(state, message, view)
+        case Destroying():
+            return going.while_destroying(state, message, view)
+        case Destroyed():
+            return Decision(state)
+        case _:
+            assert_never(state)
+
+
+def resume(state: InstanceState, view: View) -> tuple[Effect, ...]:
+    """Effects still owed after a restart."""
+    match state:
+        case Requested():
+            return launching.resume(state)
+        case Provisioning() | Bootstrapping() | Ready() | Draining():
+            return alive.resume(state, view)
+        case Destroying():
+            return going.resume(state)
+        case Destroyed():
+            return ()
+        case _:
+            assert_never(state)
+
+
+def condemn(state: InstanceState, view: View) -> Decision:
+    """What becomes of an instance whose rules failed too often: it is ended and replaced."""
+    if isinstance(state, Destroying | Destroyed):
+        return Decision(state)
+    ended = going.destroying_state(state, "failed", view.now, next_at=view.now)
+    leaving = going.to_node(state, InstanceLeaving(state.id, "failed", works=False))
+    return Decision(
+        ended, tells=(leaving, going.failed(state, "failed")), facts=going.unfinished(state, "failed")
+    )
+
+
+def check(state: InstanceState) -> None:
+    """What always holds."""
+    assert state.id and state.key, state
+    match state:
+        case Requested():
+            assert state.tries >= 1, state
+        case Provisioning() | Bootstrapping() | Ready() | Draining():
+            assert state.handle.provider == state.offer.provider, state
+            if isinstance(state, Ready):
+                assert state.address is not None, state
+                assert state.link_up == (state.gone_at is None), state
+        case Destroying() | Destroyed():
+            assert state.reason, state
+        case _:
+            assert_never(state)

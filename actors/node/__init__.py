@@ -1,0 +1,1 @@
+"""A node: a numbered place in a pool that outlives the machines that fill it."""

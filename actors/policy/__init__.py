@@ -1,0 +1,1 @@
+"""Pure policies: placement, backoff, results, adoption. No clock, no randomness, no state."""

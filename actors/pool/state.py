@@ -1,0 +1,129 @@
+"""What a pool can be. Whether it is ready, degraded or short is derived from its nodes, never stored."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from actors.events import RequestId
+from actors.spec import PoolSpec
+from providers.model import ClusterHandle, Value
+
+VERSION = 1
+
+
+class OpeningCluster(Value):
+    """The provider is making it, or it is tried again at `next_at`."""
+
+    status: Literal["opening"] = "opening"
+    cluster_id: str
+    provider: str
+    region: str
+    request_id: RequestId
+    tries: int = 0
+    next_at: float | None = None  # None: a call is in flight
+
+
+class OpenCluster(Value):
+    """Machines can be launched into it."""
+
+    status: Literal["open"] = "open"
+    cluster_id: str
+    provider: str
+    region: str
+    handle: ClusterHandle
+
+
+class ClosingCluster(Value):
+    """Its machines are gone and it is being removed."""
+
+    status: Literal["closing"] = "closing"
+    cluster_id: str
+    provider: str
+    region: str
+    handle: ClusterHandle
+    tries: int = 0
+    next_at: float | None = None
+
+
+ClusterState = OpeningCluster | OpenCluster | ClosingCluster  # closed: it is not listed any more
+
+
+class Waiting(Value):
+    """A Request that ends when all desired nodes are ready, or at its deadline."""
+
+    request_id: RequestId
+    ends_in: Literal["pool_ready", "cluster_ready", "pool_resized"]
+    nodes: int
+    deadline: float
+
+
+class _Pool(Value):
+    name: str
+    generation: int  # seq of the Request that made it: tells pools of one name apart for ever
+    spec: PoolSpec
+    desired: int
+    made_by: str = ""  # principal; "config" for pools named there
+    clusters: dict[str, Annotated[ClusterState, Field(discriminator="status")]] = {}
+    removed: tuple[int, ...] = ()  # ranks a user took out; they come back when the pool grows
+    waiting: tuple[Waiting, ...] = ()
+    since: float = 0
+
+    @property
+    def next_cluster_at(self) -> float | None:
+        """When the first cluster call is to be tried again."""
+        times = [c.next_at for c in self.clusters.values() if c.status != "open" and c.next_at is not None]
+        return min(times, default=None)
+
+    @property
+    def due_at(self) -> float | None:
+        """When this state wants to hear Due."""
+        times = [waiting.deadline for waiting in self.waiting]
+        if self.next_cluster_at is not None:
+            times.append(self.next_cluster_at)
+        return min(times, default=None)
+
+
+class Active(_Pool):
+    """Kept at `desired` nodes.
+
+    Attributes:
+        failures: machines that could not be set up, in a row, by market.
+        whole: all desired nodes have been ready since the last change of what is desired.
+    """
+
+    status: Literal["active"] = "active"
+    failures: dict[str, int] = {}
+    whole: bool = False
+    steered: tuple[int, tuple[int, ...]] = (0, ())  # (desired, removed) as the nodes were told last
+
+
+class Parked(_Pool):
+    """Launches nothing until a user updates or resizes it; its machines live on."""
+
+    status: Literal["parked"] = "parked"
+    reason: str
+    steered: tuple[int, tuple[int, ...]] = (0, ())
+
+
+class Draining(_Pool):
+    """Everything in it is being ended."""
+
+    status: Literal["draining"] = "draining"
+    reason: str
+    shutdowns: tuple[RequestId, ...] = ()
+    next_at: float | None = None  # tasks are stopped in portions: when the next is due
+
+    @property
+    def due_at(self) -> float | None:
+        """When the next portion, or the next cluster call, is due."""
+        return min((at for at in (self.next_at, self.next_cluster_at) if at is not None), default=None)
+
+
+class Destroyed(_Pool):
+    """Nothing of it is left."""
+
+    status: Literal["destroyed"] = "destroyed"
+
+
+PoolState = Active | Parked | Draining | Destroyed
+PoolJson: TypeAdapter[PoolState] = TypeAdapter(Annotated[PoolState, Field(discriminator="status")])

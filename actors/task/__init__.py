@@ -1,0 +1,1 @@
+"""A task: one thing to run, and its attempts."""

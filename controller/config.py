@@ -1,0 +1,361 @@
+"""The config file: TOML as pydantic models, and the one place with the daemon's defaults.
+
+Everything that is wrong is said at once, each with its line. `config.example.toml` shows every key.
+"""
+
+import ipaddress
+import os
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    HttpUrl,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from actors.spec import PoolSpec, Seconds, checked_name
+from controller.config_errors import ConfigError, Problem, problems_of, sorted_lines
+from providers.model import Value
+from providers.registry import ADAPTERS, UnknownProviderType, config_model
+
+ENV = "EVERPOOL_CONFIG"
+SEARCHED = (Path("/etc/everpool/config.toml"), Path("~/.config/everpool/config.toml"))
+TEXT_BYTES_MAX = 4 * 2**20
+M = TypeVar("M", bound=BaseModel)
+
+SOCKET_PATH_BYTES_MAX = 107  # the system's limit on the path of a unix socket
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DaemonConfig",
+    "PoolConfig",
+    "ProviderConfig",
+    "check",
+    "find",
+    "load",
+    "parse",
+]
+
+
+def default_state_dir() -> Path:
+    """Where the state is when nobody says: systemd's choice, else by user."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    return Path("/var/lib/everpool") if os.geteuid() == 0 else Path("~/.local/state/everpool").expanduser()
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    if not path.is_absolute():
+        raise ValueError(f"{str(path)!r} is relative: give an absolute path, or one that begins with ~/")
+    return path
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class DaemonConfig(Value):
+    """[daemon]: where it keeps things, where it listens, how often it looks, how much it keeps."""
+
+    state_dir: AbsolutePath = Field(default_factory=default_state_dir)
+    socket: AbsolutePath | None = None  # None: api.sock in state_dir
+    socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
+    listen: str | None = None  # host:port
+    token_file: AbsolutePath | None = None
+
+    observe_every_s: Seconds = 5
+    sweep_every_s: Seconds = 60
+    quarantine_s: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 300
+
+    retention_days: Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] = 7
+    events_max: Annotated[int, Field(ge=1000, le=100_000_000)] = 500_000
+    logs_bytes_max: Annotated[int, Field(ge=2**20)] = 8 * 2**30
+    log_file_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 16 * 2**20
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("listen")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        host, port = split_address(value)
+        if host != "localhost":
+            try:
+                loopback = ipaddress.ip_address(host).is_loopback
+            except ValueError as error:
+                raise ValueError(f"{host!r} is not an IP address or 'localhost'") from error
+            if not loopback:
+                raise ValueError(f"{host} is not a loopback address, and this version has no TLS")
+        if not 0 <= port <= 65_535:
+            raise ValueError(f"{port} is not a port")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES_MAX:
+            raise ValueError(
+                f"the socket's path {self.socket_path} is longer than {SOCKET_PATH_BYTES_MAX} bytes: "
+                "set 'socket' to a shorter one"
+            )
+        if self.listen is not None and self.token_file is None:
+            raise ValueError("'listen' needs 'token_file': who connects by TCP has to show a token")
+        return self
+
+    @property
+    def socket_path(self) -> Path:
+        """The API's unix socket."""
+        return self.socket or self.state_dir / "api.sock"
+
+    @property
+    def socket_permissions(self) -> int:
+        """The mode of the unix socket, as a number."""
+        return int(self.socket_mode, 8)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen on, if any."""
+        return split_address(self.listen) if self.listen is not None else None
+
+    def token(self) -> str:
+        """Read the token. Raises ValueError when the file can't be read, is empty or may be read by all."""
+        if self.token_file is None:
+            raise ValueError("there is no token_file")
+        try:
+            mode = self.token_file.stat().st_mode
+            text = self.token_file.read_text().strip()
+        except OSError as error:
+            raise ValueError(f"{self.token_file} can't be read: {error.strerror}") from error
+        if stat.S_IMODE(mode) & 0o007:
+            raise ValueError(f"{self.token_file} may be read by everybody: chmod 600 {self.token_file}")
+        if len(text) < 16 or not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError(f"{self.token_file} has to hold one token of 16 or more printable characters")
+        return text
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Split "host:port" or "[host]:port". Raises ValueError when it is neither."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or (":" in host and not (host[0] == "[" and host[-1] == "]")):
+        raise ValueError(f"{text!r} is not host:port, such as 127.0.0.1:7070")
+    return host.strip("[]"), int(port)
+
+
+class WebhookConfig(Value):
+    """[webhooks.<name>]: what `reply_to` may name. This version checks the names and sends nothing yet."""
+
+    url: HttpUrl
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """One [providers.<name>]: `settings` is the model of its type, see `providers.registry`."""
+
+    type: str
+    settings: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """One [pools.<name>], as PoolSpec. With `remove` the pool is drained; then `spec` may be missing."""
+
+    spec: PoolSpec | None
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole file."""
+
+    daemon: DaemonConfig
+    providers: Mapping[str, ProviderConfig]
+    pools: Mapping[str, PoolConfig]
+    webhooks: Mapping[str, WebhookConfig]
+
+
+SECTIONS = ("daemon", "providers", "pools", "webhooks")
+
+
+def find() -> Path | None:
+    """Return the config file that counts: $EVERPOOL_CONFIG, else the first that exists; None: defaults."""
+    given = os.environ.get(ENV)
+    if given:
+        return Path(given)
+    return next((path for path in (path.expanduser() for path in SEARCHED) if path.is_file()), None)
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the config from `path`, or from where `find` says.
+
+    Raises:
+        ConfigError: with all that is wrong, one line each.
+    """
+    path = path or find()
+    if path is None:
+        return parse("", "defaults")
+    try:
+        with path.open("rb") as file:
+            data = file.read(TEXT_BYTES_MAX + 1)
+        if len(data) > TEXT_BYTES_MAX:
+            raise ConfigError([f"{path}: larger than {TEXT_BYTES_MAX} bytes"])
+        return parse(data.decode(), str(path))
+    except OSError as error:
+        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{path}:{line}: not UTF-8"]) from error
+
+
+def check(text: str, path: str) -> list[str]:
+    """Return all that is wrong with a config, one line each; nothing when it is good."""
+    try:
+        parse(text, path)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+def parse(text: str, path: str) -> Config:
+    """Read the config from `text`; `path` is what problems name.
+
+    Raises:
+        ConfigError: with all that is wrong, one line each.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax(path, text, error)]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: nested too deeply"]) from error
+    reading = _Reading()
+    for key in raw.keys() - set(SECTIONS):
+        reading.problems.append(Problem.unknown((key,), SECTIONS))
+    config = Config(
+        daemon=reading.daemon(raw.get("daemon", {})),
+        providers=reading.providers(raw.get("providers", {})),
+        pools=reading.pools(raw.get("pools", {})),
+        webhooks=reading.webhooks(raw.get("webhooks", {})),
+    )
+    reading.cross_check(config, raw)
+    if reading.problems:
+        raise ConfigError(sorted_lines(path, text, reading.problems))
+    return config
+
+
+def _syntax(path: str, text: str, error: tomllib.TOMLDecodeError) -> str:
+    message, _, where = str(error).partition(" (at ")
+    if where.startswith("line "):
+        return f"{path}:{where.removeprefix('line ').split(',')[0]}: {message}"
+    return f"{path}:{text.count(chr(10)) + 1}: {message} at the end of the file"
+
+
+class _Reading:
+    """Reads section by section, and goes on behind what is wrong."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def daemon(self, raw: object) -> DaemonConfig:
+        found = self._validated(DaemonConfig, raw, ("daemon",)) or DaemonConfig.model_construct()
+        if found.token_file is not None:
+            try:
+                found.token()
+            except ValueError as error:
+                self.problems.append(Problem(("daemon", "token_file"), str(error)))
+        return found
+
+    def providers(self, raw: object) -> dict[str, ProviderConfig]:
+        found = {}
+        for name, keys in self._tables(raw, "providers"):
+            location = ("providers", name)
+            settings = dict(keys)
+            kind = settings.pop("type", None)
+            if not isinstance(kind, str):
+                text = f"needs 'type', a string: there are {', '.join(ADAPTERS)}"
+                self.problems.append(Problem(location, text))
+                continue
+            try:
+                model = config_model(kind)
+            except UnknownProviderType as error:
+                self.problems.append(Problem((*location, "type"), str(error)))
+                continue
+            validated = self._validated(model, settings, location, extra=("type",))
+            if validated is not None:
+                found[name] = ProviderConfig(kind, validated)
+        if raw == {}:
+            found["local"] = ProviderConfig("local", config_model("local")())
+        return found
+
+    def pools(self, raw: object) -> dict[str, PoolConfig]:
+        found = {}
+        for name, keys in self._tables(raw, "pools"):
+            spec = dict(keys)
+            remove = spec.pop("remove", False)
+            if not isinstance(remove, bool):
+                self.problems.append(Problem(("pools", name, "remove"), "has to be true or false"))
+            elif remove and not spec:
+                found[name] = PoolConfig(None, remove=True)
+            else:
+                validated = self._validated(PoolSpec, spec, ("pools", name), extra=("remove",))
+                if validated is not None:
+                    found[name] = PoolConfig(validated, remove)
+        return found
+
+    def webhooks(self, raw: object) -> dict[str, WebhookConfig]:
+        found = {}
+        for name, keys in self._tables(raw, "webhooks"):
+            validated = self._validated(WebhookConfig, keys, ("webhooks", name))
+            if validated is not None:
+                found[name] = validated
+        return found
+
+    def cross_check(self, config: Config, raw: Mapping[str, Any]) -> None:
+        """What one section says of another. A provider that is itself wrong is named, and so exists."""
+        section = raw.get("providers")
+        names = set(config.providers) | set(section if isinstance(section, dict) else ())
+        for pool, entry in config.pools.items():
+            for provider in entry.spec.provider if entry.spec else ():
+                if provider not in names:
+                    place = ("pools", pool, "provider")
+                    self.problems.append(
+                        Problem.unknown(place, sorted(names), f"provider {provider!r}", provider)
+                    )
+
+    def _tables(self, raw: object, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        if not isinstance(raw, dict):
+            self.problems.append(Problem((section,), f"has to be a table, such as [{section}.name]"))
+            return
+        for name, keys in raw.items():
+            if not isinstance(keys, dict):
+                text = f"has to be a table: write [{section}.{name}] above its keys"
+                self.problems.append(Problem((section, name), text))
+                continue
+            try:
+                checked_name(name)
+            except ValueError as error:
+                self.problems.append(Problem((section, name), str(error)))
+            yield name, keys
+
+    def _validated(
+        self, model: type[M], raw: object, location: tuple[str, ...], extra: tuple[str, ...] = ()
+    ) -> M | None:
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:
+            self.problems += problems_of(error, model, location, extra)
+            return None

@@ -1,0 +1,104 @@
+"""What is wrong with a config, in lines that a user can act on."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from controller.toml_lines import Path, line_of
+
+
+class ConfigError(Exception):
+    """The config is wrong.
+
+    Attributes:
+        problems: one line each, in the order of the file, with its line where there is one.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the key at `location`."""
+
+    location: Path
+    text: str
+    whole: bool = False  # `text` names the key itself
+
+    @classmethod
+    def unknown(
+        cls, location: Path, known: Iterable[str], what: str | None = None, name: str | None = None
+    ) -> Self:
+        """A key, or what it names, that does not exist; says the nearest that does, or all."""
+        what = what or f"key {dotted(location)!r}"
+        names = list(known)
+        near = get_close_matches(name or str(location[-1]), names, 1)
+        if near:
+            hint = f"did you mean {near[0]!r}?"
+        else:
+            hint = f"there are {', '.join(names)}" if names else "there is none"
+        return cls(location, f"{what} is not known; {hint}", whole=True)
+
+
+def dotted(location: Path) -> str:
+    """Write a key as a user would: pools.a.image.steps[0].run."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def sorted_lines(path: str, text: str, problems: Iterable[Problem]) -> list[str]:
+    """Return the problems as lines, in the order of the file."""
+    placed = {(line_of(text, problem.location), problem) for problem in problems}
+    lines = []
+    for line, problem in sorted(placed, key=lambda pair: (pair[0], dotted(pair[1].location), pair[1].text)):
+        what = problem.text if problem.whole else f"{dotted(problem.location)}: {problem.text}"
+        lines.append(f"{path}:{line}: {what}")
+    return lines
+
+
+def problems_of(
+    error: ValidationError, model: type[BaseModel], location: Path, extra: Sequence[str] = ()
+) -> list[Problem]:
+    """Turn pydantic's findings into ours; `extra` are keys that the table may have besides the model's."""
+    found = []
+    for detail in error.errors(include_url=False, include_input=False):
+        inner = detail["loc"]
+        where: Path = (*location, *inner)
+        if detail["type"] == "extra_forbidden":
+            known = _keys_at(model, inner[:-1])
+            found.append(Problem.unknown(where, [*known, *(extra if len(inner) == 1 else ())]))
+        elif detail["type"] == "missing":
+            found.append(Problem(where, "is missing"))
+        else:
+            found.append(Problem(where, _plain(detail["msg"])))
+    return found
+
+
+def _plain(message: str) -> str:
+    text = message.removeprefix("Value error, ").removeprefix("Input ")
+    return f"{text[:1].lower()}{text[1:]}" if message.startswith("Input ") else text
+
+
+def _keys_at(model: type[BaseModel], location: Path) -> list[str]:
+    """The keys of the table at `location` in `model`."""
+    here: Any = model
+    for part in location:
+        if isinstance(part, str):
+            for candidate in _models(here):
+                if part in candidate.model_fields:
+                    here = candidate.model_fields[part].annotation
+    return sorted({key for candidate in _models(here) for key in candidate.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models within an annotation such as tuple[Step, ...] or HealthCheck | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]

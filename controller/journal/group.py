@@ -1,0 +1,139 @@
+"""One transaction: everything that was waiting, written together."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+
+from actors.events import Envelope
+from actors.ports import Accepted, Conflict
+from controller.journal.jobs import (
+    AcceptJob,
+    CallJob,
+    CommitJob,
+    EventValues,
+    Job,
+    Key,
+    RequestValues,
+    StateValues,
+    enveloped,
+)
+
+Known = dict[str, tuple[int, bytes, int | None]]  # request id -> seq, body hash, ended by
+
+_IDS_MAX = 500  # variables in one SELECT
+
+_PUT_STATE = """INSERT INTO states (pool, kind, id, version, terminal, updated_at, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pool, kind, id) DO UPDATE SET
+    version = excluded.version, terminal = excluded.terminal, updated_at = excluded.updated_at,
+    body = excluded.body"""
+_DROP_STATE = "DELETE FROM states WHERE pool = ? AND kind = ? AND id = ?"
+_PUT_EVENT = "INSERT INTO events (seq, at, pool, kind, request_id, body) VALUES (?, ?, ?, ?, ?, ?)"
+_PUT_REQUEST = """INSERT INTO requests (request_id, seq, pool, kind, body_hash, status, at)
+    VALUES (?, ?, ?, ?, ?, 'new', ?)"""
+_TAKE = "UPDATE requests SET status = 'taken' WHERE request_id = ? AND status = 'new'"
+_END = """UPDATE requests SET status = 'ended', ended_by = ?, ended_at = ?
+    WHERE request_id = ? AND status != 'ended'"""
+
+
+class LeadershipLost(Exception):
+    """The journal's epoch is not ours any more."""
+
+
+def write(connection: sqlite3.Connection, jobs: Sequence[Job], epoch: int) -> int:
+    """Write prepared jobs in one transaction; return the highest seq written, or 0.
+
+    Raises:
+        LeadershipLost: nothing was written.
+        sqlite3.Error: nothing was written; the transaction may have to be rolled back.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    (now_leading,) = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    if now_leading != epoch:
+        connection.execute("ROLLBACK")
+        raise LeadershipLost(f"another daemon leads: the journal's epoch is {now_leading}, ours is {epoch}")
+    commits = [job for job in jobs if isinstance(job, CommitJob)]
+    events = [event for job in commits for event in job.events]
+    requests: list[RequestValues] = []
+    _accept(connection, [job for job in jobs if isinstance(job, AcceptJob)], events, requests)
+    events.sort(key=lambda event: event[0])  # in seq order rows are appended, not inserted
+    connection.executemany(_PUT_EVENT, events)
+    connection.executemany(_PUT_REQUEST, requests)
+    _change_states(connection, commits)
+    connection.executemany(_TAKE, [row for job in commits for row in job.taken])
+    connection.executemany(_END, [row for job in commits for row in job.ended])
+    for job in jobs:
+        if isinstance(job, CallJob):
+            job.result = job.call(connection)
+    connection.execute("COMMIT")
+    return events[-1][0] if events else 0
+
+
+def probe(connection: sqlite3.Connection) -> None:
+    """Find out whether a write goes through. Raises sqlite3.Error when it doesn't."""
+    connection.execute("UPDATE meta SET value = value WHERE key = 'schema'")
+
+
+def _change_states(connection: sqlite3.Connection, commits: Iterable[CommitJob]) -> None:
+    newest: dict[Key, StateValues | None] = {}
+    for job in commits:
+        newest.update(job.states)
+    connection.executemany(_PUT_STATE, [values for values in newest.values() if values is not None])
+    connection.executemany(_DROP_STATE, [key for key, values in newest.items() if values is None])
+
+
+def _accept(
+    connection: sqlite3.Connection,
+    jobs: Sequence[AcceptJob],
+    events: list[EventValues],
+    requests: list[RequestValues],
+) -> None:
+    if not jobs:
+        return
+    known = _known(connection, [envelope.request_id or "" for job in jobs for envelope, _, _ in job.entries])
+    for job in jobs:
+        job.answers = []  # a group is written again after a failure
+        for submission, (envelope, body_hash, event) in zip(job.submissions, job.entries, strict=True):
+            request_id = submission.request.request_id
+            before = known.get(request_id)
+            if before is None:
+                known[request_id] = (envelope.seq, body_hash, None)
+                events.append(event)
+                row = (
+                    request_id,
+                    envelope.seq,
+                    envelope.pool,
+                    submission.request.kind,
+                    body_hash,
+                    submission.at,
+                )
+                requests.append(row)
+                job.answers.append(Accepted(envelope, new=True))
+            elif before[1] != body_hash:
+                job.answers.append(Conflict(request_id))
+            else:
+                seq, _, ended_by = before
+                original = _original(connection, seq) or enveloped(submission, seq)
+                job.answers.append(Accepted(original, new=False, ended_by=ended_by))
+
+
+def _known(connection: sqlite3.Connection, ids: Sequence[str]) -> Known:
+    known: Known = {}
+    for start in range(0, len(ids), _IDS_MAX):
+        some = ids[start : start + _IDS_MAX]
+        marks = ",".join("?" * len(some))
+        query = f"SELECT request_id, seq, body_hash, ended_by FROM requests WHERE request_id IN ({marks})"
+        for request_id, seq, body_hash, ended_by in connection.execute(query, some):
+            known[request_id] = (seq, body_hash, ended_by)
+    return known
+
+
+def _original(connection: sqlite3.Connection, seq: int) -> Envelope | None:
+    """The envelope as it was accepted; None when it is pruned, comes in this very group, or can't be read."""
+    row = connection.execute("SELECT body FROM events WHERE seq = ?", (seq,)).fetchone()
+    if row is None:
+        return None
+    try:
+        return Envelope.model_validate_json(row[0])
+    except ValidationError:  # of a release whose events were different; its body is the same all the same
+        return None

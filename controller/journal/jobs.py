@@ -1,0 +1,170 @@
+"""What waits to be written: each job knows who waits for it, and turns values into rows by itself.
+
+A job is made on the event loop, prepared and written on the writer's thread, and settled on the loop again.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import anyio
+from anyio.lowlevel import current_token
+
+from actors.events import Envelope, Request
+from actors.ports import Accepted, Commit, Conflict, Submission
+
+Key = tuple[str, str, str]  # pool, kind, id
+StateValues = tuple[str, str, str, int, int, float, str]
+EventValues = tuple[int, float, str, str, str | None, str]
+RequestValues = tuple[str, int, str, str, bytes, float]
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+class Post(Protocol):
+    """Calls `function` on the event loop, soon, from any thread; RuntimeError when the loop is over."""
+
+    def __call__(self, function: Callable[..., object], *args: object) -> object:
+        """Hand over one call."""
+        ...
+
+
+def post_here() -> Post:
+    """Return the Post of the event loop that this is called in: asyncio, uvloop or trio."""
+    loop = current_token().native_token
+    post: Post = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # type: ignore[attr-defined]
+    return post
+
+
+class Job:
+    """One thing to be made durable, and whoever waits for that."""
+
+    __slots__ = ("done", "error", "post", "waiting_since")
+
+    def __init__(self, now_s: float) -> None:
+        self.post = post_here()
+        self.done = anyio.Event()
+        self.error: Exception | None = None
+        self.waiting_since = now_s
+
+    @property
+    def rows(self) -> int:
+        """About how many rows it writes."""
+        return 1
+
+    def prepare(self, now: float) -> None:
+        """Turn values into rows. Raises ValueError or TypeError for what can't be written as JSON."""
+
+
+class CommitJob(Job):
+    """One turn's commit."""
+
+    __slots__ = ("commit", "ended", "events", "states", "taken")
+
+    def __init__(self, commit: Commit, now_s: float) -> None:
+        super().__init__(now_s)
+        self.commit = commit
+        self.states: dict[Key, StateValues | None] = {}
+        self.events: list[EventValues] = []
+        self.taken: list[tuple[str]] = []
+        self.ended: list[tuple[int, float, str]] = []
+
+    @property
+    def rows(self) -> int:
+        return len(self.commit.states) + len(self.commit.envelopes) + len(self.commit.taken)
+
+    def prepare(self, now: float) -> None:
+        """Turn the commit into rows; the last state of an actor counts."""
+        pool = self.commit.pool
+        for row in self.commit.states:
+            values = None
+            if row.state is not None:
+                body = row.state.model_dump_json()
+                values = (pool, row.kind, row.id, row.version, int(row.terminal), now, body)
+            self.states[pool, row.kind, row.id] = values
+        self.events = [event_values(envelope) for envelope in self.commit.envelopes]
+        self.taken = [(request_id,) for request_id in self.commit.taken]
+        self.ended = [
+            (envelope.seq, now, request_id)
+            for envelope in self.commit.envelopes
+            for request_id in envelope.ends
+        ]
+
+
+class AcceptJob(Job):
+    """Requests to be accepted, each once per id."""
+
+    __slots__ = ("answers", "entries", "seq", "submissions")
+
+    def __init__(self, submissions: Sequence[Submission], seq: int, now_s: float) -> None:
+        super().__init__(now_s)
+        self.submissions = submissions
+        self.seq = seq  # of the first; the others follow
+        self.entries: list[tuple[Envelope, bytes, EventValues]] = []
+        self.answers: list[Accepted | Conflict] = []
+
+    @property
+    def rows(self) -> int:
+        return 2 * len(self.submissions)
+
+    def prepare(self, now: float) -> None:
+        """Wrap each request in its envelope, and hash its body."""
+        for seq, submission in enumerate(self.submissions, self.seq):
+            envelope = enveloped(submission, seq)
+            self.entries.append((envelope, body_hash(submission.request), event_values(envelope)))
+
+
+class CallJob(Job):
+    """Anything else that has to go through the writer, such as pruning. `call` must be repeatable.
+
+    `written` hears its result once that is durable, in the writer's thread, before anything else is written.
+    """
+
+    __slots__ = ("call", "result", "written")
+
+    def __init__(
+        self,
+        call: Callable[[sqlite3.Connection], object],
+        now_s: float,
+        written: Callable[[object], None] | None = None,
+    ) -> None:
+        super().__init__(now_s)
+        self.call = call
+        self.written = written
+        self.result: object = None
+
+
+def enveloped(submission: Submission, seq: int) -> Envelope:
+    """Return the envelope under which a request enters the journal."""
+    return Envelope(
+        seq=seq,
+        at=submission.at,
+        pool=submission.pool,
+        request_id=submission.request.request_id,
+        principal=submission.principal,
+        event=submission.request,
+    )
+
+
+def event_values(envelope: Envelope) -> EventValues:
+    """Return the row of an event."""
+    return (
+        envelope.seq,
+        envelope.at,
+        envelope.pool,
+        envelope.event.kind,
+        envelope.request_id,
+        envelope.model_dump_json(),
+    )
+
+
+def body_hash(request: Request) -> bytes:
+    """Tell bodies apart.
+
+    Defaults are left out, so that a request repeated after an upgrade that brought a new field is still
+    known; keys are sorted, so that the order of a table in it doesn't matter.
+    """
+    body = _CANONICAL.encode(request.model_dump(mode="json", exclude_defaults=True))
+    return hashlib.sha256(f"{request.kind} {body}".encode()).digest()

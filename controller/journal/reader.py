@@ -1,0 +1,130 @@
+"""Reading beside the writer, on connections that can't write; each read sees one moment of the journal."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from actors.events import Envelope
+from controller.journal.schema import connect, explained
+
+READERS_MAX = 2  # threads reading at once
+EVENTS_LIMIT_MAX = 10_000
+_FETCH_ROWS = 2000
+
+T = TypeVar("T")
+
+
+class StoredState(NamedTuple):
+    """The newest state of one actor; `body` is JSON."""
+
+    pool: str
+    kind: str
+    id: str
+    version: int
+    body: bytes
+    terminal: bool
+
+
+class StoredRequest(NamedTuple):
+    """What is known of one request. `ended_by` is the seq of its terminal Fact."""
+
+    request_id: str
+    seq: int
+    pool: str
+    kind: str
+    status: Literal["new", "taken", "ended"]
+    ended_by: int | None
+    at: float
+    ended_at: float | None
+
+
+class Reader:
+    """All that is read from the journal's file. The sync methods are for recovery, before loops run."""
+
+    def __init__(self, path: Path, *, busy_s: float = 5.0) -> None:
+        self._path = path
+        self._busy_s = busy_s
+        self._free: list[sqlite3.Connection] = []
+        self._limiter = anyio.CapacityLimiter(READERS_MAX)
+
+    def load_states(self) -> Iterator[StoredState]:
+        """Yield the newest state of every actor, pool by pool."""
+        query = """SELECT pool, kind, id, version, CAST(body AS BLOB), terminal FROM states
+            ORDER BY pool, kind, id"""
+        with explained(self._path), closing(self._connect()) as connection:
+            cursor = connection.execute(query)
+            while rows := cursor.fetchmany(_FETCH_ROWS):
+                for pool, kind, name, version, body, terminal in rows:
+                    yield StoredState(pool, kind, name, version, body, terminal == 1)
+
+    def open_requests(self) -> list[Envelope]:
+        """Return the requests that no state has taken over yet, in the order in which they were accepted."""
+        query = """SELECT events.body FROM requests JOIN events USING (seq)
+            WHERE requests.status = 'new' ORDER BY requests.seq"""
+        with explained(self._path), closing(self._connect()) as connection:
+            return [Envelope.model_validate_json(body) for (body,) in connection.execute(query)]
+
+    async def events(
+        self,
+        after: int,
+        limit: int,
+        pool: str | None = None,
+        kinds: Sequence[str] | None = None,
+        request_id: str | None = None,
+    ) -> list[tuple[int, bytes]]:
+        """Return (seq, envelope as JSON) of the first `limit` events behind `after` that fit.
+
+        Filters but request_id read over what doesn't fit: one who follows should move its cursor to the
+        journal's last_seq, taken before the call, when fewer than `limit` come back.
+        """
+        conditions, values = ["seq > ?"], list[object]([after])
+        if pool is not None:
+            conditions.append("pool = ?")
+            values.append(pool)
+        if kinds is not None:
+            conditions.append(f"kind IN ({','.join('?' * len(kinds))})")
+            values.extend(kinds)
+        if request_id is not None:
+            conditions.append("request_id = ?")
+            values.append(request_id)
+        query = f"""SELECT seq, CAST(body AS BLOB) FROM events WHERE {" AND ".join(conditions)}
+            ORDER BY seq LIMIT ?"""
+        values.append(min(limit, EVENTS_LIMIT_MAX))
+        return await self._read(lambda connection: connection.execute(query, values).fetchall())
+
+    async def request(self, request_id: str) -> StoredRequest | None:
+        """Return what is known of a request; None when it never came, or is pruned."""
+        query = """SELECT request_id, seq, pool, kind, status, ended_by, at, ended_at FROM requests
+            WHERE request_id = ?"""
+        row = await self._read(lambda connection: connection.execute(query, (request_id,)).fetchone())
+        return None if row is None else StoredRequest(*row)
+
+    def close(self) -> None:
+        """Close what is free; whoever reads just now closes behind itself."""
+        self._closed = True
+        while self._free:
+            self._free.pop().close()
+
+    _closed = False
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self._path, read_only=True, busy_s=self._busy_s)
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        def in_thread() -> T:
+            with explained(self._path):
+                connection = self._free.pop() if self._free else self._connect()
+                try:
+                    return read(connection)
+                finally:
+                    if self._closed:
+                        connection.close()
+                    else:
+                        self._free.append(connection)
+
+        return await to_thread.run_sync(in_thread, limiter=self._limiter)

@@ -1,0 +1,326 @@
+"""One gateway per account: the only door to a provider's calls.
+
+It limits the rate of calls (terminates go first), collects launches into batches, keeps the newest offers,
+and runs the one observation loop, which compares each listing with what it saw before and passes on only
+what changed. Absence is believed when a watched key is missing from two complete listings in a row, both later
+than the provider's `visible_within_s` after its launch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import anyio
+
+from providers.contract import Provider
+from providers.errors import Fault, ProviderError
+from providers.model import (
+    ClusterHandle,
+    ClusterOrder,
+    Handle,
+    Listing,
+    Notice,
+    Offer,
+    Order,
+    Sighting,
+)
+
+CALL_TIMEOUT_S = 60.0
+LAUNCH_TIMEOUT_S = 120.0
+BATCH_WINDOW_S = 0.005  # launches that come this close together share a call
+LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry it too
+LOOK_AGAIN_S = 1.0  # between hurried observations while something is expected to vanish
+HURRIED_LOOKS = 5
+
+
+class Listener(Protocol):
+    """Who hears what the provider shows. Called from the gateway's task; must not block."""
+
+    def seen(self, sighting: Sighting) -> None:
+        """A watched machine is new or changed."""
+
+    def absent(self, key: str) -> None:
+        """A watched machine is surely gone."""
+
+    def noticed(self, key: str, notice: Notice | None) -> None:
+        """The vendor pushed a notice for a watched machine, or withdrew it."""
+
+    def listed(self, provider: str, listing: Listing) -> None:
+        """A listing came in, whole or not: for the sweep."""
+
+    def offers_changed(self, provider: str) -> None:
+        """Offers or prices are not what they were."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    launched_at: float
+    last: Sighting | None = None
+    missing: int = 0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    order: Order
+    done: anyio.Event = field(default_factory=anyio.Event)
+    outcome: Handle | ProviderError | None = None
+
+
+class RateLimit:
+    """A token bucket; those that wait are served by urgency, then in the order they came."""
+
+    def __init__(self, per_s: float, burst: int, now: Callable[[], float]) -> None:
+        self._per_s, self._burst, self._now = per_s, float(burst), now
+        self._tokens, self._at = float(burst), now()
+        self._waiting: dict[bool, list[anyio.Event]] = {True: [], False: []}
+
+    async def take(self, *, urgent: bool = False) -> None:
+        """Wait until one more call may be made."""
+        if not self._waiting[True] and not self._waiting[False] and self._take():
+            return
+        turn = anyio.Event()
+        queue = self._waiting[urgent]
+        queue.append(turn)
+        try:
+            while not (self._first() is turn and self._take()):
+                missing = max(0.0, 1.0 - self._tokens) / self._per_s
+                with anyio.move_on_after(max(missing, 0.001) if self._first() is turn else 60.0):
+                    await turn.wait()
+                    turn = self._renew(queue, turn)
+        finally:
+            queue.remove(turn)
+            if (first := self._first()) is not None:
+                first.set()
+
+    def _renew(self, queue: list[anyio.Event], turn: anyio.Event) -> anyio.Event:
+        again = anyio.Event()
+        queue[queue.index(turn)] = again
+        return again
+
+    def _first(self) -> anyio.Event | None:
+        for urgent in (True, False):
+            if self._waiting[urgent]:
+                return self._waiting[urgent][0]
+        return None
+
+    def _take(self) -> bool:
+        now = self._now()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class Gateway:
+    """Calls to one account, and what it shows of our machines."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        owner: str,
+        listener: Listener,
+        now: Callable[[], float],
+        observe_every_s: float = 15.0,
+        offers_every_s: float = 300.0,
+        calls_per_s: float = 50.0,
+        calls_burst: int = 200,
+    ) -> None:
+        self.provider = provider
+        self.name = provider.name
+        self.capabilities = provider.capabilities
+        self.offers: tuple[Offer, ...] | None = None
+        self.offers_at: float | None = None
+        self.observed_at: float | None = None  # last complete listing
+        self.last_error: str | None = None
+        self._owner = owner
+        self._listener = listener
+        self._now = now
+        self._observe_every_s = observe_every_s
+        self._offers_every_s = offers_every_s
+        self._limit = RateLimit(calls_per_s, calls_burst, now)
+        self._watched: dict[str, _Watched] = {}
+        self._orders: list[_Waiting] = []
+        self._ordered = anyio.Event()
+        self._hurry = anyio.Event()
+        self._hurried_looks = 0
+
+    # --- calls ------------------------------------------------------------------------------------
+
+    async def launch(self, order: Order) -> Handle:
+        """Order one machine, together with others that come at the same time. Raises ProviderError."""
+        waiting = _Waiting(order)
+        self._orders.append(waiting)
+        self._ordered.set()
+        await waiting.done.wait()
+        outcome = waiting.outcome
+        if isinstance(outcome, Handle):
+            return outcome
+        raise outcome or ProviderError(Fault.UNKNOWN, "the launch was given up")
+
+    async def find(self, key: str) -> Sighting | None:
+        """Look one machine up by key. Raises ProviderError."""
+        await self._limit.take()
+        with _bounded(CALL_TIMEOUT_S, "find"):
+            return await self.provider.find(key)
+
+    async def terminate(self, handle: Handle) -> None:
+        """End one machine; goes before calls of other kinds. Raises ProviderError."""
+        await self._limit.take(urgent=True)
+        with _bounded(CALL_TIMEOUT_S, "terminate"):
+            outcome = (await self.provider.terminate([handle]))[0]
+        if outcome is not None:
+            raise outcome
+
+    async def open_cluster(self, order: ClusterOrder) -> ClusterHandle:
+        """Make what a cluster needs. Raises ProviderError."""
+        await self._limit.take()
+        with _bounded(CALL_TIMEOUT_S, "open cluster"):
+            return await self.provider.open_cluster(order)
+
+    async def close_cluster(self, cluster: ClusterHandle) -> None:
+        """Remove it again. Raises ProviderError."""
+        await self._limit.take()
+        with _bounded(CALL_TIMEOUT_S, "close cluster"):
+            await self.provider.close_cluster(cluster)
+
+    # --- watching ---------------------------------------------------------------------------------
+
+    def watch(self, key: str, launched_at: float) -> None:
+        """Pass on what is seen of this key, from the next listing on."""
+        if key not in self._watched:
+            self._watched[key] = _Watched(launched_at)
+            self.look()
+
+    def unwatch(self, key: str) -> None:
+        """Stop that."""
+        self._watched.pop(key, None)
+
+    def look(self) -> None:
+        """List soon, and a few times in a row: something is expected to have changed."""
+        self._hurried_looks = HURRIED_LOOKS
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Observe, batch and refresh until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._observe_for_ever)
+            tasks.start_soon(self._launch_for_ever)
+            tasks.start_soon(self._refresh_offers)
+            tasks.start_soon(self._hear_notices)
+
+    async def _launch_for_ever(self) -> None:
+        async with anyio.create_task_group() as calls:
+            while True:
+                await self._ordered.wait()
+                await anyio.sleep(BATCH_WINDOW_S)
+                self._ordered = anyio.Event()
+                orders, self._orders = self._orders, []
+                size = max(1, self.capabilities.launch_batch_max)
+                for start in range(0, len(orders), size):
+                    calls.start_soon(self._launch_batch, orders[start : start + size])
+
+    async def _launch_batch(self, batch: Sequence[_Waiting]) -> None:
+        outcomes: Sequence[Handle | ProviderError] = ()
+        failure = ProviderError(Fault.UNKNOWN, "the launch call ended without an answer")
+        try:
+            await self._limit.take()
+            with _bounded(LAUNCH_TIMEOUT_S, "launch"):
+                outcomes = await self.provider.launch([waiting.order for waiting in batch])
+        except ProviderError as error:
+            failure = error
+        finally:
+            for i, waiting in enumerate(batch):
+                waiting.outcome = outcomes[i] if i < len(outcomes) else failure
+                waiting.done.set()
+
+    async def _refresh_offers(self) -> None:
+        wait = 1.0
+        while True:
+            try:
+                await self._limit.take()
+                with _bounded(CALL_TIMEOUT_S, "offers"):
+                    offers = tuple(await self.provider.offers())
+            except ProviderError as error:
+                self.last_error = str(error)
+                await anyio.sleep(wait)
+                wait = min(wait * 2, self._offers_every_s)
+                continue
+            wait = 1.0
+            changed, self.offers = offers != self.offers, offers
+            self.offers_at = self._now()
+            if changed:
+                self._listener.offers_changed(self.name)
+            await anyio.sleep(self._offers_every_s)
+
+    async def _hear_notices(self) -> None:
+        while True:
+            try:
+                async for key, notice in self.provider.notices():
+                    if key in self._watched:
+                        self._listener.noticed(key, notice)
+            except ProviderError as error:
+                self.last_error = str(error)
+            await anyio.sleep(10)  # a push channel that ends is opened again
+
+    async def _observe_for_ever(self) -> None:
+        while True:
+            self._hurry = anyio.Event()
+            await self._observe()
+            if self._hurried_looks > 0:
+                self._hurried_looks -= 1
+                wait = min(LOOK_AGAIN_S, self._observe_every_s)
+            else:
+                wait = self._observe_every_s
+            with anyio.move_on_after(wait):
+                await self._hurry.wait()
+                await anyio.sleep(LOOK_SOON_S)
+
+    async def _observe(self) -> None:
+        asked_at = self._now()
+        try:
+            await self._limit.take()
+            with _bounded(CALL_TIMEOUT_S, "observe"):
+                listing = await self.provider.observe(self._owner)
+        except ProviderError as error:
+            self.last_error = str(error)
+            return
+        self.last_error = None if listing.complete else f"unreachable: {', '.join(listing.unreachable)}"
+        if listing.complete:
+            self.observed_at = listing.at
+        self._listener.listed(self.name, listing)
+        seen = {sighting.key for sighting in listing.sightings}
+        for sighting in listing.sightings:
+            watched = self._watched.get(sighting.key)
+            if watched is None:
+                continue
+            watched.missing = 0
+            if watched.last != sighting:
+                watched.last = sighting
+                self._listener.seen(sighting)
+        if listing.complete:
+            self._count_missing(seen, asked_at)
+
+    def _count_missing(self, seen: set[str], asked_at: float) -> None:
+        for key, watched in list(self._watched.items()):
+            if key in seen or asked_at < watched.launched_at + self.capabilities.visible_within_s:
+                continue
+            watched.missing += 1
+            if watched.missing >= 2:
+                watched.missing = 0  # told again after two more, until nobody watches
+                watched.last = None
+                self._listener.absent(key)
+            else:
+                self.look()
+
+
+@contextmanager
+def _bounded(timeout_s: float, what: str) -> Iterator[None]:
+    """Turn a call that takes too long into an outcome nobody knows."""
+    with anyio.move_on_after(timeout_s) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise ProviderError(Fault.UNKNOWN, f"{what}: no answer in {timeout_s:g} s")

@@ -1,0 +1,202 @@
+"""Values that providers and actors share: ids, markets, offers, orders, sightings.
+
+Money is integer micro-dollars, times are seconds since the epoch (UTC), memory is GB.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Lifecycle = Literal["spot", "on_demand"]
+BillingUnit = Literal["second", "minute", "hour"]
+Architecture = Literal["x86_64", "arm64"]
+
+MICRO = 1_000_000  # micro-dollars in a dollar
+
+
+class Value(BaseModel):
+    """Base of everything that crosses a border: immutable, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Market(Value):
+    """One place where one kind of machine is sold in one way."""
+
+    provider: str
+    region: str
+    zone: str
+    instance_type: str
+    lifecycle: Lifecycle
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.region}/{self.zone}/{self.instance_type}/{self.lifecycle}"
+
+
+class Accelerator(Value):
+    """An accelerator of an instance type; `count` may be a fraction of one."""
+
+    name: str
+    memory: str = ""
+    count: float = 1
+    metadata: dict[str, Any] | None = None
+
+
+class InstanceType(Value):
+    """The shape of a machine."""
+
+    name: str
+    accelerator: Accelerator | None = None
+    vcpus: float
+    memory_gb: float
+    architecture: Architecture = "x86_64"
+    specific: dict[str, Any] | None = None
+
+
+class Offer(Value):
+    """Something a provider would rent now, in exactly one market.
+
+    The first six fields are the seed's; prices there are dollars an hour for showing. What is
+    reckoned with is `micro_usd_per_hour`, the price of this market's lifecycle.
+    """
+
+    id: str
+    instance_type: InstanceType
+    spot_price: float | None = None
+    on_demand_price: float | None = None
+    billing_unit: BillingUnit = "second"
+    specific: dict[str, Any] | None = None
+    provider: str = ""
+    region: str = ""
+    zone: str = ""
+    lifecycle: Lifecycle = "on_demand"
+    micro_usd_per_hour: Annotated[int, Field(ge=0)] = 0
+    disk_gb: float | None = None  # None: as much as the machine that runs the provider has
+
+    @property
+    def market(self) -> Market:
+        """The market this offer is in."""
+        return Market(
+            provider=self.provider,
+            region=self.region,
+            zone=self.zone,
+            instance_type=self.instance_type.name,
+            lifecycle=self.lifecycle,
+        )
+
+
+class Address(Value):
+    """Where a machine's ssh server answers."""
+
+    host: str
+    port: int = 22
+    private_host: str | None = None
+
+
+class ClusterOrder(Value):
+    """What a provider needs around the machines of one (pool, account, region)."""
+
+    cluster_id: str
+    owner: str
+    pool: str
+    region: str
+    public_key: str  # of the cluster's key pair, one line in OpenSSH form
+
+
+class ClusterHandle(Value):
+    """An opened cluster, as its provider knows it. Carries no secret."""
+
+    cluster_id: str
+    provider: str
+    region: str
+    ssh_user: str
+    specific: dict[str, str] = {}
+
+
+class Order(Value):
+    """One machine to launch. `key` names this launch for ever: owner/pool/node/incarnation/try."""
+
+    key: str
+    owner: str
+    epoch: int
+    pool: str
+    node: int
+    instance_id: str
+    offer: Offer
+    cluster: ClusterHandle
+    public_key: str  # may log in as cluster.ssh_user
+    host_key: str = Field(default="", repr=False)  # private host key we generated, OpenSSH PEM
+
+
+class Handle(Value):
+    """How a provider names one machine it made."""
+
+    provider: str
+    ref: str
+    region: str = ""
+    zone: str = ""
+
+
+class Notice(Value):
+    """Word that a machine will be taken; `deadline_at` None when nobody says when."""
+
+    reason: str
+    deadline_at: float | None = None
+
+
+SightingState = Literal["pending", "running", "stopping", "stopped"]
+
+
+class Sighting(Value):
+    """One machine of ours as a listing shows it. A machine that is gone is not listed at all."""
+
+    key: str
+    handle: Handle
+    state: SightingState
+    address: Address | None = None
+    host_public_key: str | None = None  # when the provider vouches for it
+    launched_at: float
+    micro_usd_per_hour: int = 0
+    lifecycle: Lifecycle = "on_demand"
+    instance_type: str = ""
+    notice: Notice | None = None
+    epoch: int = 0  # newest leadership epoch seen written on the machine
+    detail: str = ""  # the provider's own word for the state
+
+
+class Listing(Value):
+    """All machines of one owner at one moment.
+
+    `complete` is False when some region or page could not be read: then what is missing from it
+    proves nothing.
+    """
+
+    at: float
+    sightings: tuple[Sighting, ...]
+    complete: bool
+    unreachable: tuple[str, ...] = ()
+
+
+class Machine(Value):
+    """Everything needed to get into a machine."""
+
+    instance_id: str
+    handle: Handle
+    address: Address
+    ssh_user: str
+    private_key_path: str  # absolute
+    known_hosts_path: str  # absolute; pins the host key, written at first use when unknown
+
+
+class Capabilities(Value):
+    """What a provider can and cannot do; asked at planning time, before anything is bought."""
+
+    spot: bool
+    notice_s: float | None  # usual lead time of a preemption notice; None: there is none
+    launch_batch_max: int
+    dead_man_switch: bool
+    tags: bool
+    billing_unit: BillingUnit
+    visible_within_s: float  # how long after launch a machine may be missing from a listing
+    machines_max: int
+    agent_python: str = "python3"

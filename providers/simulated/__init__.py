@@ -1,0 +1,4 @@
+"""A cloud in memory, for trying policies and for tests: no processes, no threads, no sockets.
+
+`cloud.py` is the cloud, `host.py` what runs on its machines (the agent's real core), `adapter.py` the provider.
+"""

@@ -1,0 +1,8 @@
+"""Local providers and their machines."""
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
