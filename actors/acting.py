@@ -235,6 +235,10 @@ class Acting:
 
     async def _launch(self, pool: str, call: Launch) -> Handle:
         cluster_id = call.cluster.cluster_id
+        gateway = self._gateway(call.offer.provider)
+        host_key = ""
+        if gateway.capabilities.host_keys:
+            host_key = self._keys.host_private_key(cluster_id, call.instance_id)
         order = Order(
             key=call.key,
             owner=self._owner,
@@ -245,9 +249,9 @@ class Acting:
             offer=call.offer,
             cluster=call.cluster,
             public_key=self._keys.cluster_public_key(cluster_id),
-            host_key=self._keys.host_private_key(cluster_id, call.instance_id),
+            host_key=host_key,
         )
-        return await self._gateway(call.offer.provider).launch(order)
+        return await gateway.launch(order)
 
     # --- words ------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Telemetry(Protocol):
     def log(self, pool: str, instance: InstanceId, boot: str, report: LogLines) -> None:
         """Keep lines of a task's output, each once."""
 
-    def console(self, pool: str, instance: InstanceId, report: Console) -> None:
+    def console(self, pool: str, instance: InstanceId, boot: str, report: Console) -> None:
         """Keep output of a set-up step."""
 
     def file(self, pool: str, instance: InstanceId, report: FetchedFile) -> None:
@@ -181,6 +181,10 @@ class Links:
             if link.pool == pool:
                 link.renew_at = 0.0
         self._came_up.set()
+
+    def holds(self, now: float) -> dict[str, float]:
+        """Pools that are held, and until when."""
+        return {pool: until for pool, until in self._hold_until.items() if until > now}
 
     # --- leases -----------------------------------------------------------------------------------
 
@@ -312,7 +316,7 @@ class Links:
                     case LogLines():
                         self._telemetry.log(pool, instance, link.boot or "", message)
                     case Console():
-                        self._telemetry.console(pool, instance, message)
+                        self._telemetry.console(pool, instance, link.boot or "", message)
                     case FetchedFile():
                         self._telemetry.file(pool, instance, message)
                     case Metrics():

@@ -153,7 +153,7 @@ class FilePut(Value):
 
     path: Annotated[str, Field(min_length=1, max_length=4096)]  # relative to the task's directory
     data: str = ""
-    sha256: Annotated[str, Field(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     mode: Annotated[int, Field(ge=0, le=0o777)] = 0o644
 
     @field_validator("path")

@@ -199,4 +199,5 @@ class Capabilities(Value):
     billing_unit: BillingUnit
     visible_within_s: float  # how long after launch a machine may be missing from a listing
     machines_max: int
+    host_keys: bool = True  # machines show the host key that we generated for them
     agent_python: str = "python3"

@@ -31,6 +31,8 @@ _DROP_STATE = "DELETE FROM states WHERE pool = ? AND kind = ? AND id = ?"
 _PUT_EVENT = "INSERT INTO events (seq, at, pool, kind, request_id, body) VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_REQUEST = """INSERT INTO requests (request_id, seq, pool, kind, body_hash, status, at)
     VALUES (?, ?, ?, ?, ?, 'new', ?)"""
+_PUT_SENT = """INSERT OR IGNORE INTO requests (request_id, seq, pool, kind, body_hash, status, at)
+    VALUES (?, ?, ?, ?, ?, 'taken', ?)"""
 _TAKE = "UPDATE requests SET status = 'taken' WHERE request_id = ? AND status = 'new'"
 _END = """UPDATE requests SET status = 'ended', ended_by = ?, ended_at = ?
     WHERE request_id = ? AND status != 'ended'"""
@@ -59,6 +61,7 @@ def write(connection: sqlite3.Connection, jobs: Sequence[Job], epoch: int) -> in
     events.sort(key=lambda event: event[0])  # in seq order rows are appended, not inserted
     connection.executemany(_PUT_EVENT, events)
     connection.executemany(_PUT_REQUEST, requests)
+    connection.executemany(_PUT_SENT, [row for job in commits for row in job.requests])
     _change_states(connection, commits)
     connection.executemany(_TAKE, [row for job in commits for row in job.taken])
     connection.executemany(_END, [row for job in commits for row in job.ended])

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, get_args
 
 import anyio
 from anyio.lowlevel import current_token
@@ -20,6 +20,7 @@ StateValues = tuple[str, str, str, int, int, float, str]
 EventValues = tuple[int, float, str, str, str | None, str]
 RequestValues = tuple[str, int, str, str, bytes, float]
 
+REQUESTS = get_args(Request)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -61,13 +62,14 @@ class Job:
 class CommitJob(Job):
     """One turn's commit."""
 
-    __slots__ = ("commit", "ended", "events", "states", "taken")
+    __slots__ = ("commit", "ended", "events", "requests", "states", "taken")
 
     def __init__(self, commit: Commit, now_s: float) -> None:
         super().__init__(now_s)
         self.commit = commit
         self.states: dict[Key, StateValues | None] = {}
         self.events: list[EventValues] = []
+        self.requests: list[RequestValues] = []  # that actors sent, such as a node's for an instance
         self.taken: list[tuple[str]] = []
         self.ended: list[tuple[int, float, str]] = []
 
@@ -85,6 +87,18 @@ class CommitJob(Job):
                 values = (pool, row.kind, row.id, row.version, int(row.terminal), now, body)
             self.states[pool, row.kind, row.id] = values
         self.events = [event_values(envelope) for envelope in self.commit.envelopes]
+        self.requests = [
+            (
+                envelope.event.request_id,
+                envelope.seq,
+                envelope.pool,
+                envelope.event.kind,
+                body_hash(envelope.event),
+                envelope.at,
+            )
+            for envelope in self.commit.envelopes
+            if isinstance(envelope.event, REQUESTS)
+        ]
         self.taken = [(request_id,) for request_id in self.commit.taken]
         self.ended = [
             (envelope.seq, now, request_id)

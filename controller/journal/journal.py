@@ -149,9 +149,9 @@ class SqliteJournal:
 
     # --- reading ------------------------------------------------------------------------------
 
-    def load_states(self) -> Iterator[StoredState]:
+    def load_states(self, *, living_only: bool = False) -> Iterator[StoredState]:
         """Yield the newest state of every actor, pool by pool. For recovery."""
-        return self._reader.load_states()
+        return self._reader.load_states(living_only=living_only)
 
     def open_requests(self) -> list[Envelope]:
         """Return accepted requests that no state has taken over yet, oldest first. For recovery."""
@@ -167,6 +167,10 @@ class SqliteJournal:
     ) -> list[tuple[int, bytes]]:
         """Return (seq, envelope as JSON) of the first `limit` events behind `after`; see `Reader.events`."""
         return await self._reader.events(after, limit, pool, kinds, request_id)
+
+    async def state(self, pool: str, kind: str, name: str) -> StoredState | None:
+        """Return the newest state of one actor, over or not; None when it never was, or is pruned."""
+        return await self._reader.state(pool, kind, name)
 
     async def request(self, request_id: str) -> StoredRequest | None:
         """Return what is known of a request; None when it never came, or is pruned."""

@@ -52,10 +52,10 @@ class Reader:
         self._free: list[sqlite3.Connection] = []
         self._limiter = anyio.CapacityLimiter(READERS_MAX)
 
-    def load_states(self) -> Iterator[StoredState]:
+    def load_states(self, *, living_only: bool = False) -> Iterator[StoredState]:
         """Yield the newest state of every actor, pool by pool."""
-        query = """SELECT pool, kind, id, version, CAST(body AS BLOB), terminal FROM states
-            ORDER BY pool, kind, id"""
+        query = f"""SELECT pool, kind, id, version, CAST(body AS BLOB), terminal FROM states
+            {"WHERE terminal = 0" if living_only else ""} ORDER BY pool, kind, id"""
         with explained(self._path), closing(self._connect()) as connection:
             cursor = connection.execute(query)
             while rows := cursor.fetchmany(_FETCH_ROWS):
@@ -96,6 +96,14 @@ class Reader:
             ORDER BY seq LIMIT ?"""
         values.append(min(limit, EVENTS_LIMIT_MAX))
         return await self._read(lambda connection: connection.execute(query, values).fetchall())
+
+    async def state(self, pool: str, kind: str, name: str) -> StoredState | None:
+        """Return the newest state of one actor, over or not; None when it never was, or is pruned."""
+        query = """SELECT pool, kind, id, version, CAST(body AS BLOB), terminal FROM states
+            WHERE pool = ? AND kind = ? AND id = ?"""
+        values = (pool, kind, name)
+        row = await self._read(lambda connection: connection.execute(query, values).fetchone())
+        return None if row is None else StoredState._make((*row[:5], row[5] == 1))
 
     async def request(self, request_id: str) -> StoredRequest | None:
         """Return what is known of a request; None when it never came, or is pruned."""

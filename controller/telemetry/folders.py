@@ -53,8 +53,9 @@ class Kept:
         failures: deletions that failed.
     """
 
-    def __init__(self, root: Path, total_bytes_max: int) -> None:
+    def __init__(self, root: Path, total_bytes_max: int, *, below: str = "") -> None:
         self._root = root
+        self._below = below  # instead of tasks: what is in this folder of each pool
         self.total_bytes_max = total_bytes_max
         self.bytes = 0
         self.evicted_tasks = 0
@@ -101,10 +102,10 @@ class Kept:
         """Whether more is kept than may be."""
         return self.bytes > self.total_bytes_max
 
-    def evict(self, spare: str = "") -> list[str]:
-        """Delete the oldest tasks that are over until all fits, a few at a time; never `spare`."""
+    def evict(self, spare: str = "", need: int = 0) -> list[str]:
+        """Delete the oldest tasks that are over until `need` bytes more fit, a few at a time; never `spare`."""
         gone: list[str] = []
-        while self.too_much and len(gone) < _EVICT_AT_ONCE_MAX:
+        while self.bytes + need > self.total_bytes_max and len(gone) < _EVICT_AT_ONCE_MAX:
             key = next((key for key in self._over if key != spare), None)
             if key is None:
                 break
@@ -136,10 +137,11 @@ class Kept:
         if not self._root.is_dir():
             return found
         for pool in self._root.iterdir():
-            if not pool.is_dir():
+            place = pool / self._below
+            if not place.is_dir():
                 continue
-            for task in pool.iterdir():
-                if task.name != INSTANCES and task.is_dir():
-                    size, changed_at = measure(task)
-                    found.append(_Measured(changed_at, f"{pool.name}/{task.name}", size))
+            for one in place.iterdir():
+                if one.name != INSTANCES and one.is_dir():
+                    size, changed_at = measure(one)
+                    found.append(_Measured(changed_at, one.relative_to(self._root).as_posix(), size))
         return found

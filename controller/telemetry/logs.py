@@ -6,10 +6,9 @@ power cut takes from the page cache is cut off at a record's end, and what the a
 it sends again.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 
-import anyio
 import anyio.lowlevel
 
 from controller.telemetry.appending import AppendFile, OpenFiles
@@ -28,33 +27,11 @@ from controller.telemetry.lines import (
 )
 from controller.telemetry.reading import Cursor, Page
 from controller.telemetry.taskreader import TaskReader, attempts_in
+from controller.telemetry.watch import Watches
 from providers.agent.wire import LogLines
 
 _FILE_BYTES_MIN = 65_536  # a file this small is never given up for the total
 LINES_MAX = 10_000  # in one answer
-
-
-class _Watch:
-    """Followers of one task."""
-
-    def __init__(self) -> None:
-        self.followers = 0
-        self.over = False
-        self._waiting: list[anyio.Event] = []
-
-    def wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for event in waiting:
-            event.set()
-
-    async def wait(self) -> None:
-        event = anyio.Event()
-        self._waiting.append(event)
-        try:
-            await event.wait()
-        finally:
-            if event in self._waiting:  # cancelled
-                self._waiting.remove(event)
 
 
 class LogStore:
@@ -68,13 +45,18 @@ class LogStore:
     """
 
     def __init__(
-        self, root: Path, *, file_bytes: int = 16 * 2**20, total_bytes_max: int = 10 * 2**30, files_max: int = 256
+        self,
+        root: Path,
+        *,
+        file_bytes: int = 16 * 2**20,
+        total_bytes_max: int = 10 * 2**30,
+        files_max: int = 256,
     ) -> None:
         self._root = str(root)
         self._file_bytes = file_bytes
         self._files = OpenFiles(files_max)
         self._bases: dict[str, dict[str, None]] = {}  # task -> its files that may be open
-        self._watches: dict[str, _Watch] = {}
+        self._watches = Watches()
         self.kept = Kept(root, total_bytes_max)
         self.lines = 0
         self.dropped = 0
@@ -100,9 +82,7 @@ class LogStore:
         if not fresh and not report.dropped and report.next_offset <= at.next_offset:
             return []
         lines, opened = self._numbered(report, fresh, lost, at)
-        position = Position(
-            lines[-1].n, opened, boot, report.id, max(at.next_offset, report.next_offset)
-        )
+        position = Position(lines[-1].n, opened, boot, report.id, max(at.next_offset, report.next_offset))
         self._write(key, file, lines, position, instance_id)
         self.lines += len(lines)
         self.dropped += report.dropped
@@ -163,9 +143,7 @@ class LogStore:
         self.kept.add(key, len(data))
         if self.kept.too_much:
             self._make_room(key, file)
-        watch = self._watches.get(key)
-        if watch is not None:
-            watch.wake()
+        self._watches.wake(key)
 
     def _make_room(self, key: str, file: AppendFile) -> None:
         """Tasks that are over give way first; then whoever writes gives up its own oldest lines."""
@@ -184,10 +162,7 @@ class LogStore:
         key = self._key(pool, task_id)
         self.kept.finish(key)
         self._close(key)
-        watch = self._watches.get(key)
-        if watch is not None:
-            watch.over = True
-            watch.wake()
+        self._watches.finish(key)
 
     def remove(self, pool: str, task_id: str) -> bool:
         """Delete all logs of a task. False when some could not be deleted (counted in `kept.failures`)."""
@@ -279,7 +254,7 @@ class LogStore:
         raw: bool = False,
         limit: int = 1000,
         is_over: Callable[[], bool] = lambda: False,
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """Lines after a cursor as they come, over all attempts, until the task is over and all is read.
 
         `is_over` tells of tasks that ended before this store heard of them. Close the iterator
@@ -287,8 +262,7 @@ class LogStore:
         """
         key = self._key(pool, task_id)
         reader = self._reader(key, task_id, attempt, stream, after)
-        watch = self._watches.setdefault(key, _Watch())
-        watch.followers += 1
+        watch = self._watches.enter(key)
         try:
             while True:
                 over = watch.over or self.kept.is_over(key) or is_over()
@@ -303,9 +277,7 @@ class LogStore:
                     await watch.wait()
         finally:
             reader.close()
-            watch.followers -= 1
-            if not watch.followers and self._watches.get(key) is watch:
-                del self._watches[key]
+            self._watches.leave(key)
 
     def _reader(
         self, key: str, task_id: str, attempt: int | None, stream: Stream | None, after: str | int

@@ -170,7 +170,11 @@ class LineReader:
             for raw in whole.split(b"\n")[:-1]:
                 self._at += len(raw) + 1
                 record = decode(raw)
-                if record is None or record["n"] < self._seen or (record["n"] == self._seen and not self._pieces):
+                if (
+                    record is None
+                    or record["n"] < self._seen
+                    or (record["n"] == self._seen and not self._pieces)
+                ):
                     continue
                 self._seen = record["n"]
                 yield record

@@ -131,6 +131,14 @@ class Spawned(NamedTuple):
     start_time: int
 
 
+class Identified(NamedTuple):
+    """When the process named by Spawned(start_time=0) started: with its pid it names it for ever."""
+
+    task: str
+    attempt: int
+    start_time: int
+
+
 class SpawnFailed(NamedTuple):
     """The attempt's process could not be started; `code` as a shell would say, 126 or 127."""
 
@@ -1107,6 +1115,12 @@ class Core:
         elif self.notices:
             self._give_notice(task)
 
+    def _identified(self, item: Identified) -> None:
+        task = self.live.get((item.task, item.attempt))
+        if task is not None and task.state == RUNNING:
+            task.start_time = item.start_time
+            self._acts.append(Persist(["started", item.task, item.attempt, item.start_time]))
+
     def _apply_started(self, entry: Message, extra: Optional[List[Any]]) -> None:
         task = self.tasks.get((entry["task"], entry["attempt"]))
         if task is not None and extra is not None:
@@ -1735,6 +1749,11 @@ class Core:
         if task is not None:
             task.state = SPAWNING
 
+    def _replay_started(self, record: List[Any]) -> None:
+        task = self.tasks.get((record[1], record[2]))
+        if task is not None:
+            task.start_time = record[3]
+
     def _replay_why(self, record: List[Any]) -> None:
         task = self.tasks.get((record[1], record[2]))
         if task is not None:
@@ -1853,6 +1872,7 @@ _HEAR: Dict[type, Callable[[Core, Any], None]] = {
     Disconnected: Core._disconnected,
     Said: Core._said,
     Spawned: Core._spawned,
+    Identified: Core._identified,
     SpawnFailed: Core._spawn_failed,
     Exited: Core._exited,
     Gone: Core._gone,
@@ -1906,6 +1926,7 @@ _REPLAY: Dict[str, Callable[[Core, List[Any]], None]] = {
     "lease": Core._replay_lease,
     "task": Core._replay_task,
     "go": Core._replay_go,
+    "started": Core._replay_started,
     "why": Core._replay_why,
     "exit": Core._replay_exit,
     "notice": Core._replay_notice,
@@ -2678,9 +2699,7 @@ class Loop:
         now = self.now()
         attempt.oom = self.oom.count(now, fresh=False)
         self.tail_at = self.tail_at or now + TAIL_S
-        found = _process(attempt.pid)
-        attempt.start_time = found.start if found is not None else 0
-        self.inputs.append(Spawned(*key, attempt.pid, attempt.start_time))
+        self.inputs.append(Spawned(*key, attempt.pid, 0))  # its start time is looked up if it lives on
 
     def _hook(self, action: Hook) -> None:
         key = (action.task, action.attempt)
@@ -2718,7 +2737,7 @@ class Loop:
         attempt.oom = self.oom.count(now, fresh=False)
         pid = action.pid or self._session_of(attempt)
         found = _process(pid) if pid else None
-        if found is None or (action.pid and found.start != action.start_time):
+        if found is None or not self._same(found, action, attempt):
             attempt.child = False
             self._main_over(attempt, None, None, seen=False)
             return
@@ -2732,6 +2751,13 @@ class Loop:
         else:
             self._watch_stranger(attempt)
         self.inputs.append(Spawned(*key, pid, found.start))
+
+    def _same(self, found: _Stat, action: Adopt, attempt: _Attempt) -> bool:
+        """Whether the process with the pid we wrote down is the one we started."""
+        if action.start_time:
+            return found.start == action.start_time
+        ours = not action.pid or found.parent == os.getpid()
+        return ours or bool(self._marked([action.pid], attempt.marker))
 
     def _session_of(self, attempt: _Attempt) -> int:
         """Find the main process of an attempt whose pid nobody wrote down."""
@@ -2918,6 +2944,10 @@ class Loop:
         for attempt in self.attempts.values():
             if attempt.over and attempt.key not in self.dying:
                 continue
+            if not attempt.start_time and not attempt.over:
+                found = _process(attempt.pid)
+                attempt.start_time = found.start if found is not None else 0
+                self.inputs.append(Identified(*attempt.key, attempt.start_time))
             for stream, size in enumerate(self._sizes(attempt)):
                 if size > attempt.sizes[stream]:
                     attempt.sizes[stream] = size

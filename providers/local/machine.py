@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "EVERPOOL_MACHINE"  # environment variable on every process of a machine
-CHECK_EVERY_S = 5.0  # whether the directory is still there
+CHECK_EVERY_S = 2.0  # whether the directory is still there
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 MS_PRIVATE_ALL = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE

@@ -30,8 +30,17 @@ PIPE_BYTES = 256 * 1024
 WINDOW_BYTES = 4 * 2**20
 PACKET_BYTES = 128 * 1024
 BACKLOG_HIGH_BYTES = 2**20
-LINGER_S = 1.0  # output of what a command left running, after its own end
+LINGER_S = 0.25  # output of what a command left running, after its own end
 HANGUP_S = 2.0  # from HUP to KILL, when the client is gone
+
+
+def login_shell() -> str:
+    """The user's shell, or /bin/sh for one who has none."""
+    try:
+        shell = pwd.getpwuid(os.getuid()).pw_shell
+    except KeyError:  # containers run under uids that no file knows
+        return "/bin/sh"
+    return "/bin/sh" if Path(shell).name in ("", "nologin", "false") else shell
 
 
 class Machine:
@@ -44,7 +53,7 @@ class Machine:
         self.directory = directory
         self.home = directory / "home"
         self.key = asyncssh.import_public_key((directory / "authorized_key").read_bytes())
-        self.shell = pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh"
+        self.shell = login_shell()
         self.environment = {
             "HOME": str(self.home),
             "USER": self.user,

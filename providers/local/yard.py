@@ -404,7 +404,10 @@ def _private(path: str, flags: int) -> int:
 
 
 def _delete(grave: Path) -> None:
-    shutil.rmtree(grave, onerror=_forced)
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(grave, onexc=_forced)
+    else:
+        shutil.rmtree(grave, onerror=_forced)
 
 
 def _forced(function: Callable[[str], object], path: str, _: object) -> None:

@@ -1,4 +1,5 @@
 """A cloud in memory, for trying policies and for tests: no processes, no threads, no sockets.
 
-`cloud.py` is the cloud, `host.py` what runs on its machines (the agent's real core), `adapter.py` the provider.
+`cloud.py` is the cloud, `host.py` what runs on its machines (with the real core
+of the agent), `adapter.py` the provider.
 """

@@ -134,7 +134,9 @@ def offers_of(config: SimulatedConfig, provider: str) -> tuple[Offer, ...]:
             ("on_demand", offer.on_demand),
         )
         found += [
-            _offer(offer, provider, lifecycle, dollars) for lifecycle, dollars in prices if dollars is not None
+            _offer(offer, provider, lifecycle, dollars)
+            for lifecycle, dollars in prices
+            if dollars is not None
         ]
     return tuple(found)
 

@@ -34,7 +34,7 @@ class Luck:
     """All that is random about one cloud. `calm` ends the faults; what was queued still comes."""
 
     def __init__(self, seed: int, faults: Faults) -> None:
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._faults = faults
         self.calm = False
         self.next_launches: deque[Trouble | None] = deque()  # a script: how the next launches go

@@ -26,7 +26,7 @@ class Timeline:
         self.now = clock
         self._heap: list[tuple[float, int, Entry]] = []
         self._count = 0
-        self._earlier = anyio.Event()  # set when the task would sleep too long
+        self.wake = anyio.Event()  # set when whoever runs this would sleep too long
 
     def after(self, seconds: float, happen: Callable[[], None]) -> Entry:
         """Let `happen` be called in so many seconds."""
@@ -37,16 +37,16 @@ class Timeline:
         entry = Entry(happen)
         self._count += 1
         if not self._heap or when < self._heap[0][0]:
-            self._earlier.set()
+            self.wake.set()
         heapq.heappush(self._heap, (when, self._count, entry))
         return entry
 
     async def run(self) -> None:
         """Make things happen, for ever. Exactly one task must do this."""
         while True:
-            self._earlier = anyio.Event()
+            self.wake = anyio.Event()
             with anyio.move_on_after(self.happen_due()):
-                await self._earlier.wait()
+                await self.wake.wait()
 
     def happen_due(self) -> float | None:
         """Make everything happen that is due; return the seconds until the next, None without one."""

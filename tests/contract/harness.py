@@ -2,21 +2,22 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import anyio
 
+import providers.agent
 from providers.contract import Provider
 from providers.host.keys import KeyStore
 from providers.local.adapter import LocalProvider
 from providers.local.config import LocalConfig, LocalOffer
 from providers.local.wire import Record, ref_of
 from providers.model import ClusterHandle, ClusterOrder, Machine, Offer, Order, Sighting
-from tests.contract.fake_agent import AGENT
 
+AGENT_SOURCE = Path(providers.agent.__file__).with_name("agent.py").read_bytes()
 OWNER, OTHER_OWNER = "owner-1", "owner-2"
 
 
@@ -70,7 +71,7 @@ class LocalHarness:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, directory: Path, *, agent: bytes = AGENT, config: LocalConfig | None = None
+        cls, directory: Path, *, agent: bytes = AGENT_SOURCE, config: LocalConfig | None = None
     ) -> AsyncIterator["LocalHarness"]:
         """A local provider and a cluster in `directory`."""
         offers = (LocalOffer(spot=0.003, on_demand=0.01), LocalOffer(zone="small", spot=0.001, capacity=2))
@@ -128,6 +129,15 @@ class LocalHarness:
 
     async def preempt(self, order: Order, within_s: float | None) -> None:
         await self.provider.preempt(order.key, within_s=within_s, kill=False)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    with anyio.fail_after(20):
+        while True:
+            if true():
+                return
+            await anyio.sleep(0.01)
 
 
 async def until_running(harness: Harness, order: Order) -> Sighting:

@@ -37,6 +37,11 @@ async def greeting(channel: AgentChannel, *, boot: str | None = None) -> Wire:
                     return message
 
 
+async def listen(channel: AgentChannel) -> None:
+    while True:
+        await channel.receive()
+
+
 async def test_every_offer_is_a_market_of_its_own_with_a_price(harness: Harness) -> None:
     offers = await harness.provider.offers()
     assert offers
@@ -223,7 +228,7 @@ async def test_the_stream_to_a_machine_that_dies_ends_with_an_error(harness: Har
         await greeting(channel)
         await harness.kill(order)
         with anyio.fail_after(20), pytest.raises(HostError):
-            await channel.receive()
+            await listen(channel)
     await until_absent(harness, order)
     with pytest.raises(HostError) as caught:
         async with harness.provider.attach(machine):

@@ -106,7 +106,9 @@ def test_any_cuts_repeats_and_crashes_give_the_same_lines(
             base = root / POOL / TASK / "1.stdout.jsonl"
             if torn and base.exists():
                 with base.open("ab") as file:
-                    file.write(b'{"n":99,"at":1.000,"text":"whole record without a position"}\n{"n":100,"a'[:torn])
+                    file.write(
+                        b'{"n":99,"at":1.000,"text":"whole record without a position"}\n{"n":100,"a'[:torn]
+                    )
             logs = store(root, file_bytes=data.draw(st.sampled_from([120, 400, 2**20])))
     logs.kept.finish(f"{POOL}/{TASK}")
     expected = text.replace("\r", "\n").split("\n")
@@ -295,7 +297,9 @@ async def test_followers_see_every_line_once_across_attempts_and_rotation(tmp_pa
                     if (attempt, i) == (3, 20):
                         group.start_soon(follow, late, logs.tail(POOL, TASK, 0).cursor)
             await anyio.wait_all_tasks_blocked()
-            logs.append(POOL, report("no end", offset=offset, number=99, attempt=5, stream="stderr"), "b5", "i")
+            logs.append(
+                POOL, report("no end", offset=offset, number=99, attempt=5, stream="stderr"), "b5", "i"
+            )
             logs.finish(POOL, TASK)
     expected = [f"{attempt}.{i}" for attempt in (1, 2, 3, 4, 5) for i in range(40)] + ["no end"]
     assert seen == expected

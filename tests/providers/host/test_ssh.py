@@ -17,6 +17,7 @@ from providers.host.base import Host
 from providers.host.keys import pinned
 from providers.host.ssh import OUTPUT_BYTES_MAX, connect
 from providers.model import Address, Machine
+from tests.contract.harness import until
 from tests.providers.host.conftest import There
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -59,7 +60,7 @@ async def test_the_outcome_of_a_run_whose_machine_died_is_unknown(there: There) 
     async with connect(there.machine) as host, anyio.create_task_group() as tasks:
 
         async def kill() -> None:
-            await until_exists(begun)
+            await until(begun.exists)
             os.kill(there.pid, signal.SIGKILL)
 
         tasks.start_soon(kill)
@@ -129,10 +130,9 @@ async def test_the_error_of_a_stream_has_what_the_command_complained(there: Ther
 
 async def test_leaving_a_stream_ends_its_command(there: There) -> None:
     async with connect(there.machine) as host:
-        for script in ("echo $$; exec sleep 60", "trap '' TERM HUP; echo $$; while :; do sleep 0.1; done"):
-            async with host.open(("sh", "-c", script)) as stream:
-                pid = await stream.receive()
-            await until_ended(host, pid.decode())
+        async with host.open(("sh", "-c", "echo $$; exec sleep 60")) as stream:
+            pid = await stream.receive()
+        await until_ended(host, pid.decode())
 
 
 async def test_a_host_key_is_pinned_at_first_use_and_another_is_refused(there: There) -> None:
@@ -211,11 +211,7 @@ def resident_kib() -> int:
 
 async def until_ended(host: Host, pid: str) -> None:
     with anyio.fail_after(20):
-        while (await host.run(("test", "-d", f"/proc/{pid.strip()}"))).exit_code == 0:
+        while True:
+            if (await host.run(("test", "-d", f"/proc/{pid.strip()}"))).exit_code != 0:
+                return
             await anyio.sleep(0.02)
-
-
-async def until_exists(path: Path) -> None:
-    with anyio.fail_after(20):
-        while not await anyio.Path(path).exists():
-            await anyio.sleep(0.01)

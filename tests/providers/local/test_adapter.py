@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -47,20 +48,27 @@ print(yard.launch(Order.model_validate_json(sys.stdin.read())).pid)
 """
 
 
+def daemon_that_launches(directory: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        text=True,
+    )
+
+
+def stranger() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
 async def test_two_daemons_that_launch_one_key_make_one_machine(tmp_path: Path) -> None:
     async with LocalHarness.open(tmp_path) as harness:
         order = await first_order(harness)
-        daemons = [
-            subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, str(tmp_path / "p")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-                text=True,
-            )
-            for _ in range(3)
-        ]
-        said = {daemon.communicate(order.model_dump_json())[0] for daemon in daemons}
+        daemons = [daemon_that_launches(tmp_path / "p") for _ in range(3)]
+        with ThreadPoolExecutor(3) as threads:  # at the same time
+            order_json = order.model_dump_json()
+            said = set(threads.map(lambda daemon: daemon.communicate(order_json)[0], daemons))
         assert said == {f"{harness.record(order).pid}\n"}
         assert len({pid for pid in pids_in(tmp_path) if os.getsid(pid) == harness.record(order).pid}) == 1
 
@@ -108,16 +116,16 @@ async def test_a_pid_that_is_another_process_now_is_not_ours(tmp_path: Path) -> 
         await until_running(harness, order)
         record = harness.record(order)
         file = harness.directory(order) / "machine.json"
-        stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        other = stranger()
         try:
             await harness.kill(order)
-            changed = record.model_copy(update={"pid": stranger.pid})
+            changed = record.model_copy(update={"pid": other.pid})
             file.with_suffix(".new").write_text(changed.model_dump_json())
             file.with_suffix(".new").rename(file)
             assert await harness.provider.find(order.key) is None
-            assert stranger.poll() is None
+            assert other.poll() is None
         finally:
-            stranger.communicate(b"\n")
+            other.communicate(b"\n")
 
 
 async def test_beyond_machines_max_is_a_quota(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from providers.local.config import LocalConfig
 from providers.local.machine import start_time
 from providers.local.wire import Record
 from providers.model import Machine, Order
-from tests.contract.harness import LocalHarness, until_absent, until_running
+from tests.contract.harness import LocalHarness, until, until_absent, until_running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 
@@ -79,10 +79,24 @@ def pids_in(directory: Path) -> list[int]:
     return found
 
 
+def children(parent: int) -> list[str]:
+    """The programs of a process's children, dead ones as ""."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            stat = Path(f"/proc/{name}/stat").read_text()
+            argv = Path(f"/proc/{name}/cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if stat.rpartition(")")[2].split()[1] == str(parent):
+            found.append(Path(argv[2]).name if len(argv) > 2 else "")
+    return found
+
+
 async def until_empty(running: Running) -> None:
-    with anyio.fail_after(20):
-        while pids_in(running.directory):
-            await anyio.sleep(0.01)
+    await until(lambda: not pids_in(running.directory))
 
 
 async def run_away(running: Running, host: Host) -> None:
@@ -91,9 +105,7 @@ async def run_away(running: Running, host: Host) -> None:
     (home / "runaway.py").write_text(RUNAWAY)
     python = running.harness.provider.capabilities.agent_python
     assert (await host.run((python, "runaway.py", "go"))).exit_code == 0
-    with anyio.fail_after(20):
-        while not (home / "runaway").exists():
-            await anyio.sleep(0.01)
+    await until((home / "runaway").exists)
 
 
 async def test_the_parent_is_written_down_with_its_start(running: Running) -> None:
@@ -136,19 +148,14 @@ async def test_a_machine_can_end_itself(running: Running) -> None:
 async def test_a_machine_without_a_directory_ends(running: Running) -> None:
     pid, started = running.record.pid, running.record.start_time
     shutil.rmtree(running.directory)
-    with anyio.fail_after(20):
-        while start_time(pid) == started:
-            await anyio.sleep(0.05)
+    await until(lambda: start_time(pid) != started)
 
 
 async def test_orphans_are_reaped(running: Running) -> None:
     async with connect(running.machine) as host:
         await host.run(("sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 &) ; done"))
-        with anyio.fail_after(20):
-            while (await host.run(("sh", "-c", "grep -ls zombie /proc/[0-9]*/status"))).stdout and (
-                running.record.isolated
-            ):
-                await anyio.sleep(0.05)
+        init = running.record.pid
+        await until(lambda: children(init) == ["sshd.py"])
 
 
 async def test_a_shell_on_a_terminal(running: Running) -> None:

@@ -1,0 +1,155 @@
+"""POST /v1/messages: one Request, or a list of them, each with an answer of its own."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from actors.events import INTERNAL_REQUESTS, Request, RequestJson
+from actors.ports import Accepted, Conflict
+from controller.api.answers import Problem, answer, line_of, lines_of, more_of, retry_after
+from controller.api.body import read_json
+from controller.api.port import Desk, Refusal
+
+MESSAGES_MAX = 10_000
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it names directories
+_LIST: TypeAdapter[list[Request]] = TypeAdapter(
+    Annotated[list[Annotated[Request, Field(discriminator="kind")]], Field(max_length=MESSAGES_MAX)]
+)
+
+Answer = dict[str, Any]
+
+
+class Submitting:
+    """The handler of one desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def __call__(self, request: HttpRequest) -> Response:
+        """Take what was sent."""
+        principal = request.scope.get("principal", "")
+        body = await read_json(request)
+        if body.lstrip()[:1] == b"[":
+            return await self._many(body, principal)
+        return await self._one(body, principal)
+
+    async def _one(self, body: bytes, principal: str) -> Response:
+        try:
+            request = RequestJson.validate_json(body)
+        except ValidationError as invalid:
+            raise _invalid(invalid) from invalid
+        wrong = objection(request)
+        if wrong is not None:
+            raise Problem(422, wrong)
+        taken = (await self._desk.submit([request], principal))[0]
+        self._desk.followers.wake()
+        said = told(request, taken)
+        code = said.pop("code")
+        if code == 202:
+            return answer(said, 202)
+        headers = {}
+        if "retry_after_s" in said:
+            headers["Retry-After"] = retry_after(said["retry_after_s"])
+        return answer(said, code, headers)
+
+    async def _many(self, body: bytes, principal: str) -> Response:
+        answers: list[Answer] = []
+        try:
+            requests: list[Request | None] = list(_LIST.validate_json(body))
+            answers = [{}] * len(requests)
+        except ValidationError as invalid:
+            requests, answers = _one_by_one(body, invalid)
+        for place, request in enumerate(requests):
+            wrong = objection(request) if request is not None else None
+            if request is not None and wrong is not None:
+                requests[place] = None
+                answers[place] = refusal(request.request_id, 422, "invalid", wrong)
+        sound = [request for request in requests if request is not None]
+        taken = iter(await self._desk.submit(sound, principal) if sound else ())
+        for place, request in enumerate(requests):
+            if request is not None:
+                answers[place] = told(request, next(taken))
+        self._desk.followers.wake()
+        return answer(answers)
+
+
+def objection(request: Request) -> str | None:
+    """Why a user may not send this, None when they may."""
+    if request.request_id and not _ID.fullmatch(request.request_id):
+        return "request_id: use 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
+    if isinstance(request, INTERNAL_REQUESTS):
+        return f"kind: only the daemon itself sends {request.kind!r}: resize the pool instead"
+    return None
+
+
+def told(request: Request, taken: Accepted | Conflict | Refusal) -> Answer:
+    """The answer for one message."""
+    if isinstance(taken, Accepted):
+        said: Answer = {
+            "request_id": taken.envelope.request_id,
+            "seq": taken.envelope.seq,
+            "status": "accepted" if taken.new else "duplicate",
+            "code": 202,
+        }
+        if taken.ended_by is not None:
+            said["ended_by"] = taken.ended_by
+        return said
+    if isinstance(taken, Conflict):
+        text = f"request_id {taken.request_id!r} is known with another body: choose another id"
+        return refusal(taken.request_id, 409, "conflict", text)
+    said = refusal(request.request_id, taken.status, "refused", taken.message)
+    if taken.retry_after_s is not None:
+        said["retry_after_s"] = taken.retry_after_s
+    return said
+
+
+def refusal(request_id: str, code: int, status: str, error: str) -> Answer:
+    """The answer for a message that was not taken."""
+    return {"request_id": request_id, "status": status, "code": code, "error": error}
+
+
+def _invalid(invalid: ValidationError) -> Problem:
+    first = invalid.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return Problem(422, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
+    lines = lines_of(invalid)
+    return Problem(422, lines[0] if len(lines) == 1 else f"{len(lines)} problems", lines)
+
+
+def _one_by_one(body: bytes, invalid: ValidationError) -> tuple[list[Request | None], list[Answer]]:
+    """Messages that are sound, in their places, and answers for the others.
+
+    Raises:
+        Problem: the list itself is wrong.
+    """
+    problems: dict[int, list[str]] = {}
+    for one in invalid.errors(include_url=False):
+        if not one["loc"] or not isinstance(one["loc"][0], int):
+            if one["type"] == "too_long":
+                raise Problem(413, f"a list may have up to {MESSAGES_MAX} messages: send several lists")
+            raise _invalid(invalid)
+        problems.setdefault(one["loc"][0], []).append(line_of(one, skip=1))
+    requests: list[Request | None] = []
+    answers: list[Answer] = []
+    for place, raw in enumerate(from_json(body)):
+        lines = problems.get(place)
+        if lines is None:
+            requests.append(RequestJson.validate_json(to_json(raw)))
+            answers.append({})
+            continue
+        requests.append(None)
+        request_id = raw.get("request_id", "") if isinstance(raw, dict) else ""
+        said = refusal(request_id if isinstance(request_id, str) else "", 422, "invalid", lines[0])
+        if len(lines) > 1:
+            said["detail"] = _shown(lines)
+        answers.append(said)
+    return requests, answers
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    return [*lines[:20], *more_of(len(lines))]

@@ -1,0 +1,538 @@
+"""The composition root: what is built, in which order it starts, and how it stops.
+
+Start: state directory (flock), journal (epoch + 1), sockets (so that a taken port is said early), providers,
+recovery, gateways, links, loops, API; then systemd hears READY. Stop is the reverse; machines, agents and
+tasks go on. A kill -9 at any point is an ordinary stop that took no care.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from actors.acting import Acting
+from actors.decision import Address
+from actors.events import PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
+from actors.instance.state import Destroyed as DestroyedInstance
+from actors.links import Links
+from actors.loop import Identity, Letter, Loop
+from actors.market.state import MarketState
+from actors.messages import RequestHeard
+from actors.ports import Commit, JournalClosed, Observer
+from actors.supervisor import attempt_call
+from controller import sdnotify
+from controller.api.app import build_app
+from controller.api.serving import AddressInUse, Listening, bind, serve
+from controller.blobs import Blobs
+from controller.config import Config, ConfigError, load
+from controller.desk import CONFIG, Desk
+from controller.doctor import diagnose
+from controller.followers import Followers
+from controller.intake import Intake
+from controller.journal.errors import JournalError
+from controller.journal.journal import SqliteJournal
+from controller.journal.lock import StateDirectory
+from controller.keys import Keys
+from controller.recovery import MARKETS, Recovered, Sweep, recover
+from controller.status import Status
+from controller.telemetry.console import ConsoleStore
+from controller.telemetry.files import FileStore
+from controller.telemetry.logging import FactLog, log, set_up_logging
+from controller.telemetry.logs import LogStore
+from controller.telemetry.metrics_store import MetricsStore
+from controller.telemetry.series import Series
+from providers import registry
+from providers.contract import Provider
+from providers.gateway import Gateway
+from providers.host.keys import KeyStore
+from providers.model import Listing, Value
+
+AGENT = Path(registry.__file__).parent / "agent" / "agent.py"
+PRUNE_EVERY_S = 3600.0
+LOOP_RESTARTS_MAX = 3  # of one pool's loop within LOOP_WINDOW_S; then it stays down, loudly
+LOOP_WINDOW_S = 600.0
+STOP_WITHIN_S = 10.0
+FIRST_LOOK_S = 30.0  # how long a start waits for each provider's first listing
+HOLD_FILE = "hold.json"
+
+
+class WallClock:
+    """UTC seconds that never go back: the wall clock at the start, and a steady clock since."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """UTC seconds since the epoch."""
+        return time.monotonic() + self._offset
+
+
+class Observers:
+    """Passes what loops report on to each observer, in order."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def committed(self, commit: Commit) -> None:
+        """A commit is durable."""
+        for observer in self._observers:
+            observer.committed(commit)
+
+    def turn_ended(self, pool: str, *, messages: int, seconds: float, waiting: int) -> None:
+        """A turn is over."""
+        for observer in self._observers:
+            observer.turn_ended(pool, messages=messages, seconds=seconds, waiting=waiting)
+
+    def bug(self, address: str, message: str, error: BaseException) -> None:
+        """A rule raised."""
+        for observer in self._observers:
+            observer.bug(address, message, error)
+
+
+class HouseKeeping:
+    """An observer that keeps what lies around in step with what lives: keys, market memory, metrics."""
+
+    def __init__(self, keys: Keys, metrics: MetricsStore) -> None:
+        self._keys = keys
+        self._metrics = metrics
+        self.acting: Acting | None = None
+
+    def committed(self, commit: Commit) -> None:
+        """Forget the keys of machines that are gone; pass the memory of markets on."""
+        cooled = False
+        for row in commit.states:
+            if isinstance(row.state, MarketState) and self.acting is not None:
+                self.acting.market_committed(row.id, row.state)
+                cooled = cooled or row.state.cool_until == 0.0
+            elif isinstance(row.state, DestroyedInstance):
+                self._metrics.forget(row.id)
+                with contextlib.suppress(OSError):  # tried again with the cluster's
+                    self._keys.forget(row.state.cluster.cluster_id, row.id)
+        if cooled and self.acting is not None:
+            self.acting.markets_changed()
+
+    def turn_ended(self, pool: str, *, messages: int, seconds: float, waiting: int) -> None:
+        """Nothing here is about turns."""
+
+    def bug(self, address: str, message: str, error: BaseException) -> None:
+        """Nothing here is about bugs."""
+
+
+class Daemon:
+    """Everything, wired. Built once per process, inside the event loop."""
+
+    def __init__(
+        self, config: Config, path: Path | None, directory: StateDirectory, journal: SqliteJournal
+    ) -> None:
+        self.config = config
+        self.path = path
+        self.clock = WallClock()
+        self.dice = random.Random()
+        self.journal = journal
+        self._directory = directory
+        self._identity = Identity(journal.owner, journal.epoch)
+        self._stop = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self._restarts: dict[str, list[float]] = {}
+        settings = config.daemon
+        agent = AGENT.read_bytes()
+        self.providers: dict[str, Provider] = {
+            name: registry.build(one.type, name, one.settings, directory.providers / name, agent)
+            for name, one in config.providers.items()
+        }
+        self.status = Status()
+        self.followers = Followers(journal)
+        self.logs = LogStore(
+            directory.logs, file_bytes=settings.log_file_bytes, total_bytes_max=settings.logs_bytes_max
+        )
+        self.console = ConsoleStore(directory.logs)
+        self.files = FileStore(directory.files)
+        self.metrics = MetricsStore()
+        self.keys = Keys(KeyStore(directory.keys))
+        self.blobs = Blobs(directory.path / "blobs", self._task_done)
+        self.series = Series(providers=tuple(config.providers), metrics=self.metrics, logs=self.logs)
+        self._keeping = HouseKeeping(self.keys, self.metrics)
+        self.observer = Observers((self.status, self.series, FactLog(), self._keeping, self.followers))
+        self.links = Links(
+            providers=self.providers,
+            paths=self.keys,
+            telemetry=Intake(
+                status=self.status,
+                logs=self.logs,
+                console=self.console,
+                files=self.files,
+                metrics=self.metrics,
+            ),
+            post=self._post,
+            clock=self.clock,
+            dice=self.dice,
+            owner=journal.owner,
+            epoch=journal.epoch,
+        )
+        self.gateways: dict[str, Gateway] = {}
+        self.acting = Acting(
+            owner=journal.owner,
+            epoch=journal.epoch,
+            gateways=self.gateways,
+            links=self.links,
+            keys=self.keys,
+            files=self.blobs,
+            on_listing=self._listed,
+            on_trouble=self._trouble,
+        )
+        self._keeping.acting = self.acting
+        for name, provider in self.providers.items():
+            self.gateways[name] = Gateway(
+                provider,
+                owner=journal.owner,
+                listener=self.acting,
+                now=self.clock.now,
+                observe_every_s=settings.observe_every_s,
+            )
+        self.sweep = self._make_sweep(Recovered())
+        self.desk = self._make_desk()
+        self.series.watch(self.desk)
+
+    def _make_sweep(self, recovered: Recovered) -> Sweep:
+        living = [
+            name for states in recovered.pools.values() for (kind, name) in states if kind == "instance"
+        ]
+        return Sweep(
+            journal=self.journal,
+            observer=self.observer,
+            clock=self.clock,
+            dice=self.dice,
+            gateways=self.gateways,
+            loops=self.acting.loops,
+            guard_s=self.config.daemon.quarantine_s,
+            quarantine=dict(recovered.quarantine),
+            recovered=living,
+            may_act=lambda: not self.desk.observing_only,
+        )
+
+    def _make_desk(self) -> Desk:
+        return Desk(
+            config=self.config,
+            config_path=self.path,
+            state_dir=self._directory.path,
+            clock=self.clock,
+            journal=self.journal,
+            status=self.status,
+            followers=self.followers,
+            logs=self.logs,
+            files=self.files,
+            console=self.console,
+            metrics=self.metrics,
+            series=self.series,
+            blobs=self.blobs,
+            gateways=self.gateways,
+            links=self.links,
+            acting=self.acting,
+            sweep=self.sweep,
+            open_pool=self._open_pool,
+            reload=self.reload,
+            adopt=self.adopt,
+            doctor=self._doctor,
+            hold_saved=self._save_hold,
+            machine=self._machine,
+        )
+
+    # --- small links between the parts ------------------------------------------------------------
+
+    async def _post(self, pool: str, letter: Letter) -> None:
+        loop = self.acting.loops.get(pool)
+        if loop is not None:
+            await loop.post(letter)
+
+    def _listed(self, provider: str, listing: Listing) -> None:
+        self.sweep.listing(provider, listing)
+
+    def _trouble(self, what: str, error: BaseException) -> None:
+        self.observer.bug("outside", what, error)
+
+    def _task_done(self, pool: str, task: str) -> None:
+        self.logs.finish(pool, task)
+        self.files.finish(pool, task)
+
+    def _machine(self, instance: str) -> Any:
+        state = self.status.instance_state(instance)
+        return self.keys.machine_of(state) if state is not None else None
+
+    async def _doctor(self) -> list[dict[str, Any]]:
+        return await diagnose(self.config, self._directory.path, self.desk)
+
+    # --- loops ------------------------------------------------------------------------------------
+
+    def _make_loop(self, name: str, states: Mapping[Address, Value] | None = None) -> Loop:
+        return Loop(
+            name,
+            identity=self._identity,
+            journal=self.journal,
+            observer=self.observer,
+            clock=self.clock,
+            dice=self.dice,
+            world=self.acting.world,
+            outside=self.acting,
+            states=states,
+        )
+
+    def _open_pool(self, name: str, states: Mapping[Address, Value] | None = None) -> Loop:
+        loop = self._make_loop(name, states)
+        self.acting.loops[name] = loop
+        if self._tasks is not None and not self.desk.observing_only:
+            self._tasks.start_soon(self._keep_loop, loop)
+        return loop
+
+    async def _keep_loop(self, loop: Loop) -> None:
+        """Run a loop to its end. One that breaks (a bug in the loop itself) starts again from what is durable."""
+
+        async def life() -> Exception | None:
+            await loop.run()
+            return None
+
+        error = await attempt_call(life, lambda error: error)
+        if isinstance(error, JournalClosed):
+            self._stop.set()
+            return
+        if error is None:
+            if self.acting.loops.get(loop.name) is loop:
+                del self.acting.loops[loop.name]
+            return
+        self.observer.bug(loop.name, "loop", error)
+        now = self.clock.now()
+        times = [at for at in self._restarts.get(loop.name, []) if at > now - LOOP_WINDOW_S]
+        self._restarts[loop.name] = [*times, now]
+        if len(times) >= LOOP_RESTARTS_MAX:
+            log.error("pool stays down after too many failures of its loop", pool=loop.name)
+            return
+        await anyio.sleep(1.0 * 2 ** len(times))
+        recovered = recover(
+            (row for row in self.journal.load_states(living_only=True) if row.pool == loop.name), ()
+        )
+        states = recovered.markets if loop.name == MARKETS else recovered.pools.get(loop.name, {})
+        if loop.name == MARKETS:
+            self._start_markets(states)
+        else:
+            self._open_pool(loop.name, states)
+
+    def _start_markets(self, states: Mapping[Address, Value]) -> None:
+        for (_, name), state in states.items():
+            if isinstance(state, MarketState):
+                self.acting.market_committed(name, state)
+        self.acting.markets = self._make_loop(MARKETS, states)
+        if self._tasks is not None:
+            self._tasks.start_soon(self._keep_loop, self.acting.markets)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def run(self, listening: Listening) -> None:
+        """Start everything, live until told to stop, stop everything that is ours."""
+        recovered = recover(self.journal.load_states(living_only=True), self.journal.open_requests())
+        self.sweep = self.desk.sweep = self._make_sweep(recovered)
+        for pool, states in recovered.pools.items():
+            self.status.load(pool, states)
+        await self._load_telemetry()
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for gateway in self.gateways.values():
+                tasks.start_soon(gateway.run)
+            if recovered.pools:
+                await self._first_look()
+            self.desk.observing_only = self.sweep.newest_epoch > self.journal.epoch
+            tasks.start_soon(self.links.run)
+            tasks.start_soon(self.sweep.run)
+            self._start_markets(recovered.markets)
+            for pool, states in recovered.pools.items():
+                self._open_pool(pool, states)
+            for envelope in recovered.requests:
+                loop = self.acting.loops.get(envelope.pool) or self._open_pool(envelope.pool)
+                await loop.post(Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq))
+            await tasks.start(serve, build_app(self.desk), listening)
+            await self._apply_pools(self.config)
+            tasks.start_soon(self._keep_house)
+            tasks.start_soon(self._heed_signals)
+            tasks.start_soon(self._feed_watchdog)
+            gc.collect()
+            gc.freeze()
+            sdnotify.notify("READY=1", f"STATUS=epoch {self.journal.epoch}")
+            log.info(
+                "ready", epoch=self.journal.epoch, owner=self.journal.owner, pools=len(self.acting.loops)
+            )
+            await self._stop.wait()
+            sdnotify.notify("STOPPING=1")
+            self.desk.stopping = True
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_WITHIN_S):
+            for provider in self.providers.values():
+                await provider.aclose()
+        self.logs.close()
+        self.console.close()
+
+    async def _load_telemetry(self) -> None:
+        living = self.status.living_tasks()
+        await self.logs.load(living)
+        await self.files.load(living)
+        await self.console.load(
+            [(state["pool"], state["id"]) for state in self.status.instances(self.clock.now())]
+        )
+        hold = self._directory.path / HOLD_FILE
+        try:
+            saved = json.loads(hold.read_text())
+        except (OSError, ValueError):
+            saved = {}
+        for pool, until in saved.items() if isinstance(saved, dict) else ():
+            if isinstance(until, int | float) and until > self.clock.now():
+                self.links.hold(str(pool), float(until))
+
+    def _save_hold(self, until: Mapping[str, float]) -> None:
+        path = self._directory.path / HOLD_FILE
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(dict(until)))
+        os.replace(new, path)
+
+    async def _first_look(self) -> None:
+        """Wait, within reason, until each provider showed once what is there: epochs, above all."""
+        with anyio.move_on_after(FIRST_LOOK_S):
+            while any(name not in self.sweep.listed for name in self.gateways):
+                if all(
+                    gateway.last_error or name in self.sweep.listed for name, gateway in self.gateways.items()
+                ):
+                    return
+                await anyio.sleep(0.01)
+
+    async def adopt(self) -> dict[str, Any]:
+        """Lead machines that a newer daemon led (a restored backup): take a still newer epoch, start acting."""
+        if not self.desk.observing_only:
+            return {"adopted": False, "why": "the daemon leads already", "epoch": self.journal.epoch}
+        epoch = await self.journal.advance_epoch(self.sweep.newest_epoch)
+        log.warning("adopting: starting again under a newer epoch", epoch=epoch)
+        self._stop.set()  # a fresh start recovers under the new epoch, with everything observed anew
+        self.restart = True
+        return {"adopted": True, "epoch": epoch}
+
+    restart = False
+
+    # --- the config -------------------------------------------------------------------------------
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the config again, say what differs, and apply what can be applied while running.
+
+        Raises:
+            ConfigError: nothing was changed.
+        """
+        config = load(self.path)
+        plan: dict[str, Any] = {"pools": {}, "needs_restart": []}
+        if config.daemon != self.config.daemon:
+            plan["needs_restart"].append("daemon")
+        if config.providers != self.config.providers:
+            plan["needs_restart"].append("providers")
+        plan["pools"] = await self._apply_pools(config)
+        self.config = self.desk.config = config
+        log.info("reloaded", **plan)
+        return plan
+
+    async def _apply_pools(self, config: Config) -> dict[str, str]:
+        """Make the pools that the config names what it says; answers what was done to each."""
+        done: dict[str, str] = {}
+        requests: list[Request] = []
+        for name, pool in config.pools.items():
+            state = self.status.pool_state(name)
+            lives = name in self.acting.loops
+            if pool.remove:
+                if lives and (state is None or state.status != "draining"):
+                    requests.append(ShutdownRequested(cluster_id=name))
+                    done[name] = "removed"
+            elif pool.spec is not None and not lives:
+                requests.append(PoolRequested(pool=name, spec=pool.spec))
+                done[name] = "made"
+            elif pool.spec is not None and state is not None and state.made_by != CONFIG:
+                done[name] = "left alone: a pool of that name was made by the API"
+            elif pool.spec is not None and state is not None and state.spec != pool.spec:
+                requests.append(PoolUpdateRequested(pool=name, spec=pool.spec))
+                done[name] = "updated"
+        if requests:
+            await self.desk.submit(requests, CONFIG)
+        return done
+
+    # --- for ever ---------------------------------------------------------------------------------
+
+    async def _heed_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                    try:
+                        await self.reload()
+                    except ConfigError as error:
+                        log.error("config not reloaded", problems=list(error.problems))
+                    sdnotify.notify("READY=1")
+                else:
+                    log.info("stopping; machines and tasks go on", signal=signal.Signals(number).name)
+                    self._stop.set()
+
+    async def _feed_watchdog(self) -> None:
+        within_s = sdnotify.watchdog_s()
+        if within_s is None:
+            return
+        while True:
+            if self.journal.closed_reason is None:
+                sdnotify.notify("WATCHDOG=1")
+            await anyio.sleep(within_s / 3)
+
+    async def _keep_house(self) -> None:
+        """Prune what is over and older than the retention; collect blobs that nobody names."""
+        while True:
+            await anyio.sleep(PRUNE_EVERY_S)
+            settings = self.config.daemon
+            oldest = self.clock.now() - settings.retention_days * 86_400
+            try:
+                await self.journal.prune(oldest, events_max=settings.events_max)
+            except JournalError as error:
+                log.warning("not pruned", why=str(error))
+            named = {
+                file.sha256
+                for loop in self.acting.loops.values()
+                for task in loop.index.tasks.values()
+                for file in task.spec.files
+            }
+            await anyio.to_thread.run_sync(self.blobs.collect, named)
+
+
+async def _main(config: Config, path: Path | None, directory: StateDirectory) -> bool:
+    """Open the journal, live once; True when the daemon wants to be started again."""
+    async with SqliteJournal(directory.journal) as journal:
+        with bind(config) as listening:
+            daemon = Daemon(config, path, directory, journal)
+            await daemon.run(listening)
+            if journal.closed_reason is not None:
+                raise JournalClosed(journal.closed_reason)
+            return daemon.restart
+
+
+def run(config: Config, path: Path | None = None) -> int:
+    """Run the daemon until it is told to stop; returns the exit code. Says what is wrong on stderr."""
+    set_up_logging(config.daemon.log_level, config.daemon.log_format)
+    sys.setswitchinterval(0.0005)  # with a busy loop the writer's thread would wait 5 ms for the GIL
+    gc.set_threshold(50_000, 20, 100)  # the default rescans all states again and again
+    os.umask(0o077)
+    with ExitStack() as stack:
+        try:
+            directory = stack.enter_context(StateDirectory.take(config.daemon.state_dir))
+            options = {"use_uvloop": True}
+            while anyio.run(_main, config, path, directory, backend_options=options):
+                gc.unfreeze()
+        except (JournalError, AddressInUse, JournalClosed, ConfigError) as error:
+            log.error(str(error))
+            return 1
+    return 0

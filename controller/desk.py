@@ -1,0 +1,280 @@
+"""The desk: all that a border (HTTP, signals, the config) may ask of the daemon.
+
+A Request is completed (id, pool, files), made durable, and only then handed to the pool it is for.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.acting import Acting
+from actors.events import (
+    BootstrapRequested,
+    ClusterRequested,
+    InstanceRequested,
+    PoolRequested,
+    PoolUpdateRequested,
+    Request,
+    ShutdownRequested,
+    TaskRequested,
+)
+from actors.links import Links
+from actors.loop import MAILBOX_MAX, Letter, Loop
+from actors.messages import RequestHeard
+from actors.ports import Accepted, Clock, Conflict, Submission
+from controller.blobs import Blobs
+from controller.config import Config
+from controller.followers import Followers
+from controller.journal.journal import SqliteJournal
+from controller.recovery import Sweep
+from controller.status import Status
+from controller.telemetry.console import ConsoleStore
+from controller.telemetry.files import FileStore
+from controller.telemetry.logs import LogStore
+from controller.telemetry.metrics_store import MetricsStore
+from controller.telemetry.series import Series
+from providers.gateway import Gateway
+from providers.model import Machine
+
+CONFIG = "config"  # the principal of pools that the config names
+BUSY_LETTERS = MAILBOX_MAX // 2  # a pool with more letters waiting takes no new requests
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A Request that is not taken, and why; `status` in HTTP's words."""
+
+    status: int
+    message: str
+    retry_after_s: float | None = None
+
+
+Answer = Accepted | Conflict | Refused
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """What the daemon's parts offer to its borders."""
+
+    config: Config
+    config_path: Path | None
+    state_dir: Path
+    clock: Clock
+    journal: SqliteJournal
+    status: Status
+    followers: Followers
+    logs: LogStore
+    files: FileStore
+    console: ConsoleStore
+    metrics: MetricsStore
+    series: Series
+    blobs: Blobs
+    gateways: Mapping[str, Gateway]
+    links: Links
+    acting: Acting
+    sweep: Sweep
+    open_pool: Callable[[str], Loop]
+    reload: Callable[[], Awaitable[dict[str, Any]]]
+    adopt: Callable[[], Awaitable[dict[str, Any]]]
+    doctor: Callable[[], Awaitable[list[dict[str, Any]]]]
+    hold_saved: Callable[[Mapping[str, float]], None]
+    machine: Callable[[str], Machine | None]
+    observing_only: bool = False
+    stopping: bool = False
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    async def submit(self, requests: Sequence[Request], principal: str) -> Sequence[Answer]:
+        """Take Requests in, in order; an answer for each.
+
+        Raises:
+            JournalFailing, JournalClosed: nothing was taken.
+        """
+        answers: list[Answer | None] = [None] * len(requests)
+        submissions: list[tuple[int, Submission]] = []
+        now = self.clock.now()
+        opening: set[str] = set()
+        for i, request in enumerate(requests):
+            completed = self._completed(request)
+            if isinstance(completed, Refused):
+                answers[i] = completed
+                continue
+            pool = self._pool_of(completed, opening)
+            refusal = self._refusal(completed, pool, principal, opening)
+            if refusal is not None:
+                answers[i] = refusal
+                continue
+            assert pool is not None
+            if isinstance(completed, PoolRequested | ClusterRequested):
+                opening.add(pool)
+            submissions.append((i, Submission(pool, completed, principal, now)))
+        if submissions:
+            accepted = await self.journal.accept([submission for _, submission in submissions])
+            self.followers.wake()
+            for (i, _), answer in zip(submissions, accepted, strict=True):
+                answers[i] = answer
+                if isinstance(answer, Accepted) and answer.new:
+                    await self.hand_over(answer)
+        return [answer if answer is not None else Refused(500, "not answered") for answer in answers]
+
+    async def hand_over(self, accepted: Accepted) -> None:
+        """Give a durable Request to its pool's loop."""
+        envelope = accepted.envelope
+        loop = self.acting.loops.get(envelope.pool)
+        if loop is None:
+            loop = self.open_pool(envelope.pool)
+        await loop.post(Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq))
+
+    def _completed(self, request: Request) -> Request | Refused:
+        update: dict[str, Any] = {}
+        if not request.request_id:
+            update["request_id"] = f"r-{secrets.token_hex(8)}"
+        if isinstance(request, ClusterRequested) and not request.pool:
+            update["pool"] = f"{request.provider}-{secrets.token_hex(3)}"[:48]
+        if isinstance(request, TaskRequested) and request.task.files:
+            try:
+                stored = tuple(self.blobs.stored(file) for file in request.task.files)
+            except ValueError as error:
+                return Refused(422, str(error))
+            except OSError as error:
+                return Refused(503, f"input files can't be kept: {error.strerror}", 5.0)
+            update["task"] = request.task.model_copy(update={"files": stored})
+        completed: Request = request.model_copy(update=update) if update else request
+        return completed
+
+    def _pool_of(self, request: Request, opening: set[str]) -> str | None:
+        match request:
+            case ShutdownRequested(cluster_id=cluster):
+                if cluster in self.acting.loops or cluster in opening:
+                    return cluster
+                for name, loop in self.acting.loops.items():
+                    if loop.index.pool is not None and cluster in loop.index.pool.clusters:
+                        return name
+                return None
+            case BootstrapRequested(instance=instance):
+                state = self.status.instance_state(instance.instance.id)
+                return state.pool if state is not None else None
+            case InstanceRequested():
+                return None
+            case _:
+                return request.pool
+
+    def _refusal(
+        self, request: Request, pool: str | None, principal: str, opening: set[str]
+    ) -> Refused | None:
+        if self.stopping:
+            return Refused(503, "the daemon is stopping: try again", 5.0)
+        if isinstance(request, InstanceRequested):
+            return Refused(422, "only nodes ask for instances: resize the pool")
+        if isinstance(request, PoolRequested | ClusterRequested):
+            return self._unknown_provider(request)
+        loop = self.acting.loops.get(pool) if pool is not None else None
+        if loop is None and (pool is None or pool not in opening):
+            return Refused(404, self._no_such(request, pool))
+        if loop is None:
+            return None
+        if loop.waiting > BUSY_LETTERS:
+            return Refused(429, f"pool {pool!r} is busy ({loop.waiting} messages wait): try again", 1.0)
+        owned = loop.index.pool is not None and loop.index.pool.made_by == CONFIG
+        if owned and principal != CONFIG and isinstance(request, PoolUpdateRequested | ShutdownRequested):
+            return Refused(409, f"pool {pool!r} belongs to the config: change it there, then reload")
+        if isinstance(request, PoolUpdateRequested):
+            return self._unknown_provider(request)
+        return None
+
+    def _unknown_provider(
+        self, request: PoolRequested | ClusterRequested | PoolUpdateRequested
+    ) -> Refused | None:
+        names = (request.provider,) if isinstance(request, ClusterRequested) else request.spec.provider
+        for name in names:
+            if name not in self.gateways:
+                there = ", ".join(sorted(self.gateways))
+                return Refused(404, f"no provider {name!r} in the config: there are {there}")
+        return None
+
+    def _no_such(self, request: Request, pool: str | None) -> str:
+        pools = ", ".join(sorted(self.acting.loops)) or "none"
+        if isinstance(request, BootstrapRequested):
+            return f"no instance {request.instance.instance.id!r}"
+        if isinstance(request, ShutdownRequested):
+            return f"no cluster or pool {request.cluster_id!r}: pools are {pools}"
+        return f"no pool {pool!r}: there are {pools}"
+
+    # --- operations of the daemon -----------------------------------------------------------------
+
+    async def hold(self, pool: str | None, seconds: float) -> dict[str, Any]:
+        """Give machines a longer lease, so that the daemon may be away for as long.
+
+        Raises:
+            KeyError: no such pool.
+        """
+        names = sorted(self.acting.loops) if pool is None else [pool]
+        until = self.clock.now() + seconds
+        for name in names:
+            if name not in self.acting.loops:
+                raise KeyError(name)
+            self.links.hold(name, until)
+        self.hold_saved(self.links.holds(self.clock.now()))
+        return {"pools": names, "until": until}
+
+    async def backup(self, path: Path) -> dict[str, Any]:
+        """Copy the journal while it is written. Raises BackupFailed."""
+        size = await self.journal.backup(path)
+        return {"path": str(path), "bytes": size, "owner": self.journal.owner, "epoch": self.journal.epoch}
+
+    def health(self) -> dict[str, Any]:
+        """Whether the daemon lives and can do its work, and if not, why."""
+        reasons: list[str] = []
+        if self.journal.closed_reason is not None:
+            reasons.append(f"journal closed: {self.journal.closed_reason}")
+        if self.journal.failing_since is not None:
+            reasons.append(f"journal can't be written: {self.journal.failing_reason}")
+        if self.observing_only:
+            reasons.append("observing only: machines were led by a newer daemon; run `everpool adopt`")
+        providers: dict[str, Any] = {}
+        for name, gateway in self.gateways.items():
+            providers[name] = {
+                "observed_at": gateway.observed_at,
+                "offers_at": gateway.offers_at,
+                "offers": len(gateway.offers or ()),
+                "error": gateway.last_error,
+            }
+            if gateway.observed_at is None:
+                reasons.append(f"provider {name}: not observed yet{_because(gateway.last_error)}")
+        if self.stopping:
+            reasons.append("stopping")
+        return {
+            "live": self.journal.closed_reason is None,
+            "ready": not reasons,
+            "reasons": reasons,
+            "owner": self.journal.owner,
+            "epoch": self.journal.epoch,
+            "journal": {"failing_since": self.journal.failing_since, "waiting": self.journal.stats().waiting},
+            "providers": providers,
+            "lease": {"least_left_s": self._least_lease()},
+            "quarantine": len(self.sweep.quarantine),
+            "observing_only": self.observing_only,
+        }
+
+    def _least_lease(self) -> float | None:
+        now = self.clock.now()
+        left = [link.lease_until - now for link in self.links.links.values() if link.lease_until is not None]
+        return min(left, default=None)
+
+    def ssh_target(self, instance_id: str) -> Machine | None:
+        """Where a machine is and which keys open it."""
+        return self.machine(instance_id)
+
+    def offers(self) -> list[dict[str, Any]]:
+        """Every provider's offers, newest known."""
+        return [
+            {"age_s": self.clock.now() - (gateway.offers_at or 0), **offer.model_dump(mode="json")}
+            for gateway in self.gateways.values()
+            for offer in gateway.offers or ()
+        ]
+
+
+def _because(error: str | None) -> str:
+    return f" ({error})" if error else ""

@@ -1,0 +1,231 @@
+"""From the journal and the listings back to a running house: recovery at the start, the sweep for ever.
+
+Recovery costs what lives, not what happened. The sweep looks at each listing, then at what is known: a known
+machine belongs to its instance, an unknown one with our mark is quarantined for an age guard and then
+reaped, one without our mark is never listed and never touched.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from pydantic import TypeAdapter
+
+from actors.decision import Address, Kind
+from actors.events import Envelope, Fact, InstanceAdopted, InstanceQuarantined, InstanceReaped
+from actors.instance.launching import instance_id
+from actors.instance.state import InstanceJson
+from actors.loop import VERSIONS, Loop
+from actors.market.state import MarketJson
+from actors.node.state import NodeJson
+from actors.policy.adoption import VERSION as QUARANTINE_VERSION
+from actors.policy.adoption import Found, Quarantined, judge
+from actors.policy.backoff import retry_delay_s
+from actors.pool.state import PoolJson
+from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
+from actors.task.state import TaskJson
+from controller.journal.reader import StoredState
+from controller.journal.upcasters import upcast
+from providers.errors import ProviderError
+from providers.gateway import Gateway
+from providers.model import Listing, Sighting, Value
+
+MARKETS = "@markets"  # the loop of the market memory; '@' can't be in a pool's name
+SWEEP = "@sweep"
+
+_JSON: dict[str, TypeAdapter[Any]] = {
+    "pool": PoolJson,
+    "node": NodeJson,
+    "instance": InstanceJson,
+    "task": TaskJson,
+    "market": MarketJson,
+    "quarantine": TypeAdapter(Quarantined),
+}
+_VERSIONS: dict[str, int] = {str(kind): version for kind, version in VERSIONS.items()}
+_VERSIONS["quarantine"] = QUARANTINE_VERSION
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What lived when the journal was last written."""
+
+    pools: dict[str, dict[Address, Value]] = field(default_factory=dict)
+    markets: dict[Address, Value] = field(default_factory=dict)
+    quarantine: dict[str, Quarantined] = field(default_factory=dict)
+    requests: list[Envelope] = field(default_factory=list)
+
+
+def decoded(kind: str, version: int, body: bytes) -> Value:
+    """A stored state as a value, brought up to this version's form."""
+    current = _VERSIONS[kind]
+    state: Value
+    if version == current:
+        state = _JSON[kind].validate_json(body)
+    else:
+        state = _JSON[kind].validate_python(upcast(kind, version, json.loads(body), current))
+    return state
+
+
+def recover(stored: Iterable[StoredState], requests: Iterable[Envelope]) -> Recovered:
+    """Sort what lives by whose it is."""
+    recovered = Recovered(requests=list(requests))
+    for row in stored:
+        if row.terminal:
+            continue
+        state = decoded(row.kind, row.version, row.body)
+        if row.kind == "quarantine":
+            assert isinstance(state, Quarantined)
+            recovered.quarantine[state.key] = state
+        elif row.pool == MARKETS:
+            recovered.markets[_address(row)] = state
+        else:
+            recovered.pools.setdefault(row.pool, {})[_address(row)] = state
+    return recovered
+
+
+def _address(row: StoredState) -> Address:
+    kinds: Mapping[str, Kind] = {kind: kind for kind in VERSIONS}
+    return kinds[row.kind], row.id
+
+
+class Sweep:
+    """Compares listings with what is known, and ends what nobody wants."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        observer: Observer,
+        clock: Clock,
+        dice: Dice,
+        gateways: Mapping[str, Gateway],
+        loops: Mapping[str, Loop],
+        guard_s: float,
+        quarantine: dict[str, Quarantined],
+        recovered: Iterable[str] = (),
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.quarantine = quarantine
+        self.newest_epoch = 0  # seen on any machine
+        self.listed: set[str] = set()  # providers that gave one complete listing since the start
+        self._journal = journal
+        self._observer = observer
+        self._clock = clock
+        self._dice = dice
+        self._gateways = gateways
+        self._loops = loops
+        self._guard_s = guard_s
+        self._to_adopt = set(recovered)  # instances of the last daemon not seen again yet
+        self._may_act = may_act
+        send, receive = anyio.create_memory_object_stream[tuple[str, Listing]](64)
+        self._send, self._receive = send, receive
+
+    def listing(self, provider: str, listing: Listing) -> None:
+        """Take a listing in. When too many wait this one is passed over: the next says the same."""
+        epochs = [sighting.epoch for sighting in listing.sightings]
+        self.newest_epoch = max(self.newest_epoch, *epochs, 0) if epochs else self.newest_epoch
+        if listing.complete:
+            self.listed.add(provider)
+        try:
+            self._send.send_nowait((provider, listing))
+        except anyio.WouldBlock:
+            return
+
+    async def run(self) -> None:
+        """Work listings off until cancelled."""
+        async for provider, listing in self._receive:
+            await self._one(provider, listing)
+
+    def _known(self, key: str) -> str | None:
+        """The living instance that a launch key belongs to."""
+        parts = key.split("/")
+        if len(parts) != 5 or parts[1] not in self._loops:
+            return None
+        name = instance_id(key)
+        instance = self._loops[parts[1]].index.instances.get(name)
+        return name if instance is not None and instance.key == key else None
+
+    async def _one(self, provider: str, listing: Listing) -> None:
+        for sighting in listing.sightings:
+            name = self._known(sighting.key)
+            quarantined = self.quarantine.get(sighting.key)
+            if name is not None:
+                await self._adopted(name, sighting)
+                continue
+            if quarantined is not None and quarantined.missing:
+                self.quarantine[sighting.key] = quarantined.model_copy(update={"missing": 0})
+            match judge(Found(False, quarantined), self._clock.now()):
+                case "quarantine" if self._may_act():
+                    await self._take_in(provider, sighting)
+                case "reap" if self._may_act() and quarantined is not None:
+                    await self._reap(quarantined)
+                case _:
+                    continue
+        if listing.complete:
+            seen = {sighting.key for sighting in listing.sightings}
+            for one in list(self.quarantine.values()):
+                if one.handle.provider == provider and one.key not in seen:
+                    await self._missing(one)
+
+    async def _adopted(self, name: str, sighting: Sighting) -> None:
+        if name not in self._to_adopt:
+            return
+        self._to_adopt.discard(name)
+        fact = InstanceAdopted(instance_id=name, ref=sighting.handle.ref)
+        await self._commit(sighting.key.split("/")[1], fact, ())
+
+    async def _take_in(self, provider: str, sighting: Sighting) -> None:
+        now = self._clock.now()
+        one = Quarantined(
+            key=sighting.key,
+            handle=sighting.handle,
+            micro_usd_per_hour=sighting.micro_usd_per_hour,
+            seen_at=now,
+            reap_at=now + self._guard_s,
+        )
+        fact = InstanceQuarantined(
+            key=one.key,
+            ref=one.handle.ref,
+            provider=provider,
+            micro_usd_per_hour=one.micro_usd_per_hour,
+            reap_at=one.reap_at,
+        )
+        await self._commit("", fact, (self._row(one),))
+        self.quarantine[one.key] = one
+
+    async def _reap(self, one: Quarantined) -> None:
+        wait = retry_delay_s(one.tries + 1, self._dice.random(), first_s=5, most_s=300)
+        again = one.model_copy(update={"tries": one.tries + 1, "next_at": self._clock.now() + wait})
+        self.quarantine[one.key] = again
+        await self._commit("", None, (self._row(again),))
+        gateway = self._gateways.get(one.handle.provider)
+        if gateway is None:
+            return
+        try:
+            await gateway.terminate(one.handle)
+        except ProviderError:
+            return  # it stays in quarantine, its dollars in a metric, and is tried again
+        gateway.look()
+
+    async def _missing(self, one: Quarantined) -> None:
+        missing = one.missing + 1
+        if missing < 2:
+            self.quarantine[one.key] = one.model_copy(update={"missing": missing})
+            return
+        fact = InstanceReaped(key=one.key, ref=one.handle.ref, provider=one.handle.provider)
+        await self._commit("", fact, (StateRow("quarantine", one.key, QUARANTINE_VERSION, None),))
+        del self.quarantine[one.key]
+
+    def _row(self, one: Quarantined) -> StateRow:
+        return StateRow("quarantine", one.key, QUARANTINE_VERSION, one)
+
+    async def _commit(self, pool: str, fact: Fact | None, rows: tuple[StateRow, ...]) -> None:
+        envelopes = []
+        if fact is not None:
+            seq = self._journal.reserve(1)
+            envelopes.append(Envelope(seq=seq, at=self._clock.now(), pool=pool, event=fact))
+        commit = Commit(pool if not rows else SWEEP, rows, envelopes)
+        await self._journal.commit(commit)
+        self._observer.committed(commit)

@@ -1,0 +1,178 @@
+"""How many actors are in which state, what they cost and how long: kept by what changes, read at a scrape."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from actors.ports import Commit, StateRow
+from controller.telemetry.describe import (
+    INSTANCE_STATES,
+    NODE_STATES,
+    POOL_STATES,
+    TASK_STATES,
+    Describe,
+    Described,
+    describe,
+)
+from providers.model import MICRO
+
+Key = tuple[str, str, str]  # kind, pool, id
+
+
+class StateCounts(Collector):
+    """Gauges over the states of all actors that are not over."""
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], float],
+        describe: Describe = describe,
+        pool_status: Callable[[str], str | None] | None = None,
+    ) -> None:
+        self._now = now
+        self._describe = describe
+        self._pool_status = pool_status  # the word shown for a pool, where it is derived
+        self._known: dict[Key, Described] = {}
+        self._counts: Counter[tuple[str, str, str, str]] = Counter()  # kind, pool, provider, status
+        self._cost: Counter[tuple[str, str]] = Counter()  # pool, status -> micro-dollars an hour
+        self._entered: dict[tuple[str, str], dict[Key, float]] = {}  # kind, status -> since, oldest first
+        self._pools: dict[str, Described] = {}
+
+    def committed(self, commit: Commit) -> None:
+        """Take in changed states: costs what changed."""
+        for row in commit.states:
+            self._take(commit.pool, row)
+
+    def load(self, pool: str, rows: Iterable[StateRow]) -> None:
+        """Take in what recovery read of a pool."""
+        for row in sorted(rows, key=self._since):
+            self._take(pool, row)
+
+    def _since(self, row: StateRow) -> float:
+        found = self._describe(row)
+        return found.since if found is not None else 0.0
+
+    def _take(self, pool: str, row: StateRow) -> None:
+        key = (row.kind, pool, row.id)
+        after = None if row.state is None or row.terminal else self._describe(row)
+        if after is not None and after.over:
+            after = None
+        before = self._known.get(key)
+        if before is not None:
+            self._add(key, before, -1)
+            if after is None or after.status != before.status:
+                del self._entered[row.kind, before.status][key]
+        if after is None:
+            self._known.pop(key, None)
+        else:
+            self._known[key] = after
+            self._add(key, after, 1)
+            self._entered.setdefault((row.kind, after.status), {})[key] = after.since
+        if row.kind == "pool":
+            self._take_pool(pool, after)
+
+    def _take_pool(self, pool: str, after: Described | None) -> None:
+        if after is not None:
+            self._pools[pool] = after
+        elif self._pools.pop(pool, None) is not None:  # its last instances may still be there: only zeros go
+            for count in [count for count, n in self._counts.items() if count[1] == pool and not n]:
+                del self._counts[count]
+            for cost in [cost for cost, n in self._cost.items() if cost[0] == pool and not n]:
+                del self._cost[cost]
+
+    def _add(self, key: Key, one: Described, sign: int) -> None:
+        kind, pool, _ = key
+        self._counts[kind, pool, one.provider, one.status] += sign
+        if one.micro_usd_per_hour:
+            self._cost[pool, one.status] += sign * one.micro_usd_per_hour
+
+    def instance(self, pool: str, instance_id: str) -> Described | None:
+        """What is known of an instance that is not over."""
+        return self._known.get(("instance", pool, instance_id))
+
+    def has_pool(self, pool: str) -> bool:
+        """Whether the pool is not over."""
+        return pool in self._pools
+
+    def describe(self) -> Iterable[Metric]:
+        """The families without samples, for the registry."""
+        return list(StateCounts(now=lambda: 0.0).collect())
+
+    def collect(self) -> Iterator[Metric]:
+        """All gauges as they are now."""
+        yield from self._pool_gauges()
+        yield from self._actor_gauges()
+        cost = GaugeMetricFamily(
+            "everpool_cost_dollars_per_hour",
+            "What machines cost now, by state; pool is empty for machines that nobody knows.",
+            labels=["pool", "state"],
+        )
+        for (pool, status), micro in sorted(self._cost.items()):
+            cost.add_metric([pool, status], micro / MICRO)
+        yield cost
+        oldest = GaugeMetricFamily(
+            "everpool_oldest_state_age_seconds",
+            "How long the actor that is longest in a state has been in it.",
+            labels=["kind", "state"],
+        )
+        now = self._now()
+        for (kind, status), entered in sorted(self._entered.items()):
+            since = next(iter(entered.values()), None)
+            oldest.add_metric([kind, status], 0.0 if since is None else max(0.0, now - since))
+        yield oldest
+
+    def _pool_gauges(self) -> Iterator[Metric]:
+        pools = GaugeMetricFamily("everpool_pools", "Pools by state.", labels=["state"])
+        parked = GaugeMetricFamily(
+            "everpool_pool_parked", "1 when the pool launches nothing until it is updated.", labels=["pool"]
+        )
+        desired = GaugeMetricFamily(
+            "everpool_pool_desired_nodes", "Nodes that the pool should have.", labels=["pool"]
+        )
+        words: Counter[str] = Counter() if self._pool_status else Counter(dict.fromkeys(POOL_STATES, 0))
+        for name, pool in sorted(self._pools.items()):
+            words[(self._pool_status(name) if self._pool_status else None) or pool.status] += 1
+            parked.add_metric([name], pool.status == "parked")
+            desired.add_metric([name], pool.desired)
+        words.setdefault("parked", 0)
+        for word, count in sorted(words.items()):
+            pools.add_metric([word], count)
+        yield from (pools, parked, desired)
+
+    def _actor_gauges(self) -> Iterator[Metric]:
+        nodes = GaugeMetricFamily("everpool_nodes", "Nodes by state.", labels=["pool", "state"])
+        instances = GaugeMetricFamily(
+            "everpool_instances", "Machines by state.", labels=["pool", "provider", "state"]
+        )
+        tasks = GaugeMetricFamily("everpool_tasks", "Tasks that are not over.", labels=["pool", "state"])
+        queue = GaugeMetricFamily(
+            "everpool_task_queue_depth", "Tasks that wait for a machine.", labels=["pool"]
+        )
+        quarantined = GaugeMetricFamily(
+            "everpool_quarantined_machines",
+            "Machines with our mark that no state knows, until they are reaped.",
+            labels=["provider"],
+        )
+        of = self._counts
+        for pool in sorted(
+            self._pools.keys() | {pool for kind, pool, _, _ in of if kind in ("node", "task")}
+        ):
+            for status in NODE_STATES:
+                nodes.add_metric([pool, status], of.get(("node", pool, "", status), 0))
+            for status in TASK_STATES:
+                tasks.add_metric([pool, status], of.get(("task", pool, "", status), 0))
+            queue.add_metric([pool], of.get(("task", pool, "", "pending"), 0))
+        for pool, provider in sorted(
+            {(pool, provider) for kind, pool, provider, _ in of if kind == "instance"}
+        ):
+            for status in INSTANCE_STATES:
+                instances.add_metric(
+                    [pool, provider, status], of.get(("instance", pool, provider, status), 0)
+                )
+        for (kind, _, provider, _), count in sorted(of.items()):
+            if kind == "quarantine":
+                quarantined.add_metric([provider], count)
+        yield from (nodes, instances, tasks, queue, quarantined)

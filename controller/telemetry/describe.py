@@ -1,0 +1,90 @@
+"""What the series need to know of an actor's state, whatever its class is."""
+
+from typing import NamedTuple, Protocol
+
+from actors.instance import state as instances
+from actors.node import state as nodes
+from actors.policy.adoption import Quarantined
+from actors.pool import state as pools
+from actors.ports import StateRow
+from actors.task import state as tasks
+from controller.views import micro_usd_per_hour
+
+INSTANCE_STATES = ("requested", "provisioning", "bootstrapping", "ready", "draining", "destroying")
+NODE_STATES = ("vacant", "filling", "filled", "replacing")
+TASK_STATES = ("pending", "assigned", "created", "running", "stopping", "invalid")
+POOL_STATES = ("active", "parked", "draining")  # of what is journaled; more words are derived, see views.py
+
+
+class Described(NamedTuple):
+    """One actor, as far as it is counted.
+
+    Attributes:
+        status: the state's name.
+        since: when it was entered.
+        over: it does not count any more.
+        node: of an instance.
+        desired: nodes that a pool should have.
+    """
+
+    status: str
+    since: float = 0.0
+    over: bool = False
+    provider: str = ""
+    node: int | None = None
+    micro_usd_per_hour: int = 0
+    desired: int = 0
+
+
+class Describe(Protocol):
+    """Looks at a changed row; None for what is not counted."""
+
+    def __call__(self, row: StateRow) -> Described | None:
+        """Describe the row's state."""
+        ...
+
+
+def describe(row: StateRow) -> Described | None:
+    """The actors' own states."""
+    match row.state:
+        case (
+            instances.Requested()
+            | instances.Provisioning()
+            | instances.Bootstrapping()
+            | instances.Ready()
+            | instances.Draining()
+            | instances.Destroying()
+            | instances.Destroyed()
+        ) as state:
+            return Described(
+                state.status,
+                state.since,
+                over=isinstance(state, instances.Destroyed),
+                provider=state.offer.provider,
+                node=state.node,
+                micro_usd_per_hour=micro_usd_per_hour(state),
+            )
+        case nodes.Vacant() | nodes.Filling() | nodes.Filled() | nodes.Replacing() | nodes.Retired() as state:
+            return Described(state.status, state.since, over=isinstance(state, nodes.Retired))
+        case pools.Active() | pools.Parked() | pools.Draining() | pools.Destroyed() as state:
+            over = isinstance(state, pools.Destroyed)
+            return Described(state.status, state.since, over=over, desired=state.desired)
+        case (
+            tasks.Pending()
+            | tasks.Assigned()
+            | tasks.Created()
+            | tasks.Running()
+            | tasks.Stopping()
+            | tasks.Invalid()
+            | tasks.Stopped()
+        ) as state:
+            return Described(state.status, state.since, over=isinstance(state, tasks.Stopped))
+        case Quarantined() as state:
+            return Described(
+                state.status,
+                state.seen_at,
+                provider=state.handle.provider,
+                micro_usd_per_hour=state.micro_usd_per_hour,
+            )
+        case _:
+            return None  # a kind that is not counted, such as a market's memory

@@ -1,0 +1,267 @@
+"""One life of the daemon in the simulation: the real loops, links, gateways and sweep, wired together."""
+
+import random
+from collections.abc import Callable, Mapping
+
+import anyio
+from anyio.abc import TaskGroup
+
+from actors.acting import Acting
+from actors.decision import Address
+from actors.effects import Call, Connect, Word
+from actors.events import ClusterRequested, Envelope, PoolRequested, Request
+from actors.links import Links
+from actors.loop import Identity, Letter, Loop
+from actors.market.state import MarketState
+from actors.messages import Message, RequestHeard
+from actors.ports import Accepted, Commit, Submission
+from actors.spec import FilePut
+from controller.recovery import MARKETS, Sweep, recover
+from providers.agent.wire import Console, FetchedFile, LogLines, Metrics
+from providers.gateway import Gateway
+from providers.model import Machine, Value
+from providers.simulated.adapter import SimulatedProvider
+from tests.simulation.journal import Ledger, MemoryJournal
+from tests.simulation.referee import Referee
+
+OWNER = "sim-owner"
+OBSERVE_EVERY_S = 60.0
+GUARD_S = 120.0
+
+
+class VirtualClock:
+    """UTC as the run has it: an instant plus virtual time."""
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+
+    def now(self) -> float:
+        """UTC seconds."""
+        return self._start + anyio.current_time()
+
+
+class _Keys:
+    def cluster_public_key(self, cluster_id: str) -> str:
+        return f"ssh-ed25519 {cluster_id}"
+
+    def host_private_key(self, cluster_id: str, instance_id: str) -> str:
+        return f"key of {cluster_id} {instance_id}"
+
+
+class _Files:
+    def pieces(self, file: FilePut, size: int) -> list[str]:
+        return [file.data]
+
+    def task_done(self, pool: str, task_id: str) -> None:
+        return
+
+
+class _Paths:
+    def machine(self, connect: Connect) -> Machine:
+        return Machine(
+            instance_id=connect.instance_id,
+            handle=connect.handle,
+            address=connect.address,
+            ssh_user=connect.cluster.ssh_user,
+            private_key_path="/keys/id",
+            known_hosts_path="/keys/known_hosts",
+        )
+
+
+class _Telemetry:
+    def __init__(self, referee: Referee) -> None:
+        self._referee = referee
+
+    def log(self, pool: str, instance: str, boot: str, report: LogLines) -> None:
+        self._referee.lines(report)
+
+    def console(self, pool: str, instance: str, report: Console) -> None:
+        return
+
+    def file(self, pool: str, instance: str, report: FetchedFile) -> None:
+        return
+
+    def metrics(self, pool: str, instance: str, report: Metrics) -> None:
+        return
+
+
+class _Outside:
+    """A loop's way out."""
+
+    def __init__(self, acting: Acting, pool: str) -> None:
+        self._acting = acting
+        self._pool = pool
+
+    async def call(self, call: Call) -> Message:
+        return await self._acting.call(self._pool, call)
+
+    def word(self, word: Word) -> None:
+        self._acting.word(self._pool, word)
+
+
+class _Observer:
+    def __init__(self, acting: Callable[[], Acting], referee: Referee) -> None:
+        self._acting = acting
+        self._referee = referee
+
+    def committed(self, commit: Commit) -> None:
+        for row in commit.states:
+            if row.kind == "market":
+                assert row.state is None or isinstance(row.state, MarketState)
+                self._acting().market_committed(row.id, row.state)
+
+    def turn_ended(self, pool: str, *, messages: int, seconds: float, waiting: int) -> None:
+        if pool == MARKETS:
+            self._acting().markets_changed()
+
+    def bug(self, address: str, message: str, error: BaseException) -> None:
+        self._referee.rule(False, f"a bug at {address}, {message}: {error!r}")
+
+
+class Daemon:
+    """One incarnation: made of what the ledger holds, gone at `crash`.
+
+    Args:
+        ledger: what is durable.
+        journal: this incarnation's way to it.
+        providers: cut together with the journal.
+        referee: who watches.
+        clock: the virtual clock.
+        dice: this incarnation's randomness.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        journal: MemoryJournal,
+        providers: Mapping[str, SimulatedProvider],
+        referee: Referee,
+        clock: VirtualClock,
+        dice: random.Random,
+    ) -> None:
+        self.up = False
+        self.loops: dict[str, Loop] = {}
+        self._journal = journal
+        self._providers = providers
+        self._referee = referee
+        self._clock = clock
+        self._dice = dice
+        self._tasks: TaskGroup | None = None
+        recovered = recover(ledger.living(), ledger.open_requests())
+        self._requests = recovered.requests
+        gateways: dict[str, Gateway] = {}
+        self.links = Links(
+            providers=dict(providers),
+            paths=_Paths(),
+            telemetry=_Telemetry(referee),
+            post=self._post,
+            clock=clock,
+            dice=dice,
+            owner=OWNER,
+            epoch=journal.epoch,
+        )
+        self._observer = _Observer(lambda: self.acting, referee)
+        self.sweep = Sweep(
+            journal=journal,
+            observer=self._observer,
+            clock=clock,
+            dice=dice,
+            gateways=gateways,
+            loops=self.loops,
+            guard_s=GUARD_S,
+            quarantine=recovered.quarantine,
+            recovered=[
+                name for states in recovered.pools.values() for kind, name in states if kind == "instance"
+            ],
+        )
+        self.acting = Acting(
+            owner=OWNER,
+            epoch=journal.epoch,
+            gateways=gateways,
+            links=self.links,
+            keys=_Keys(),
+            files=_Files(),
+            on_listing=self.sweep.listing,
+            on_trouble=lambda what, error: referee.rule(False, f"a bug in {what}: {error!r}"),
+        )
+        self._identity = Identity(OWNER, journal.epoch)
+        for name, provider in providers.items():
+            gateways[name] = Gateway(
+                provider,
+                owner=OWNER,
+                listener=self.acting,
+                now=clock.now,
+                observe_every_s=OBSERVE_EVERY_S,
+            )
+        self._gateways = gateways
+        self.acting.markets = self._loop(MARKETS, recovered.markets)
+        for (_, name), state in recovered.markets.items():
+            assert isinstance(state, MarketState)
+            self.acting.market_committed(name, state)
+        for pool, states in recovered.pools.items():
+            self.loops[pool] = self._loop(pool, states)
+        self.acting.loops = self.loops
+
+    def _loop(self, name: str, states: Mapping[Address, Value]) -> Loop:
+        return Loop(
+            name,
+            identity=self._identity,
+            journal=self._journal,
+            observer=self._observer,
+            clock=self._clock,
+            dice=self._dice,
+            world=self.acting.world,
+            outside=_Outside(self.acting, name),
+            states=states,
+            checking=True,
+        )
+
+    async def run(self) -> None:
+        """Live until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            assert self.acting.markets is not None
+            tasks.start_soon(self.acting.markets.run)
+            for name in list(self.loops):
+                tasks.start_soon(self._run_loop, name)
+            tasks.start_soon(self.links.run)
+            tasks.start_soon(self.sweep.run)
+            for gateway in self._gateways.values():
+                tasks.start_soon(gateway.run)
+            for envelope in self._requests:
+                await self._hand_over(envelope)
+            self.up = True
+            await anyio.sleep_forever()
+
+    async def _run_loop(self, name: str) -> None:
+        await self.loops[name].run()
+        del self.loops[name]
+
+    def cut(self) -> None:
+        """Let nothing through any more, in or out."""
+        self.up = False
+        self._journal.cut()
+        for provider in self._providers.values():
+            provider.cut()
+
+    async def submit(self, pool: str, request: Request) -> Accepted:
+        """Accept a request, durably, and hand it over."""
+        submission = Submission(pool, request, "user", self._clock.now())
+        answer = (await self._journal.accept([submission]))[0]
+        assert isinstance(answer, Accepted)
+        if answer.new:
+            await self._hand_over(answer.envelope)
+        return answer
+
+    async def _hand_over(self, envelope: Envelope) -> None:
+        pool = envelope.pool
+        if pool not in self.loops and isinstance(envelope.event, PoolRequested | ClusterRequested):
+            self.loops[pool] = self._loop(pool, {})
+            assert self._tasks is not None
+            self._tasks.start_soon(self._run_loop, pool)
+        await self._post(pool, Letter(("pool", pool), RequestHeard(envelope), envelope.seq))
+
+    async def _post(self, pool: str, letter: Letter) -> None:
+        loop = self.loops.get(pool)
+        if loop is not None:
+            await loop.post(letter)
