@@ -19,6 +19,7 @@ from actors.loop import Letter
 from actors.messages import AgentSaid, LinkDown, LinkUp
 from actors.policy.backoff import retry_delay_s
 from actors.ports import Clock, Dice
+from providers.agent.attach import Upgradable
 from providers.agent.wire import (
     Ack,
     AgentHello,
@@ -51,7 +52,7 @@ class Telemetry(Protocol):
     def log(self, pool: str, instance: InstanceId, boot: str, report: LogLines) -> None:
         """Keep lines of a task's output, each once."""
 
-    def console(self, pool: str, instance: InstanceId, boot: str, report: Console) -> None:
+    def console(self, pool: str, instance: InstanceId, report: Console) -> None:
         """Keep output of a set-up step."""
 
     def file(self, pool: str, instance: InstanceId, report: FetchedFile) -> None:
@@ -256,6 +257,8 @@ class Links:
             link.renew_at = now + wish.spec.lease_s / LEASES_A_PERIOD
             self._came_up.set()
             await self._tell(link, LinkUp(first.boot, first.accepted, first.tasks))
+            if first.accepted and isinstance(channel, Upgradable) and channel.theirs != channel.ours:
+                await channel.upgrade(self._epoch)  # the stream may end by it, and is opened again
             await self._handle(link, received[1:])
             while True:
                 await self._handle(link, await self._received(channel))
@@ -316,7 +319,7 @@ class Links:
                     case LogLines():
                         self._telemetry.log(pool, instance, link.boot or "", message)
                     case Console():
-                        self._telemetry.console(pool, instance, link.boot or "", message)
+                        self._telemetry.console(pool, instance, message)
                     case FetchedFile():
                         self._telemetry.file(pool, instance, message)
                     case Metrics():

@@ -87,6 +87,7 @@ class Draft:
         self.facts: list[tuple[Published, int | None]] = []
         self.effects: list[tuple[Effect, Address, int | None]] = []
         self.taken: list[str] = []
+        self.causes: dict[Address, int] = {}  # the last fact about an actor, in this turn
         self._undo: list[tuple[Address, Value | None]] = []
 
     def put(self, address: Address, new: Value | None) -> None:
@@ -144,6 +145,7 @@ class Loop:
         self._timers: list[tuple[float, int, Address]] = []
         self._due: dict[Address, float] = {}
         self._timer_count = 0
+        self._last_fact: dict[Address, int] = {}  # what led to what comes next, unless a message says more
         send, receive = anyio.create_memory_object_stream[Letter](MAILBOX_MAX)
         self._send: MemoryObjectSendStream[Letter] = send
         self._receive: MemoryObjectReceiveStream[Letter] = receive
@@ -279,7 +281,7 @@ class Loop:
             await self._journal.commit(commit)
             base = commit.envelopes[0].seq if commit.envelopes else 0
             self._observer.committed(commit)
-            self._settle_memory(draft, letters, now)
+            self._settle_memory(draft, letters, now, base)
         else:
             base = 0
             await anyio.lowlevel.checkpoint()
@@ -425,9 +427,13 @@ class Loop:
         queue: deque[tuple[Address, Message, int | None]],
     ) -> None:
         draft.put(address, decision.state)
+        if cause is None:
+            cause = draft.causes.get(address, self._last_fact.get(address))
         for published in decision.facts:
             draft.facts.append((published, cause))
             cause = -len(draft.facts)  # resolved to its seq when the turn is committed
+        if cause is not None:
+            draft.causes[address] = cause
         for to, message in decision.tells:
             queue.append((to, message, cause))
         for effect in decision.effects:
@@ -501,11 +507,15 @@ class Loop:
         ]
         return Commit(self.name, rows, envelopes, draft.taken)
 
-    def _settle_memory(self, draft: Draft, letters: list[Letter], now: float) -> None:
-        """After the commit: forget what is over, arm timers."""
+    def _settle_memory(self, draft: Draft, letters: list[Letter], now: float, base: int) -> None:
+        """After the commit: forget what is over, remember causes, arm timers."""
+        for address, cause in draft.causes.items():
+            if (seq := _resolved(cause, base)) is not None:
+                self._last_fact[address] = seq
         for address, state in draft.changed.items():
             if isinstance(state, instance_state.Destroyed | task_state.Stopped):
                 self._states.pop(address, None)
+                self._last_fact.pop(address, None)
                 if address[0] == "instance":
                     self.index.forget(address[1])
         for address in draft.changed:

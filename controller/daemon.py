@@ -15,11 +15,14 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import anyio
+import structlog
 from anyio.abc import TaskGroup
+from prometheus_client import CollectorRegistry
 
 from actors.acting import Acting
 from actors.decision import Address
@@ -39,7 +42,6 @@ from controller.config import Config, ConfigError, load
 from controller.desk import CONFIG, Desk
 from controller.doctor import diagnose
 from controller.followers import Followers
-from controller.intake import Intake
 from controller.journal.errors import JournalError
 from controller.journal.journal import SqliteJournal
 from controller.journal.lock import StateDirectory
@@ -48,16 +50,19 @@ from controller.recovery import MARKETS, Recovered, Sweep, recover
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
-from controller.telemetry.logging import FactLog, log, set_up_logging
+from controller.telemetry.logging import LogObserver, configure
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
 from controller.telemetry.series import Series
+from controller.telemetry.sink import Sink
+from controller.telemetry.sources import Sources
 from providers import registry
 from providers.contract import Provider
 from providers.gateway import Gateway
 from providers.host.keys import KeyStore
 from providers.model import Listing, Value
 
+VERSION = version("everpool")
 AGENT = Path(registry.__file__).parent / "agent" / "agent.py"
 PRUNE_EVERY_S = 3600.0
 LOOP_RESTARTS_MAX = 3  # of one pool's loop within LOOP_WINDOW_S; then it stays down, loudly
@@ -65,6 +70,8 @@ LOOP_WINDOW_S = 600.0
 STOP_WITHIN_S = 10.0
 FIRST_LOOK_S = 30.0  # how long a start waits for each provider's first listing
 HOLD_FILE = "hold.json"
+
+log = structlog.get_logger()
 
 
 class WallClock:
@@ -103,9 +110,9 @@ class Observers:
 class HouseKeeping:
     """An observer that keeps what lies around in step with what lives: keys, market memory, metrics."""
 
-    def __init__(self, keys: Keys, metrics: MetricsStore) -> None:
+    def __init__(self, keys: Keys, sink: Sink) -> None:
         self._keys = keys
-        self._metrics = metrics
+        self._sink = sink
         self.acting: Acting | None = None
 
     def committed(self, commit: Commit) -> None:
@@ -116,7 +123,7 @@ class HouseKeeping:
                 self.acting.market_committed(row.id, row.state)
                 cooled = cooled or row.state.cool_until == 0.0
             elif isinstance(row.state, DestroyedInstance):
-                self._metrics.forget(row.id)
+                self._sink.instance_gone(commit.pool, row.id)
                 with contextlib.suppress(OSError):  # tried again with the cluster's
                     self._keys.forget(row.state.cluster.cluster_id, row.id)
         if cooled and self.acting is not None:
@@ -161,25 +168,43 @@ class Daemon:
         self.metrics = MetricsStore()
         self.keys = Keys(KeyStore(directory.keys))
         self.blobs = Blobs(directory.path / "blobs", self._task_done)
-        self.series = Series(providers=tuple(config.providers), metrics=self.metrics, logs=self.logs)
-        self._keeping = HouseKeeping(self.keys, self.metrics)
-        self.observer = Observers((self.status, self.series, FactLog(), self._keeping, self.followers))
+        self.sink = Sink(logs=self.logs, console=self.console, files=self.files, metrics=self.metrics)
+        self._keeping = HouseKeeping(self.keys, self.sink)
         self.links = Links(
             providers=self.providers,
             paths=self.keys,
-            telemetry=Intake(
-                status=self.status,
-                logs=self.logs,
-                console=self.console,
-                files=self.files,
-                metrics=self.metrics,
-            ),
+            telemetry=self.sink,
             post=self._post,
             clock=self.clock,
             dice=self.dice,
             owner=journal.owner,
             epoch=journal.epoch,
         )
+        self.series = Series(
+            CollectorRegistry(),
+            providers=tuple(config.providers),
+            now=self.clock.now,
+            version=VERSION,
+            pool_status=self._pool_status,
+            sources=Sources(
+                now=self.clock.now,
+                logs=self.logs,
+                files=self.files,
+                console=self.console,
+                metrics=self.metrics,
+                journal=journal.stats,
+                epoch=lambda: journal.epoch,
+                links=self.links,
+            ),
+        )
+        observers = (
+            self.status,
+            self.series,
+            LogObserver(settings.log_level),
+            self._keeping,
+            self.followers,
+        )
+        self.observer = Observers(observers)
         self.gateways: dict[str, Gateway] = {}
         self.acting = Acting(
             owner=journal.owner,
@@ -202,7 +227,6 @@ class Daemon:
             )
         self.sweep = self._make_sweep(Recovered())
         self.desk = self._make_desk()
-        self.series.watch(self.desk)
 
     def _make_sweep(self, recovered: Recovered) -> Sweep:
         living = [
@@ -262,8 +286,12 @@ class Daemon:
         self.observer.bug("outside", what, error)
 
     def _task_done(self, pool: str, task: str) -> None:
-        self.logs.finish(pool, task)
-        self.files.finish(pool, task)
+        state = self.status.task_state(task)
+        self.sink.task_over(pool, task, getattr(state, "instance_id", None))
+
+    def _pool_status(self, name: str) -> str | None:
+        view = self.status.pool(name)
+        return None if view is None else str(view["status"])
 
     def _machine(self, instance: str) -> Any:
         state = self.status.instance_state(instance)
@@ -295,7 +323,7 @@ class Daemon:
         return loop
 
     async def _keep_loop(self, loop: Loop) -> None:
-        """Run a loop to its end. One that breaks (a bug in the loop itself) starts again from what is durable."""
+        """Run a loop to its end. One that breaks (its own bug) starts anew from what is durable."""
 
         async def life() -> Exception | None:
             await loop.run()
@@ -366,9 +394,7 @@ class Daemon:
             gc.collect()
             gc.freeze()
             sdnotify.notify("READY=1", f"STATUS=epoch {self.journal.epoch}")
-            log.info(
-                "ready", epoch=self.journal.epoch, owner=self.journal.owner, pools=len(self.acting.loops)
-            )
+            log.info("ready", epoch=self.journal.epoch, owner=self.journal.owner)
             await self._stop.wait()
             sdnotify.notify("STOPPING=1")
             self.desk.stopping = True
@@ -376,8 +402,7 @@ class Daemon:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_WITHIN_S):
             for provider in self.providers.values():
                 await provider.aclose()
-        self.logs.close()
-        self.console.close()
+        self.sink.close()
 
     async def _load_telemetry(self) -> None:
         living = self.status.living_tasks()
@@ -412,7 +437,7 @@ class Daemon:
                 await anyio.sleep(0.01)
 
     async def adopt(self) -> dict[str, Any]:
-        """Lead machines that a newer daemon led (a restored backup): take a still newer epoch, start acting."""
+        """Lead machines that a newer daemon led (a restored backup): start again under a newer epoch."""
         if not self.desk.observing_only:
             return {"adopted": False, "why": "the daemon leads already", "epoch": self.journal.epoch}
         epoch = await self.journal.advance_epoch(self.sweep.newest_epoch)
@@ -522,7 +547,7 @@ async def _main(config: Config, path: Path | None, directory: StateDirectory) ->
 
 def run(config: Config, path: Path | None = None) -> int:
     """Run the daemon until it is told to stop; returns the exit code. Says what is wrong on stderr."""
-    set_up_logging(config.daemon.log_level, config.daemon.log_format)
+    configure(level=config.daemon.log_level, format=config.daemon.log_format)
     sys.setswitchinterval(0.0005)  # with a busy loop the writer's thread would wait 5 ms for the GIL
     gc.set_threshold(50_000, 20, 100)  # the default rescans all states again and again
     os.umask(0o077)

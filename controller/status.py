@@ -267,6 +267,11 @@ class Status:
         record = self._record(name)
         return record.state if record is not None else None
 
+    def pool_status(self, name: str) -> PoolStatus | None:
+        """The word for how a pool is; None when it is not known."""
+        record = self._record(name)
+        return record.status if record is not None else None
+
     def task_state(self, task_id: str) -> TaskState | None:
         """A task that lives, or is remembered."""
         return self._tasks.get(task_id)

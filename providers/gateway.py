@@ -2,8 +2,8 @@
 
 It limits the rate of calls (terminates go first), collects launches into batches, keeps the newest offers,
 and runs the one observation loop, which compares each listing with what it saw before and passes on only
-what changed. Absence is believed when a watched key is missing from two complete listings in a row, both later
-than the provider's `visible_within_s` after its launch.
+what changed. Absence is believed when a watched key is missing from two complete listings in a row, both
+later than the provider's `visible_within_s` after its launch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,6 @@ CALL_TIMEOUT_S = 60.0
 LAUNCH_TIMEOUT_S = 120.0
 BATCH_WINDOW_S = 0.005  # launches that come this close together share a call
 LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry it too
-LOOK_AGAIN_S = 1.0  # between hurried observations while something is expected to vanish
-HURRIED_LOOKS = 5
 
 
 class Listener(Protocol):
@@ -146,7 +144,7 @@ class Gateway:
         self._orders: list[_Waiting] = []
         self._ordered = anyio.Event()
         self._hurry = anyio.Event()
-        self._hurried_looks = 0
+        self._pause_s = observe_every_s  # until the next look; short after a hurry, then growing
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -200,8 +198,8 @@ class Gateway:
         self._watched.pop(key, None)
 
     def look(self) -> None:
-        """List soon, and a few times in a row: something is expected to have changed."""
-        self._hurried_looks = HURRIED_LOOKS
+        """List soon, and again at growing intervals: something is expected to have changed."""
+        self._pause_s = self.capabilities.look_again_s
         self._hurry.set()
 
     async def run(self) -> None:
@@ -270,11 +268,8 @@ class Gateway:
         while True:
             self._hurry = anyio.Event()
             await self._observe()
-            if self._hurried_looks > 0:
-                self._hurried_looks -= 1
-                wait = min(LOOK_AGAIN_S, self._observe_every_s)
-            else:
-                wait = self._observe_every_s
+            wait = min(self._pause_s, self._observe_every_s)
+            self._pause_s = min(self._pause_s * 1.5, self._observe_every_s)
             with anyio.move_on_after(wait):
                 await self._hurry.wait()
                 await anyio.sleep(LOOK_SOON_S)

@@ -99,7 +99,7 @@ def to_task(task_id: str, message: Message) -> tuple[Address, Message]:
 def destroying_state(state: InstanceState, reason: str, now: float, next_at: float | None) -> Destroying:
     """The state of a machine that is to end."""
     handle: Handle | None = getattr(state, "handle", None)
-    launched_at: float = getattr(state, "launched_at", getattr(state, "asked_at", now))
+    launched_at: float = getattr(state, "launched_at", now)
     return Destroying(
         **common(state),
         since=now,

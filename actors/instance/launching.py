@@ -94,13 +94,14 @@ def launched(state: Requested, handle: Handle, view: View) -> Decision:
         request_id=state.request_id,
     )
     news = TellMarket(LaunchTold(state.offer.market, state.offer.micro_usd_per_hour))
-    watch = Watch(handle.provider, state.key, state.id, state.asked_at)
+    # The call took its time: the machine may be as young as the answer, and not be listed yet.
+    watch = Watch(handle.provider, state.key, state.id, view.now)
     spec = view.index.pool_spec
     alive_state = Provisioning(
         **going.common(state),
         since=view.now,
         handle=handle,
-        launched_at=state.asked_at,
+        launched_at=view.now,
         deadline=view.now + spec.provision_timeout,
     )
     if state.leave is not None:
@@ -191,7 +192,9 @@ def _again(state: Requested, view: View) -> Decision:
 def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:
     match message.fault:
         case Fault.UNKNOWN | Fault.CONFLICT:  # it may have worked: look before anything else
-            looking = state.model_copy(update={"looking": True, "next_at": None, "empty_looks": 0})
+            # What is made by now may be hidden for as long as if it was made now.
+            update = {"looking": True, "next_at": None, "empty_looks": 0, "asked_at": view.now}
+            looking = state.model_copy(update=update)
             return Decision(looking, effects=(_find(looking),))
         case Fault.NOT_SENT | Fault.THROTTLED if state.tries < CALLS_MAX and state.leave is None:
             wait = retry_delay_s(state.tries, view.draw, first_s=2, most_s=60)
@@ -214,6 +217,8 @@ def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:
 
 def _nothing_found(state: Requested, view: View) -> Decision:
     """Absence is believed when seen twice, later than the machine must have become visible."""
+    if not state.looking:  # looked for after a restart: the last daemon's call was made until just now
+        state = state.model_copy(update={"asked_at": view.now})
     visible_at = state.asked_at + visible_within_s(state.offer.provider, view)
     late_enough = view.now > visible_at
     looks = state.empty_looks + (1 if late_enough else 0)

@@ -33,7 +33,7 @@ class Requested(_Instance):
 
     Attributes:
         looking: the outcome is unknown: find by key before anything else.
-        asked_at: when the last launch call was made.
+        asked_at: when the last launch call was made, or was found to have an unknown outcome.
         next_at: when to look or launch again; None: a call is in flight.
         leave: why the machine is not wanted any more; a call in flight can't be recalled.
     """

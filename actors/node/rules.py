@@ -377,7 +377,10 @@ def _while_retired(state: Retired, message: NodeMessage, view: View) -> Decision
 def _one_left(state: Retired, instance: str) -> Decision:
     left = tuple(other for other in state.leaving if other != instance)
     tells = () if left else (_to_pool(state, NodeRetired(state.node)),)
-    return Decision(state.model_copy(update={"leaving": left}), tells=tells)
+    update: dict[str, Any] = {"leaving": left}
+    if instance == state.draining_id:  # its InstanceDestroyed has just ended the request
+        update |= {"drain_request": None, "draining_id": None}
+    return Decision(state.model_copy(update=update), tells=tells)
 
 
 def resume(state: NodeState, view: View) -> tuple[Effect, ...]:

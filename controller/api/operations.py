@@ -22,6 +22,7 @@ from actors.events import (
 )
 from controller.api.answers import Problem, answer
 from controller.api.port import Desk
+from controller.api.streaming import Closing
 from controller.followers import Wanted
 
 LOG_MAX = 1_000
@@ -29,7 +30,7 @@ WAIT_MAX_S = 60.0
 Level = Literal["DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR"]
 
 
-def routes(desk: Desk) -> APIRouter:
+def routes(desk: Desk, closing: Closing) -> APIRouter:
     """The routes of operations."""
     router = APIRouter(tags=["operations"])
 
@@ -41,7 +42,7 @@ def routes(desk: Desk) -> APIRouter:
     ) -> Response:
         """Status, end and log of what one Request asked for."""
         if wait:
-            await desk.followers.ended(request_id, wait)
+            await closing.or_done(desk.followers.ended(request_id, wait))
         return answer(await shown(desk, request_id, after))
 
     return router
@@ -135,10 +136,10 @@ def told(envelope: Envelope) -> tuple[Level, str]:
             return "WARNING", f"overtaken by a resize to {nodes} nodes"
         case PoolParked(reason=reason):
             return "ERROR", f"pool parked: {reason}"
-        case InstancePreempted(instance=instance, reason=reason):
-            return "WARNING", f"instance {instance.instance.id} is being taken: {reason}"
-        case LaunchRefused(instance_id=name, market=market, fault=fault):
-            return "WARNING", f"launch of {name} in {market} refused: {fault}"
+        case InstancePreempted(instance=machine, reason=reason):
+            return "WARNING", f"instance {machine.instance.id} is being taken: {reason}"
+        case LaunchRefused(instance_id=refused, market=market, fault=fault):
+            return "WARNING", f"launch of {refused} in {market} refused: {fault}"
         case BootstrapPhase(event=step, phase=phase):
             return ("WARNING" if step == "failed" else "DEBUG"), f"set-up step {phase!r} {step}"
         case BugCaught(address=address, error=error):
@@ -147,8 +148,8 @@ def told(envelope: Envelope) -> tuple[Level, str]:
             pass
     if envelope.principal:
         return "INFO", f"{words} by {envelope.principal}"
-    name = getattr(event, "instance_id", None) or getattr(event, "task_id", None)
+    name: str | None = getattr(event, "instance_id", None) or getattr(event, "task_id", None)
     nested = getattr(event, "instance", None)
     if name is None and nested is not None:
-        name = getattr(nested, "id", None) or nested.instance.id
+        name = getattr(nested, "id", "") or nested.instance.id
     return "INFO", f"{words}: {name}" if name else words

@@ -4,15 +4,19 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from prometheus_client import CollectorRegistry
+
 from actors.decision import World
 from actors.events import Request
 from actors.ports import Accepted, Conflict
+from controller.api.edge import Counting
 from controller.followers import EventSource, Followers
 from controller.journal.reader import StoredRequest
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
 from controller.telemetry.logs import LogStore
+from controller.telemetry.metrics_store import MetricsStore
 from providers.model import Machine
 
 
@@ -51,15 +55,12 @@ class Worlds(Protocol):
         ...
 
 
-class Exposition(Protocol):
-    """Prometheus series."""
+class Counted(Counting, Protocol):
+    """What Prometheus scrapes."""
 
-    def render(self) -> bytes:
-        """Those of the daemon and its pools, as text."""
-        ...
-
-    def render_instances(self) -> bytes:
-        """Those of single instances, as text."""
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Series of the daemon and its pools."""
         ...
 
 
@@ -97,8 +98,13 @@ class Desk(Protocol):
         ...
 
     @property
-    def series(self) -> Exposition:
+    def series(self) -> Counted:
         """What Prometheus scrapes."""
+        ...
+
+    @property
+    def metrics(self) -> MetricsStore:
+        """What machines measure."""
         ...
 
     @property

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 KEEP_ALIVE_S = 15.0
+STREAMED = "everpool.streamed"  # in the scope of such an answer
 
 
 class Closing:
@@ -24,6 +25,18 @@ class Closing:
     async def wait(self) -> None:
         """Return when the server stops."""
         await self._event.wait()
+
+    async def or_done(self, doing: Awaitable[object]) -> None:
+        """Wait for something, but not longer than the server lives."""
+
+        async def watch() -> None:
+            await self.wait()
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await doing
+            group.cancel_scope.cancel()
 
 
 class Stream(Response):
@@ -55,6 +68,7 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
+        scope[STREAMED] = True
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await self._write(send, self._first)
         async with anyio.create_task_group() as group:

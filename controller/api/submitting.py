@@ -47,7 +47,6 @@ class Submitting:
         if wrong is not None:
             raise Problem(422, wrong)
         taken = (await self._desk.submit([request], principal))[0]
-        self._desk.followers.wake()
         said = told(request, taken)
         code = said.pop("code")
         if code == 202:
@@ -74,7 +73,6 @@ class Submitting:
         for place, request in enumerate(requests):
             if request is not None:
                 answers[place] = told(request, next(taken))
-        self._desk.followers.wake()
         return answer(answers)
 
 

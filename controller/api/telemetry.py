@@ -56,9 +56,8 @@ def text_of(line: LogLine) -> str:
     """A line as text; what is missing is said in a line of its own."""
     missing = ""
     if line.lost_lines or line.lost_bytes:
-        amounts = [
-            f"{count} {unit}" for count, unit in ((line.lost_lines, "lines"), (line.lost_bytes, "bytes")) if count
-        ]
+        counts = ((line.lost_lines, "lines"), (line.lost_bytes, "bytes"))
+        amounts = [f"{count} {unit}" for count, unit in counts if count]
         missing = f"[everpool: {' and '.join(amounts)} lost]\n"
     if missing and not line.text:
         return missing
@@ -98,7 +97,7 @@ def console_parts(desk: Desk, pool: str, instance_id: str, after: str, tail: int
             yield encoded(begin, "ndjson")
         cursor = after if begin is None else begin.cursor
         pages = desk.console.follow(pool, instance_id, after=cursor, is_over=is_over)
-        async with aclosing(_generator(pages)) as following:
+        async with aclosing(pages) as following:
             async for page in following:
                 yield encoded(page, "ndjson")
 
@@ -107,12 +106,6 @@ def console_parts(desk: Desk, pool: str, instance_id: str, after: str, tail: int
         return state is None or state.status == "destroyed"
 
     return partial(parts, first if tail is not None else None)
-
-
-def _generator(pages: Any) -> AsyncGenerator[Page, None]:
-    """The stores promise iterators; they are generators, and can be closed."""
-    generator: AsyncGenerator[Page, None] = pages
-    return generator
 
 
 def log_parts(
@@ -139,7 +132,7 @@ def log_parts(
         pages = desk.logs.follow(
             pool, task_id, attempt=attempt, stream=stream, after=cursor, limit=FOLLOW_LINES, is_over=is_over
         )
-        async with aclosing(_generator(pages)) as following:
+        async with aclosing(pages) as following:
             async for page in following:
                 yield encoded(page, form)
 

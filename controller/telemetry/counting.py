@@ -85,9 +85,14 @@ class StateCounts(Collector):
 
     def _add(self, key: Key, one: Described, sign: int) -> None:
         kind, pool, _ = key
-        self._counts[kind, pool, one.provider, one.status] += sign
+        count = (kind, pool, one.provider, one.status)
+        self._counts[count] += sign
+        if not self._counts[count] and pool and pool not in self._pools:  # the last trace of a pool
+            del self._counts[count]
         if one.micro_usd_per_hour:
             self._cost[pool, one.status] += sign * one.micro_usd_per_hour
+            if not self._cost[pool, one.status] and pool and pool not in self._pools:
+                del self._cost[pool, one.status]
 
     def instance(self, pool: str, instance_id: str) -> Described | None:
         """What is known of an instance that is not over."""

@@ -103,7 +103,7 @@ class Kept:
         return self.bytes > self.total_bytes_max
 
     def evict(self, spare: str = "", need: int = 0) -> list[str]:
-        """Delete the oldest tasks that are over until `need` bytes more fit, a few at a time; never `spare`."""
+        """Delete the oldest that are over until `need` more bytes fit, a few at a time; never `spare`."""
         gone: list[str] = []
         while self.bytes + need > self.total_bytes_max and len(gone) < _EVICT_AT_ONCE_MAX:
             key = next((key for key in self._over if key != spare), None)

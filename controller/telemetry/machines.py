@@ -1,4 +1,4 @@
-"""The series of single machines and tasks, for /metrics/instances: with the times at which they were measured."""
+"""The series of single machines and tasks, for /metrics/instances, with the times of measurement."""
 
 import math
 import re

@@ -460,7 +460,7 @@ class Malformed(Exception):
 
 # --- lines --------------------------------------------------------------------------------------
 
-_LINE = re.compile(rb"([^\r\n]*)(\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 def _piece_end(data: bytes, start: int) -> int:
@@ -504,14 +504,14 @@ def split_lines(data: bytes, final: bool) -> Tuple[List[Line], int, bool]:
             start = cut
         return start
 
-    for match in _LINE.finditer(data):
-        ending = match.group(2)
+    for match in _LINE_END.finditer(data):
+        ending, content_end = match.group(), match.start()
         if len(lines) >= LINES_MAX or (ending == b"\r" and match.end() == len(data) and not final):
             break
-        at = pieces(match.end(1))
+        at = pieces(content_end)
         if len(lines) >= LINES_MAX:
             return lines, at, True
-        lines.append((data[at : match.end(1)].decode("utf-8", "replace"), 1 if ending == b"\r" else 0))
+        lines.append((data[at:content_end].decode("utf-8", "replace"), 1 if ending == b"\r" else 0))
         at = match.end()
     if len(lines) >= LINES_MAX or at == len(data):
         return lines, at, bool(lines) and lines[-1][1] == 2

@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import ByteStream
 from pydantic_core import from_json, to_json
 
+from providers.agent.wire import Upgrade
 from providers.contract import AgentChannel, Wire
 from providers.errors import Fault, HostError
 from providers.host.base import Host
@@ -118,7 +119,7 @@ class StreamChannel:
 
     async def upgrade(self, epoch: int) -> None:
         """Tell the agent to become our version, which was put there before this channel was opened."""
-        await self.send([{"t": "upgrade", "epoch": epoch, "path": self.path}])
+        await self.send([Upgrade(epoch=epoch, path=self.path).model_dump(mode="json")])
 
     async def _read(self) -> bytes:
         try:

@@ -70,6 +70,7 @@ class LocalProvider:
             billing_unit="second",
             visible_within_s=1,
             machines_max=config.machines_max,
+            look_again_s=0.05,
             agent_python=sys.executable,
         )
         self._offers = offers_of(config, name)

@@ -46,6 +46,7 @@ class Machine:
     notice: Notice | None = None
     ended_at: float | None = None
     host: SimulatedHost | None = None
+    has_agent: bool = True
     shown: Sighting | None = None  # as it was listed last; None: changed since
 
     def billed_micro_usd(self, now: float) -> int:
@@ -122,10 +123,21 @@ class Cloud:
         capacity = self._capacity[(order.offer.zone, order.offer.instance_type.name)]
         if capacity is not None and self._used.get(_place(order.offer), 0) >= capacity:
             raise ProviderError(Fault.CAPACITY, f"none left in {order.offer.market} (simulated)")
-        return self.plant(order.key, order.owner, order.offer, order.epoch, order.cluster.cluster_id)
+        return self.plant(
+            order.key, order.owner, order.offer, epoch=order.epoch, cluster_id=order.cluster.cluster_id
+        )
 
-    def plant(self, key: str, owner: str, offer: Offer, epoch: int = 0, cluster_id: str = "") -> Machine:
-        """Make a machine that nobody ordered here, perhaps somebody else's."""
+    def plant(
+        self,
+        key: str,
+        owner: str,
+        offer: Offer,
+        *,
+        epoch: int = 0,
+        cluster_id: str = "",
+        has_agent: bool = True,
+    ) -> Machine:
+        """Make a machine, perhaps one that nobody ordered here, or that is not ours and has no agent."""
         now = self.timeline.now()
         machine = Machine(
             ref=f"i-{len(self.machines) + 1:06d}",
@@ -134,6 +146,7 @@ class Cloud:
             epoch=epoch,
             offer=self._markets.get(offer.market, offer),
             cluster_id=cluster_id,
+            has_agent=has_agent,
             launched_at=now,
             visible_at=now + round(self.luck.random() * self.config.visible_within_s, 3),
         )
@@ -152,9 +165,10 @@ class Cloud:
         number = int(machine.ref[2:])
         host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         machine.state, machine.address, machine.shown = "running", Address(host=host), None
-        machine.host = SimulatedHost(
-            machine.ref, self.timeline, lambda: self.end(machine, "lease"), self._spectator
-        )
+        if machine.has_agent:
+            machine.host = SimulatedHost(
+                machine.ref, self.timeline, lambda: self.end(machine, "lease"), self._spectator
+            )
         if machine.notice is not None:
             self._tell_host(machine)
 

@@ -8,12 +8,12 @@ from anyio.abc import TaskGroup
 
 from actors.acting import Acting
 from actors.decision import Address
-from actors.effects import Call, Connect, Word
+from actors.effects import Connect
 from actors.events import ClusterRequested, Envelope, PoolRequested, Request
 from actors.links import Links
 from actors.loop import Identity, Letter, Loop
 from actors.market.state import MarketState
-from actors.messages import Message, RequestHeard
+from actors.messages import RequestHeard
 from actors.ports import Accepted, Commit, Submission
 from actors.spec import FilePut
 from controller.recovery import MARKETS, Sweep, recover
@@ -83,20 +83,6 @@ class _Telemetry:
 
     def metrics(self, pool: str, instance: str, report: Metrics) -> None:
         return
-
-
-class _Outside:
-    """A loop's way out."""
-
-    def __init__(self, acting: Acting, pool: str) -> None:
-        self._acting = acting
-        self._pool = pool
-
-    async def call(self, call: Call) -> Message:
-        return await self._acting.call(self._pool, call)
-
-    def word(self, word: Word) -> None:
-        self._acting.word(self._pool, word)
 
 
 class _Observer:
@@ -211,7 +197,7 @@ class Daemon:
             clock=self._clock,
             dice=self._dice,
             world=self.acting.world,
-            outside=_Outside(self.acting, name),
+            outside=self.acting,
             states=states,
             checking=True,
         )

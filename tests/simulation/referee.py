@@ -10,6 +10,7 @@ from actors.events import (
     BootstrapPhase,
     BugCaught,
     Envelope,
+    Instance,
     InstanceBootstrapped,
     InstanceDestroyed,
     InstanceLaunched,
@@ -18,6 +19,7 @@ from actors.events import (
     InstanceReplaced,
     InstanceRunning,
     LaunchRefused,
+    NodeInstance,
     NoticeWithdrawn,
     Request,
     TaskCompleted,
@@ -39,6 +41,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "task_requested": ("task_completed", "error"),
     "task_stop_requested": ("task_completed", "error"),
 }
+TAIL = 25  # events kept of what led to a broken rule
 _REQUESTS: tuple[type, ...] = get_args(Request)
 
 
@@ -132,8 +135,9 @@ class Referee:
     def journaled(self, envelope: Envelope) -> None:
         """An event became durable."""
         event = envelope.event
-        self.tail.append(f"{envelope.seq} {envelope.at:.3f} {envelope.pool} {event!r:.300}")
-        del self.tail[:-40]
+        if self.broken is None:
+            self.tail.append(_shown(envelope))
+            del self.tail[:-TAIL]
         self.counts[event.kind] += 1
         self.rule(envelope.seq not in self._seqs, f"seq {envelope.seq} was given twice")
         self._seqs.add(envelope.seq)
@@ -221,6 +225,21 @@ class Referee:
         self.rule(all(key in self.billed for key in foreign), "a machine that is not ours was touched")
         self.rule(not self._running, f"tasks still run: {list(self._running)[:5]}")
         self.rule(not self.unended(), f"requests without an end: {self.unended()[:5]}")
+
+
+def _shown(envelope: Envelope) -> str:
+    """One event in a line: what names things, not what describes them."""
+    event, words = envelope.event, list[str]()
+    for name in type(event).model_fields:
+        value = getattr(event, name)
+        if isinstance(value, NodeInstance):
+            words.append(f"{name}={value.instance.id}")
+        elif isinstance(value, Instance):
+            words.append(f"{name}={value.id}")
+        elif name != "kind" and isinstance(value, str | int | float) and value != "":
+            words.append(f"{name}={value}")
+    ends = f" ends {', '.join(envelope.ends)}" if envelope.ends else ""
+    return f"{envelope.seq} {envelope.at:.3f} {envelope.pool} {event.kind} {' '.join(words)}{ends}"
 
 
 def _lines_of(task: str) -> int:

@@ -131,8 +131,8 @@ class Rig:
     def attach(self, **hello: Any) -> Stream:
         """A new stream; the agent is started when none lives."""
         message = {
-            "t": "hello", "protocol": 1, "owner": "o", "instance": "i-1", "epoch": 1, "boot": None, "acked": 0,
-            "lease_s": 600, "slots": 4, "metrics_every_s": 0, "health": None, **hello,
+            "t": "hello", "protocol": 1, "owner": "o", "instance": "i-1", "epoch": 1, "boot": None,
+            "acked": 0, "lease_s": 600, "slots": 4, "metrics_every_s": 0, "health": None, **hello,
         }  # fmt: skip
         command = [self.python, str(self.command_file), "attach", "--dir", str(self.dir), *self.options]
         stream = Stream(command, message)

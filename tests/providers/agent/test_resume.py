@@ -1,20 +1,44 @@
 """Streams that break, agents that die: no log byte and no end is lost or comes twice."""
 
+from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from providers.agent import agent as a
 from tests.providers.agent.rig import start
 from tests.providers.agent.world import Crash, Daemon, World
 
+UNITS = [
+    (b"\n", 1),
+    (b"\r", 1),
+    (b"\r\n", 1),
+    (b"\xff\xfe", 1),
+    ("é".encode(), 1),
+    (b"z", 70_000),
+    (b"q", 300_000),
+]
 PIECES = st.one_of(
-    st.sampled_from(
-        [b"\n", b"\r", b"\r\n", b"\xff\xfe", "é".encode(), b"z" * 70_000 + b"\n", b"q" * 300_000]
-    ),
+    st.sampled_from(UNITS).map(lambda unit: unit[0] * unit[1]),
     st.text("abc\n", max_size=20).map(str.encode),
+)
+
+
+DIES = st.one_of(st.none(), st.none(), st.integers(min_value=0, max_value=8))
+QUICK = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -27,42 +51,39 @@ class Resuming(RuleBasedStateMachine):
         self.count = 0
         self.told: set[str] = set()
 
-    def attempt(self, what: Any) -> None:
-        """Do something; when the agent dies in it, another takes over."""
+    def attempt(self, what: Callable[[], None], dies_after: int | None) -> None:
+        """Do something; when the agent dies in it, after so many actions, another takes over."""
+        self.world.crash_after = dies_after
         try:
             what()
         except Crash:
             self.world.restart()
         self.world.crash_after = None
 
-    @rule(after=st.integers(min_value=0, max_value=8))
-    def die_soon(self, after: int) -> None:
-        self.world.crash_after = after
-
     @rule()
     def die(self) -> None:
         self.world.restart()
 
-    @rule()
-    def connect(self) -> None:
-        self.attempt(self.world.connect)
+    @rule(dies=DIES)
+    def connect(self, dies: int | None) -> None:
+        self.attempt(self.world.connect, dies)
 
     @rule()
     def disconnect(self) -> None:
-        self.attempt(self.world.disconnect)
+        self.world.disconnect()
 
-    @rule()
-    def acknowledge(self) -> None:
-        self.attempt(self.world.ack)
+    @rule(dies=DIES)
+    def acknowledge(self, dies: int | None) -> None:
+        self.attempt(self.world.ack, dies)
 
     @precondition(lambda self: self.world.connected and self.count < 6)
-    @rule(fetch=st.booleans())
-    def start_task(self, fetch: bool) -> None:
+    @rule(fetch=st.booleans(), dies=DIES)
+    def start_task(self, fetch: bool, dies: int | None) -> None:
         task = f"t{self.count}"
         self.count += 1
         self.world.files[(task, 1, "f")] = b"f" * 400_000
         fields: dict[str, Any] = {"fetch": ["f"], "fetch_bytes_max": 1 << 20} if fetch else {}
-        self.attempt(lambda: self.world.say(start(task, "true", log_bytes_max=1 << 30, **fields)))
+        self.attempt(lambda: self.world.say(start(task, "true", log_bytes_max=1 << 30, **fields)), dies)
         self.told.add(task)
 
     def running(self) -> list[a.Key]:
@@ -73,17 +94,18 @@ class Resuming(RuleBasedStateMachine):
         which=st.integers(min_value=0),
         stream=st.integers(min_value=0, max_value=1),
         data=st.lists(PIECES, max_size=5),
+        dies=DIES,
     )
-    def write(self, which: int, stream: int, data: list[bytes]) -> None:
+    def write(self, which: int, stream: int, data: list[bytes], dies: int | None) -> None:
         key = self.running()[which % len(self.running())]
         self.world.write(key, stream, b"".join(data))
-        self.attempt(lambda: self.world.grown(key))
+        self.attempt(lambda: self.world.grown(key), dies)
 
     @precondition(lambda self: self.running())
-    @rule(which=st.integers(min_value=0))
-    def end_task(self, which: int) -> None:
+    @rule(which=st.integers(min_value=0), dies=DIES)
+    def end_task(self, which: int, dies: int | None) -> None:
         key = self.running()[which % len(self.running())]
-        self.attempt(lambda: self.world.exit(key))
+        self.attempt(lambda: self.world.exit(key), dies)
 
     @precondition(lambda self: self.running())
     @rule(which=st.integers(min_value=0))
@@ -104,7 +126,8 @@ class Resuming(RuleBasedStateMachine):
         for number, stream in enumerate(a.STREAMS):
             data = self.world.outputs.get((task, 1, number), b"")
             assert daemon.offsets.get((task, 1, stream), 0) == len(data)
-            expected, at = [], 0
+            expected: list[a.Line] = []
+            at = 0
             while at < len(data):
                 lines, used, _ = a.split_lines(data[at:], True)
                 expected, at = expected + lines, at + used
@@ -130,10 +153,27 @@ class Resuming(RuleBasedStateMachine):
         self.nothing_runs_twice_or_ends_twice()
 
 
-Resuming.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+Resuming.TestCase.settings = QUICK
 TestResuming = Resuming.TestCase
+
+
+def ignore(*_: Any) -> None:
+    """What a forgetful agent does."""
+
+
+PLANTED: dict[str, tuple[dict[Any, Any], Any]] = {
+    "a start is not remembered": (a._REPLAY, "go"),
+    "a task is not remembered": (a._REPLAY, "task"),
+    "an end is not remembered": (a._APPLY, "ended"),
+    "reported output is not remembered": (a._APPLY, "log"),
+    "output is read and not heard": (a._HEAR, a.Output),
+}
+
+
+@pytest.mark.parametrize("fault", sorted(PLANTED))
+def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, name = PLANTED[fault]
+    monkeypatch.setitem(table, name, ignore)
+    once = settings(QUICK, max_examples=300, phases=[Phase.generate], database=None, print_blob=False)
+    with pytest.raises((AssertionError, KeyError, ExceptionGroup)):
+        run_state_machine_as_test(Resuming, settings=once)

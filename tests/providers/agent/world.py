@@ -173,8 +173,9 @@ class World:
         self.connected = True
         self.step(a.Connected())
         self.say({
-            "t": "hello", "protocol": 1, "owner": "o", "instance": "i", "epoch": 1, "boot": self.daemon.boot,
-            "acked": self.daemon.durable, "lease_s": 1000, "slots": 2, "metrics_every_s": 0, "health": None, **hello,
+            "t": "hello", "protocol": 1, "owner": "o", "instance": "i", "epoch": 1,
+            "boot": self.daemon.boot, "acked": self.daemon.durable, "lease_s": 1000,
+            "slots": 2, "metrics_every_s": 0, "health": None, **hello,
         })  # fmt: skip
 
     def disconnect(self) -> None:

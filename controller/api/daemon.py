@@ -1,0 +1,139 @@
+"""What a user may ask of the daemon itself, its health, and its series for Prometheus."""
+
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from controller.api.answers import Problem, answer, lines_of, unknown
+from controller.api.body import read_json
+from controller.api.port import Desk
+from controller.config_errors import ConfigError
+from controller.journal.errors import BackupFailed
+from controller.telemetry.machines import Whose, machine_registry
+
+_BODY_MAX = 65_536
+M = TypeVar("M", bound=BaseModel)
+
+
+def _absolute(path: str) -> str:
+    if not Path(path).is_absolute() or "\0" in path:
+        raise ValueError("give an absolute path, on the daemon's host")
+    return path
+
+
+class Hold(BaseModel):
+    """Body of POST /v1/hold."""
+
+    model_config = ConfigDict(extra="forbid")
+    pool: str | None = None  # None: all
+    seconds: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+
+
+class Backup(BaseModel):
+    """Body of POST /v1/backup."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: Annotated[str, AfterValidator(_absolute)]
+
+
+def _takes(model: type[BaseModel]) -> dict[str, Any]:
+    """The part of OpenAPI for a body that is read by hand."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": model.model_json_schema()}},
+        }
+    }
+
+
+async def _read(request: Request, model: type[M]) -> M:
+    try:
+        return model.model_validate_json(await read_json(request, _BODY_MAX))
+    except ValidationError as invalid:
+        lines = lines_of(invalid)
+        raise Problem(422, lines[0], lines if len(lines) > 1 else ()) from invalid
+
+
+async def _config(doing: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    try:
+        return await doing
+    except ConfigError as error:
+        problems = error.problems
+        first = problems[0] if len(problems) == 1 else f"the config has {len(problems)} problems"
+        raise Problem(422, f"nothing was changed: {first}", problems) from error
+
+
+def routes(desk: Desk) -> APIRouter:
+    """The routes of the daemon."""
+    router = APIRouter(tags=["daemon"], default_response_class=Response)
+
+    def whose(pool: str, instance_id: str) -> Whose | None:
+        state = desk.status.instance_state(instance_id)
+        if state is None or state.pool != pool or state.status == "destroyed":
+            return None
+        return Whose(state.node, state.offer.provider)
+
+    machines = machine_registry(desk.metrics, whose)
+
+    @router.post("/v1/adopt")
+    async def adopt() -> Response:
+        """Take the lead, after a restored backup."""
+        return answer(await desk.adopt())
+
+    @router.post("/v1/hold", openapi_extra=_takes(Hold))
+    async def hold(request: Request) -> Response:
+        """Give machines a longer lease, so that the daemon may be away for as long."""
+        wanted = await _read(request, Hold)
+        try:
+            return answer(await desk.hold(wanted.pool, wanted.seconds))
+        except KeyError as error:
+            raise unknown("pool", str(error.args[0]), desk.status.pool_names()) from error
+
+    @router.post("/v1/backup", openapi_extra=_takes(Backup))
+    async def backup(request: Request) -> Response:
+        """Copy the journal to a path on the daemon's host."""
+        wanted = await _read(request, Backup)
+        try:
+            return answer(await desk.backup(Path(wanted.path)))
+        except BackupFailed as error:
+            raise Problem(422, str(error)) from error
+
+    @router.post("/v1/reload")
+    async def reload() -> Response:
+        """Read the config again; the answer says what changes."""
+        return answer(await _config(desk.reload()))
+
+    @router.get("/v1/doctor")
+    async def doctor() -> Response:
+        """Checks of everything that tends to be wrong."""
+        return answer(await desk.doctor())
+
+    @router.get("/healthz")
+    async def healthz() -> Response:
+        """200 while the daemon can go on."""
+        health = desk.health()
+        return answer(health, 200 if health["live"] else 503)
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        """200 when the daemon can do its work; 503 with the reasons when it can't."""
+        health = desk.health()
+        return answer(health, 200 if health["ready"] else 503)
+
+    @router.get("/metrics", tags=["telemetry"])
+    async def metrics() -> Response:
+        """Prometheus series of the daemon and its pools."""
+        return Response(generate_latest(desk.series.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/metrics/instances", tags=["telemetry"])
+    async def metrics_instances() -> Response:
+        """Prometheus series of single instances."""
+        return Response(generate_latest(machines), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,214 @@
+"""Tasks, what they wrote, and what they left behind."""
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from anyio import to_thread
+from fastapi import APIRouter, Query
+from starlette.responses import FileResponse, Response
+
+from actors.events import Envelope, TaskCompleted, TaskRequested
+from controller.api.answers import Problem, answer, unknown
+from controller.api.port import Desk
+from controller.api.reading import known_pool
+from controller.api.streaming import Closing, Stream
+from controller.api.telemetry import Format, answered, log_parts, media_type
+from controller.telemetry.reading import Cursor
+
+STATUSES = ("pending", "assigned", "created", "running", "stopping", "invalid", "stopped")
+LIVING = STATUSES[:-1]
+LINES_MAX = 10_000
+
+
+class Found(NamedTuple):
+    """A task, from memory or from the journal."""
+
+    pool: str
+    view: dict[str, Any]
+
+
+def routes(desk: Desk, closing: Closing) -> APIRouter:
+    """The routes of tasks."""
+    router = APIRouter(tags=["tasks"], default_response_class=Response)
+
+    @router.get("/v1/tasks")
+    async def tasks(
+        pool: str | None = None,
+        status: Annotated[str | None, Query(description="one or more, joined by ','; or 'living'")] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        cursor: Annotated[int | None, Query(ge=0)] = None,
+    ) -> Response:
+        """Tasks that live or ended lately, newest first. `cursor` of the answer goes on; null: no more."""
+        known_pool(desk, pool)
+        page = desk.status.task_page(pool, statuses_of(status), limit, cursor)
+        return answer({"tasks": [desk.status.task(it.id) for it in page.tasks], "cursor": page.cursor})
+
+    @router.get("/v1/tasks/{task_id}")
+    async def task(task_id: str) -> Response:
+        """One task, also one that ended long ago, as far as the journal goes back."""
+        return answer((await find(desk, task_id)).view)
+
+    @router.get("/v1/tasks/{task_id}/log")
+    async def log(
+        task_id: str,
+        attempt: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+        stream: Literal["stdout", "stderr"] | None = None,
+        after: Annotated[str, Query(description="a cursor, or a line number")] = "",
+        limit: Annotated[int, Query(ge=1, le=LINES_MAX)] = 1000,
+        tail: Annotated[int | None, Query(ge=0, le=LINES_MAX)] = None,
+        follow: bool = False,
+        format: Format = "ndjson",
+    ) -> Response:
+        """What a task wrote. With `follow` until it is over; X-Everpool-Cursor goes on after a page."""
+        found = await find(desk, task_id)
+        start = cursor_of(after)
+        begin = None
+        if tail is not None:
+            begin = desk.logs.tail(found.pool, task_id, tail, attempt=attempt, stream=stream)
+        if follow:
+            parts = log_parts(
+                desk,
+                found.pool,
+                task_id,
+                format,
+                attempt=attempt,
+                stream=stream,
+                after=start,
+                begin=begin,
+            )
+            return Stream(parts, media_type(format), closing, idle=b"" if format == "text" else b"\n")
+        if begin is None:
+            begin = desk.logs.read(
+                found.pool, task_id, attempt=attempt, stream=stream, after=start, limit=limit
+            )
+        return answered(begin, format)
+
+    @router.get("/v1/tasks/{task_id}/files")
+    async def files(task_id: str) -> Response:
+        """Files that were fetched after the task's attempts, and those that could not be."""
+        found = await find(desk, task_id)
+        kept = await to_thread.run_sync(desk.files.list, found.pool, task_id)
+        return answer([one._asdict() for one in kept])
+
+    @router.get("/v1/tasks/{task_id}/files/{path:path}")
+    async def file(
+        task_id: str, path: str, attempt: Annotated[int | None, Query(ge=1, le=10**9)] = None
+    ) -> Response:
+        """One file, of the newest attempt that left it, unless `attempt` says which."""
+        found = await find(desk, task_id)
+        kept = await to_thread.run_sync(desk.files.list, found.pool, task_id)
+        there = [one for one in kept if one.path == path and attempt in (None, one.attempt)]
+        whole = [one.attempt for one in there if one.error is None]
+        if not whole and there:
+            raise Problem(404, f"{path!r} could not be fetched: {there[-1].error}")
+        place = desk.files.path(found.pool, task_id, whole[-1], path) if whole else None
+        if place is None:
+            raise unknown("file", path, sorted({one.path for one in kept if one.error is None}))
+        return FileResponse(place, media_type="application/octet-stream")
+
+    return router
+
+
+def statuses_of(text: str | None) -> tuple[str, ...] | None:
+    """The statuses that a query names. Raises Problem."""
+    if text is None:
+        return None
+    names: list[str] = []
+    for name in text.split(","):
+        if name == "living":
+            names += LIVING
+        elif name in STATUSES:
+            names.append(name)
+        else:
+            raise Problem(422, unknown("status", name, (*STATUSES, "living")).message)
+    return tuple(names)
+
+
+def cursor_of(text: str) -> str | int:
+    """A log cursor, or the number of a line. Raises Problem."""
+    if text.isascii() and text.isdecimal() and len(text) < 18:
+        return int(text)
+    try:
+        Cursor.parse(text)
+    except ValueError as error:
+        raise Problem(422, f"after: {error}") from error
+    return text
+
+
+async def find(desk: Desk, task_id: str) -> Found:
+    """A task that lives, or is remembered, or that the journal still has.
+
+    Raises:
+        Problem: 404.
+    """
+    state = desk.status.task_state(task_id)
+    view = desk.status.task(task_id)
+    if state is not None and view is not None:
+        return Found(state.pool, view)
+    known = await desk.journal.request(task_id)
+    if known is None or known.kind != "task_requested":
+        raise unknown("task", task_id, desk.status.task_ids(1000))
+    asked = await _event(desk, known.seq)
+    ended = await _event(desk, known.ended_by)
+    return Found(known.pool, from_journal(task_id, known.pool, known.seq, known.at, asked, ended))
+
+
+async def _event(desk: Desk, seq: int | None) -> Envelope | None:
+    if seq is None:
+        return None
+    rows = await desk.journal.events(seq - 1, 1)
+    return next((Envelope.model_validate_json(body) for found, body in rows if found == seq), None)
+
+
+def from_journal(
+    task_id: str, pool: str, seq: int, at: float, asked: Envelope | None, ended: Envelope | None
+) -> dict[str, Any]:
+    """The view of a task that nobody remembers, from its Request and its terminal Fact."""
+    view: dict[str, Any] = dict.fromkeys(
+        (
+            "node",
+            "instance_id",
+            "result",
+            "exit_code",
+            "signal",
+            "duration",
+            "error",
+            "started_at",
+            "ended_at",
+            "not_before",
+        )
+    )
+    view |= {
+        "id": task_id,
+        "name": "",
+        "pool": pool,
+        "seq": seq,
+        "status": "pending",
+        "status_code": 0,
+        "attempt": 0,
+        "reason": "",
+        "queued_at": at,
+        "since": at,
+    }
+    if asked is not None and isinstance(asked.event, TaskRequested):
+        view |= {"name": asked.event.task.title, "priority": asked.event.task.priority}
+    if ended is None:
+        return view
+    view |= {"status": "stopped", "status_code": 7, "ended_at": ended.at, "since": ended.at}
+    match ended.event:
+        case TaskCompleted() as fact:
+            machine = fact.instance
+            view |= {
+                "name": fact.function_name or view["name"],
+                "attempt": fact.attempts,
+                "node": machine.node if machine is not None else None,
+                "instance_id": machine.instance.id if machine is not None else None,
+                "result": fact.result,
+                "reason": fact.reason,
+                "exit_code": fact.exit_code,
+                "duration": fact.duration,
+                "error": fact.error,
+                "started_at": ended.at - fact.duration if fact.duration > 0 else None,
+            }
+        case event:
+            view |= {"result": "unknown", "error": getattr(event, "message", event.kind)}
+    return view

@@ -1,0 +1,316 @@
+"""What other programs use to talk to the daemon, sync and async; needs nothing of the server.
+
+    with Client() as everpool:
+        task = TaskRequested(pool="main", task=TaskSpec(argv=("true",)))
+        print(everpool.wait(everpool.submit(task).request_id).status)
+
+Both clients have the same methods. Errors are `EverpoolError`; `NotRunning` when no daemon answers. Requests
+get an id before they are sent, so one that met a broken connection is sent again without harm.
+"""
+
+import os
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Self, TypeVar, overload
+
+import httpx2 as httpx
+
+from actors.events import Envelope, Request
+from controller import client_calls as calls
+from controller.client_async import AsyncClient
+from controller.client_calls import Call
+from controller.client_wire import (
+    HEADERS,
+    LONG_POLL_S,
+    STREAM_TIMEOUT,
+    Address,
+    Entry,
+    EventFeed,
+    EverpoolError,
+    Json,
+    LogFeed,
+    LogLine,
+    NotRunning,
+    Operation,
+    Patience,
+    Stream,
+    Submitted,
+    Target,
+    TaskPage,
+    TimedOut,
+    checked,
+    default_address,
+    events_wanted,
+    file_put,
+    health_of,
+    log_over,
+    log_wanted,
+    may_wait,
+    with_id,
+)
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Entry",
+    "EverpoolError",
+    "LogLine",
+    "NotRunning",
+    "Operation",
+    "Submitted",
+    "TaskPage",
+    "TimedOut",
+    "default_address",
+    "file_put",
+]
+
+T = TypeVar("T")
+
+
+class Client:
+    """Talks to a daemon at a unix socket's path or a URL; see `default_address`."""
+
+    def __init__(
+        self, address: Address | None = None, *, token: str | None = None, timeout_s: float = 30
+    ) -> None:
+        self._target = Target.parse(address, token)
+        self._timeout_s = timeout_s
+        transport = httpx.HTTPTransport(uds=self._target.socket, trust_env=False)
+        self._http = httpx.Client(
+            base_url=self._target.url, transport=transport, headers=self._target.headers, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._http.close()
+
+    def _do(self, call: Call[T], tries: int = 2) -> T:
+        try:
+            response = self._http.request(
+                call.method,
+                call.path,
+                params=call.params,
+                content=call.body,
+                headers=HEADERS if call.body is not None else None,
+                timeout=httpx.Timeout(self._timeout_s + call.wait_s, connect=10.0),
+            )
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            if tries > 1:  # a kept connection that the daemon had closed; asking twice changes nothing
+                return self._do(call, tries - 1)
+            raise self._target.failed(error) from error
+        except httpx.TransportError as error:
+            raise self._target.failed(error) from error
+        return call.decode(checked(response))
+
+    # --- asking for something -----------------------------------------------------------------
+
+    @overload
+    def submit(self, request: Request) -> Submitted: ...
+    @overload
+    def submit(self, request: Sequence[Request]) -> list[Submitted]: ...
+    def submit(self, request: Request | Sequence[Request]) -> Submitted | list[Submitted]:
+        """Send a Request; raises when it isn't taken. Or a list (up to 10,000): an answer for each."""
+        if isinstance(request, Sequence):
+            return self._do(calls.submit_many([with_id(one) for one in request]))
+        return self._do(calls.submit(with_id(request)))
+
+    def wait(self, request_id: str, timeout_s: float | None = None) -> Operation:
+        """Wait for the end of a Request, also over a restart of the daemon. Raises TimedOut."""
+        until = time.monotonic() + timeout_s if timeout_s is not None else None
+        patience = Patience()
+        while True:
+            left = LONG_POLL_S if until is None else min(LONG_POLL_S, until - time.monotonic())
+            try:
+                operation = self.operation(request_id, wait_s=max(0.0, left))
+                patience.came()
+                if operation.over:
+                    return operation
+            except EverpoolError as error:
+                if not may_wait(error, patience.connected):
+                    raise
+                time.sleep(patience.next())
+            if until is not None and time.monotonic() >= until:
+                raise TimedOut(0, f"{request_id} has not ended within {timeout_s:g} s; it goes on")
+
+    def operation(self, request_id: str, *, wait_s: float = 0) -> Operation:
+        """What followed from a Request; with `wait_s` (up to 60) once it has ended."""
+        return self._do(calls.operation(request_id, wait_s))
+
+    # --- following ----------------------------------------------------------------------------
+
+    def _stream(self, path: str, params: dict[str, str]) -> Generator[bytes, None, None]:
+        try:
+            with self._http.stream("GET", path, params=params, timeout=STREAM_TIMEOUT) as response:
+                if response.status_code >= 400:
+                    response.read()
+                checked(response)
+                yield from response.iter_raw()
+        except httpx.TransportError as error:
+            raise self._target.failed(error) from error
+
+    def follow(
+        self,
+        after: int = 0,
+        *,
+        pool: str | None = None,
+        kinds: Sequence[str] = (),
+        task: str | None = None,
+        request_id: str | None = None,
+    ) -> Generator[Envelope, None, None]:
+        """Events behind seq `after`, then those to come, each once; connects again by itself for ever."""
+        feed, patience = EventFeed(after, events_wanted(pool, kinds, task, request_id)), Patience()
+        while True:
+            try:
+                with closing(self._stream("/v1/events", feed.begin())) as chunks:
+                    for chunk in chunks:
+                        patience.came()
+                        for envelope in feed.feed(chunk):
+                            feed.seen(envelope)
+                            yield envelope
+            except EverpoolError as error:
+                if not may_wait(error, patience.connected):
+                    raise
+            time.sleep(patience.next())
+
+    def task_log(
+        self,
+        task_id: str,
+        *,
+        attempt: int | None = None,
+        stream: Stream | None = None,
+        after: str = "",
+        tail: int | None = None,
+        follow: bool = False,
+    ) -> Generator[LogLine, None, None]:
+        """A task's output; with `follow` until it is over, over all attempts and restarts of the daemon."""
+        feed = LogFeed(log_wanted(attempt, stream), after, tail)
+        yield from self._lines(calls.log_path(task_id), feed, follow, task_id, attempt)
+
+    def console(
+        self, instance_id: str, *, after: str = "", tail: int | None = None
+    ) -> Generator[LogLine, None, None]:
+        """What the set-up steps of an instance printed."""
+        yield from self._lines(calls.console_path(instance_id), LogFeed({}, after, tail), False, "", None)
+
+    def _lines(
+        self, path: str, feed: LogFeed, follow: bool, task_id: str, attempt: int | None
+    ) -> Generator[LogLine, None, None]:
+        patience = Patience()
+        while True:
+            some = False
+            try:
+                with closing(self._stream(path, feed.begin(follow=follow))) as chunks:
+                    for chunk in chunks:
+                        patience.came()
+                        for line in feed.feed(chunk):
+                            some = True
+                            yield line
+                patience.connected = True
+                if not follow and not some:
+                    return
+                if follow and log_over(self.task(task_id), attempt):
+                    follow = False  # once more, for what came at the very end
+                    continue
+            except EverpoolError as error:
+                if not may_wait(error, patience.connected):
+                    raise
+            if follow:
+                time.sleep(patience.next())
+
+    # --- what there is ------------------------------------------------------------------------
+
+    def pools(self) -> list[Json]:
+        """Living pools."""
+        return self._do(calls.pools())
+
+    def pool(self, name: str) -> Json:
+        """One pool, with its spec."""
+        return self._do(calls.pool(name))
+
+    def nodes(self, pool: str | None = None) -> list[Json]:
+        """Nodes of all pools, or of one."""
+        return self._do(calls.nodes(pool))
+
+    def instances(self, pool: str | None = None, *, ended: bool = False) -> list[Json]:
+        """Instances that live, or those that are gone."""
+        return self._do(calls.instances(pool, ended))
+
+    def instance(self, instance_id: str) -> Json:
+        """One instance."""
+        return self._do(calls.instance(instance_id))
+
+    def ssh(self, instance_id: str) -> Json:
+        """How to get into an instance."""
+        return self._do(calls.ssh(instance_id))
+
+    def tasks(
+        self,
+        pool: str | None = None,
+        *,
+        status: str | None = None,
+        limit: int = 100,
+        cursor: int | None = None,
+    ) -> TaskPage:
+        """Tasks that live or ended lately, newest first."""
+        return self._do(calls.tasks(pool, status, limit, cursor))
+
+    def task(self, task_id: str) -> Json:
+        """One task."""
+        return self._do(calls.task(task_id))
+
+    def files(self, task_id: str) -> list[Json]:
+        """Files that a task left behind."""
+        return self._do(calls.files(task_id))
+
+    def file(self, task_id: str, path: str, *, attempt: int | None = None) -> bytes:
+        """One of them."""
+        return self._do(calls.file(task_id, path, attempt))
+
+    def offers(self) -> list[Json]:
+        """What the providers would rent now."""
+        return self._do(calls.offers())
+
+    def explain(self, pool: str) -> Json:
+        """Why a pool is not whole."""
+        return self._do(calls.explain(pool))
+
+    # --- the daemon ---------------------------------------------------------------------------
+
+    def adopt(self) -> Json:
+        """Take the lead after a restored backup."""
+        return self._do(calls.adopt())
+
+    def hold(self, seconds: float, pool: str | None = None) -> Json:
+        """Give machines a longer lease."""
+        return self._do(calls.hold(seconds, pool))
+
+    def backup(self, path: Address) -> Json:
+        """Copy the journal to an absolute path on the daemon's host."""
+        return self._do(calls.backup(os.fspath(path)))
+
+    def reload(self) -> Json:
+        """Read the config again; answers what changes."""
+        return self._do(calls.reload())
+
+    def doctor(self) -> list[Json]:
+        """Checks of everything that tends to be wrong."""
+        return self._do(calls.doctor())
+
+    def ready(self) -> Json:
+        """The daemon's health; `ready` and `reasons` say whether it can do its work."""
+        try:
+            response = self._http.get("/readyz", timeout=self._timeout_s)
+        except httpx.TransportError as error:
+            raise self._target.failed(error) from error
+        return health_of(response)
+
+    def metrics(self, *, instances: bool = False) -> str:
+        """Prometheus series as text."""
+        return self._do(calls.metrics(instances))

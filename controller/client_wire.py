@@ -1,0 +1,342 @@
+"""What both clients share: where the daemon is, what comes back, and how streams are taken apart."""
+
+import base64
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx2 as httpx
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from actors.events import Envelope, Request
+from actors.spec import FilePut
+
+Json = dict[str, Any]
+Params = Mapping[str, str | int | float | bool | None]
+Address = str | os.PathLike[str]
+Stream = Literal["stdout", "stderr"]
+
+LONG_POLL_S = 50.0
+READ_TIMEOUT_S = 60.0  # of streams: the daemon says something every 15 s
+RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
+LATER = (429, 503)  # a follower tries these again
+STREAM_TIMEOUT = httpx.Timeout(READ_TIMEOUT_S, connect=10.0)
+HEADERS = {"Content-Type": "application/json"}
+
+
+class EverpoolError(Exception):
+    """The daemon refused something.
+
+    Attributes:
+        status: HTTP status; 0 when there was no answer.
+        message: one line.
+        detail: more lines.
+        retry_after_s: when it may work.
+    """
+
+    def __init__(
+        self, status: int, message: str, detail: Sequence[str] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.detail = tuple(detail)
+        self.retry_after_s = retry_after_s
+
+
+class NotRunning(EverpoolError):
+    """No daemon answers."""
+
+
+class TimedOut(EverpoolError):
+    """What was waited for did not come in time; the work goes on."""
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")  # a newer daemon may say more
+
+
+class Submitted(_Answer):
+    """What became of one Request. `error` says why it was not taken."""
+
+    request_id: str
+    status: Literal["accepted", "duplicate", "conflict", "refused", "invalid"]
+    seq: int | None = None
+    ended_by: int | None = None
+    code: int = 202
+    error: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether the Request is durable."""
+        return self.status in ("accepted", "duplicate")
+
+
+class Entry(_Answer):
+    """One line of an operation's log."""
+
+    seq: int
+    at: float
+    kind: str
+    level: str
+    message: str
+
+
+class Operation(_Answer):
+    """Everything that followed from one Request."""
+
+    request_id: str
+    kind: str
+    pool: str
+    status: Literal["pending", "running", "success", "failed"]
+    ended_by: int | None = None
+    error: str | None = None
+    end: Json | None = None  # the terminal Fact
+    log: tuple[Entry, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.status in ("success", "failed")
+
+
+class LogLine(_Answer):
+    """One line of output."""
+
+    attempt: int
+    stream: str
+    n: int
+    at: float
+    text: str
+    overwrite: bool = False
+    cut: bool = False
+    dropped: int = 0
+    lost_bytes: int = 0
+    lost_lines: int = 0
+    cursor: str | None = None
+
+
+class TaskPage(_Answer):
+    """Some tasks, newest first. `cursor` goes on after them; None: there are no more."""
+
+    tasks: list[Json]
+    cursor: int | None = None
+
+
+SUBMITTED: TypeAdapter[list[Submitted]] = TypeAdapter(list[Submitted])
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a daemon listens: a unix socket's path, or a URL with a token."""
+
+    socket: str | None
+    url: str
+    token: str | None = None
+
+    @classmethod
+    def parse(cls, address: str | os.PathLike[str] | None, token: str | None) -> "Target":
+        """From a path or a URL; None: $EVERPOOL_ADDRESS, else where daemons of this user or of root listen."""
+        text = os.fspath(address) if address is not None else default_address()
+        token = token if token is not None else os.environ.get("EVERPOOL_TOKEN")
+        if text.startswith(("http://", "https://")):
+            return cls(None, text, token)
+        return cls(text.removeprefix("unix:"), "http://everpool", None)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Sent with each request."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def failed(self, error: httpx.TransportError) -> EverpoolError:
+        """What a failed connection means for a user."""
+        where = self.socket or self.url
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            if self.socket is None:
+                return NotRunning(0, f"no daemon answers at {where}: is it running, and is 'listen' set?")
+            if not os.path.exists(self.socket):
+                return NotRunning(0, f"no daemon listens on {where}: start one with 'everpool serve'")
+            if not os.access(self.socket, os.W_OK):
+                return NotRunning(0, f"{where} may not be used by you: see 'socket_mode' of the daemon")
+            return NotRunning(0, f"no daemon answers on {where}: it is gone; start it with 'everpool serve'")
+        if isinstance(error, httpx.TimeoutException):
+            return TimedOut(0, f"the daemon on {where} did not answer in time")
+        return EverpoolError(0, f"the connection to {where} broke: {error}")
+
+
+def default_address() -> str:
+    """Where a daemon is looked for when nobody says."""
+    given = os.environ.get("EVERPOOL_ADDRESS")
+    if given:
+        return given
+    own = Path("~/.local/state/everpool/api.sock").expanduser()
+    system = Path("/var/lib/everpool/api.sock")
+    first, second = (system, own) if os.geteuid() == 0 else (own, system)
+    return str(second if second.exists() and not first.exists() else first)
+
+
+def with_id(request: Request) -> Request:
+    """The same Request with an id, so that sending it again is harmless."""
+    if request.request_id:
+        return request
+    named: Request = request.model_copy(update={"request_id": f"r-{secrets.token_hex(8)}"})
+    return named
+
+
+def body_of(requests: Sequence[Request]) -> bytes:
+    """A list of Requests as JSON."""
+    return b"[" + b",".join(one.model_dump_json().encode() for one in requests) + b"]"
+
+
+def file_put(path: str, content: bytes | Path, *, mode: int = 0o644) -> FilePut:
+    """A file that is to be there before a task starts, from bytes or from a file of ours."""
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    return FilePut(path=path, data=base64.b64encode(data).decode(), mode=mode)
+
+
+def clean(params: Params) -> dict[str, str]:
+    """Query parameters without those that are None."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in params.items()
+        if value is not None
+    }
+
+
+def problem(status: int, body: bytes, headers: httpx.Headers) -> EverpoolError:
+    """The error in an answer."""
+    try:
+        told = from_json(body)
+    except ValueError:
+        told = {}
+    told = told if isinstance(told, dict) else {}
+    text = told.get("error") or body.decode("utf-8", "replace")[:200] or f"HTTP status {status}"
+    after = headers.get("Retry-After", "")
+    return EverpoolError(
+        status, str(text), told.get("detail", ()), float(after) if after.isdecimal() else None
+    )
+
+
+class Lines:
+    """Cuts a stream into lines, at line feeds and nowhere else."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Whole lines, without empty ones."""
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        return [line for line in whole if line]
+
+
+class EventFeed:
+    """Where a follower of events stands."""
+
+    def __init__(self, after: int, wanted: Params) -> None:
+        self.after = after
+        self._wanted = wanted
+        self._lines = Lines()
+
+    def begin(self) -> dict[str, str]:
+        """Parameters of the next connection."""
+        self._lines = Lines()
+        return clean({"after": self.after, "follow": True, **self._wanted})
+
+    def feed(self, chunk: bytes) -> list[Envelope]:
+        """Events in a chunk. One that this version does not know is passed over."""
+        found: list[Envelope] = []
+        for line in self._lines.feed(chunk):
+            try:
+                found.append(Envelope.model_validate_json(line))
+            except ValidationError:
+                self.after = max(self.after, int(from_json(line)["seq"]))
+        return found
+
+    def seen(self, envelope: Envelope) -> None:
+        """The user has it."""
+        self.after = envelope.seq
+
+
+class LogFeed:
+    """Where a follower of a log stands. Lines are given when the cursor behind them is known."""
+
+    def __init__(self, wanted: Params, after: str, tail: int | None) -> None:
+        self.after = after
+        self._tail = tail
+        self._wanted = wanted
+        self._lines = Lines()
+        self._held: list[LogLine] = []
+
+    def begin(self, *, follow: bool) -> dict[str, str]:
+        """Parameters of the next connection."""
+        self._lines, self._held = Lines(), []
+        return clean({"after": self.after, "tail": self._tail, "follow": follow, **self._wanted})
+
+    def feed(self, chunk: bytes) -> list[LogLine]:
+        """Lines in a chunk."""
+        found: list[LogLine] = []
+        for raw in self._lines.feed(chunk):
+            line = LogLine.model_validate_json(raw)
+            self._held.append(line)
+            if line.cursor is not None:
+                self.after, self._tail = line.cursor, None
+                found += self._held
+                self._held = []
+        return found
+
+
+def log_over(task: Json, attempt: int | None) -> bool:
+    """Whether no more lines will come."""
+    return task["status"] == "stopped" or (attempt is not None and task["attempt"] > attempt)
+
+
+def log_wanted(attempt: int | None, stream: Stream | None) -> Params:
+    """Parameters of a log."""
+    return {"attempt": attempt, "stream": stream, "format": "ndjson"}
+
+
+def events_wanted(pool: str | None, kinds: Sequence[str], task: str | None, request_id: str | None) -> Params:
+    """Parameters of events."""
+    return {"pool": pool, "kind": ",".join(kinds) or None, "task": task, "request_id": request_id}
+
+
+def checked(response: httpx.Response) -> bytes:
+    """The body of an answer that is no error; read it first."""
+    if response.status_code >= 400:
+        raise problem(response.status_code, response.content, response.headers)
+    return response.content
+
+
+def may_wait(error: EverpoolError, connected: bool) -> bool:
+    """Whether a follower should try again: always once it was connected, unless it asks for what is not."""
+    return connected and (error.status == 0 or error.status in LATER)
+
+
+class Patience:
+    """Pauses between tries: longer and longer, until something came."""
+
+    def __init__(self) -> None:
+        self.pause_s = RETRY_FIRST_S
+        self.connected = False
+
+    def next(self) -> float:
+        """Seconds to wait now."""
+        pause, self.pause_s = self.pause_s, min(2 * self.pause_s, RETRY_MOST_S)
+        return pause
+
+    def came(self) -> None:
+        """Something came."""
+        self.pause_s, self.connected = RETRY_FIRST_S, True
+
+
+def health_of(response: httpx.Response) -> Json:
+    """The health in an answer of /readyz."""
+    if response.status_code not in (200, 503):
+        checked(response)
+    health: Json = response.json()
+    return health
