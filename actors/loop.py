@@ -23,7 +23,7 @@ from actors.instance import rules as instance_rules
 from actors.instance import state as instance_state
 from actors.market import rules as market_rules
 from actors.market import state as market_state
-from actors.messages import AgentSaid, Due, Message
+from actors.messages import AgentSaid, Due, Message, RequestHeard
 from actors.node import rules as node_rules
 from actors.node import state as node_state
 from actors.pool import rules as pool_rules
@@ -299,6 +299,7 @@ class Loop:
         """Decide a batch; the letter that met a bug is taken out and the rest decided anew."""
         letters, settling = list(batch), True
         condemned: list[Address] = []
+        lost: list[str] = []  # requests whose letter was taken out: nothing else will end them
         while True:
             draft = Draft(self._states, self.index)
             for address in condemned:
@@ -310,6 +311,8 @@ class Loop:
                         address="/".join(bug.address), message=bug.message, error=type(bug.error).__name__
                     )
                     draft.facts.append((Published(fact), None))
+                for request in lost:
+                    draft.facts.append((pool_rules.error(request, "a bug met it, nothing was done"), None))
                 return draft, letters
             draft.undo()
             root, bug = failure
@@ -317,6 +320,9 @@ class Loop:
             if root is None:
                 settling = False
             else:
+                message = letters[root].message
+                if isinstance(message, RequestHeard):
+                    lost.append(message.envelope.request_id or "")
                 letters[root : root + 1] = _smaller(letters[root])
             condemned += self._climb(bug.address, now)
 

@@ -155,6 +155,19 @@ class Client:
         except httpx.TransportError as error:
             raise self._target.failed(error) from error
 
+    def events(
+        self,
+        after: int = 0,
+        *,
+        limit: int = 1000,
+        pool: str | None = None,
+        kinds: Sequence[str] = (),
+        task: str | None = None,
+        request_id: str | None = None,
+    ) -> list[Envelope]:
+        """The first `limit` (up to 10,000) events behind seq `after` that are there now."""
+        return self._do(calls.events(after, limit, events_wanted(pool, kinds, task, request_id)))
+
     def follow(
         self,
         after: int = 0,

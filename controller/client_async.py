@@ -129,6 +129,19 @@ class AsyncClient:
         except httpx.TransportError as error:
             raise self._target.failed(error) from error
 
+    async def events(
+        self,
+        after: int = 0,
+        *,
+        limit: int = 1000,
+        pool: str | None = None,
+        kinds: Sequence[str] = (),
+        task: str | None = None,
+        request_id: str | None = None,
+    ) -> list[Envelope]:
+        """The first `limit` (up to 10,000) events behind seq `after` that are there now."""
+        return await self._do(calls.events(after, limit, events_wanted(pool, kinds, task, request_id)))
+
     async def follow(
         self,
         after: int = 0,

@@ -7,8 +7,18 @@ from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
-from actors.events import Request
-from controller.client_wire import SUBMITTED, Json, Operation, Params, Submitted, TaskPage, body_of, clean
+from actors.events import Envelope, Request
+from controller.client_wire import (
+    SUBMITTED,
+    EventFeed,
+    Json,
+    Operation,
+    Params,
+    Submitted,
+    TaskPage,
+    body_of,
+    clean,
+)
 
 T = TypeVar("T")
 
@@ -53,6 +63,12 @@ def operation(request_id: str, wait_s: float = 0) -> Call[Operation]:
     """An operation, perhaps waited for."""
     path = f"/v1/operations/{quote(request_id, safe='')}"
     return Call("GET", path, Operation.model_validate_json, clean({"wait": wait_s or None}), wait_s=wait_s)
+
+
+def events(after: int, limit: int, wanted: Params) -> Call[list[Envelope]]:
+    """A page of events."""
+    params = clean({"after": after, "limit": limit, **wanted})
+    return Call("GET", "/v1/events", lambda body: EventFeed(after, {}).feed(body), params)
 
 
 def tasks(pool: str | None, status: str | None, limit: int, cursor: int | None) -> Call[TaskPage]:

@@ -141,7 +141,7 @@ class Target:
 
     @classmethod
     def parse(cls, address: str | os.PathLike[str] | None, token: str | None) -> "Target":
-        """From a path or a URL; None: $EVERPOOL_ADDRESS, else where daemons of this user or of root listen."""
+        """From a path or a URL; None: see `default_address`."""
         text = os.fspath(address) if address is not None else default_address()
         token = token if token is not None else os.environ.get("EVERPOOL_TOKEN")
         if text.startswith(("http://", "https://")):
@@ -170,7 +170,7 @@ class Target:
 
 
 def default_address() -> str:
-    """Where a daemon is looked for when nobody says."""
+    """Where a daemon is looked for: $EVERPOOL_ADDRESS, else where those of this user or of root listen."""
     given = os.environ.get("EVERPOOL_ADDRESS")
     if given:
         return given

@@ -32,7 +32,7 @@ from actors.links import Links
 from actors.loop import Identity, Letter, Loop
 from actors.market.state import MarketState
 from actors.messages import RequestHeard
-from actors.ports import Commit, JournalClosed, Observer
+from actors.ports import Commit, JournalClosed, Observer, StateRow
 from actors.supervisor import attempt_call
 from controller import sdnotify
 from controller.api.app import build_app
@@ -370,6 +370,9 @@ class Daemon:
         self.sweep = self.desk.sweep = self._make_sweep(recovered)
         for pool, states in recovered.pools.items():
             self.status.load(pool, states)
+            self.series.load(
+                pool, [StateRow(kind, name, 0, state) for (kind, name), state in states.items()]
+            )
         await self._load_telemetry()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks

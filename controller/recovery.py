@@ -135,8 +135,9 @@ class Sweep:
 
     async def run(self) -> None:
         """Work listings off until cancelled."""
-        async for provider, listing in self._receive:
-            await self._one(provider, listing)
+        with self._send, self._receive:
+            async for provider, listing in self._receive:
+                await self._one(provider, listing)
 
     def _known(self, key: str) -> str | None:
         """The living instance that a launch key belongs to."""

@@ -26,8 +26,8 @@ from controller.cli.codes import (
     USAGE,
     CliError,
 )
-from controller.client import AsyncClient, ClientError, Refused, Unreachable
-from controller.config import default_state_dir
+from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut, default_address
+from controller.config import ConfigError, find, load
 
 SOCKET_HELP = "The daemon's unix socket. [default: api.sock in the default state directory]"
 URL_HELP = "The daemon's address instead, such as http://127.0.0.1:7070."
@@ -64,7 +64,7 @@ class Session:
     def client(self) -> AsyncClient:
         """A client for the daemon. Raises CliError when the token can't be read."""
         if self.where.url is None:
-            return AsyncClient(socket=self.where.socket or default_state_dir() / "api.sock")
+            return AsyncClient(self.where.socket or default_socket())
         token = None
         if self.where.token_file is not None:
             try:
@@ -72,7 +72,17 @@ class Session:
             except OSError as error:
                 text = f"{self.where.token_file} can't be read: {error.strerror}"
                 raise CliError(USAGE, text) from error
-        return AsyncClient(url=self.where.url, token=token)
+        return AsyncClient(self.where.url, token=token)
+
+    @property
+    def flags(self) -> str:
+        """The options that lead to the same daemon, for commands that we suggest."""
+        flags = {
+            "--socket": self.where.socket,
+            "--url": self.where.url,
+            "--token-file": self.where.token_file,
+        }
+        return "".join(f" {flag} {value}" for flag, value in flags.items() if value is not None)
 
     def say(self, text: str) -> None:
         """Tell the user how it goes, on stderr."""
@@ -99,6 +109,17 @@ class Session:
             self._out.print(table, crop=False)
         else:
             self.say(empty)
+
+
+def default_socket() -> str:
+    """Where the daemon listens when nobody says: as the config that counts says, if there is one."""
+    path = None if os.environ.get("EVERPOOL_ADDRESS") else find()
+    if path is not None:
+        try:
+            return str(load(path).daemon.socket_path)
+        except ConfigError:  # `everpool check` tells more; we may not even be allowed to read it
+            return default_address()
+    return default_address()
 
 
 def _cell(value: Any) -> str:
@@ -180,10 +201,10 @@ def guarded(session: Session, call: Callable[[], Any]) -> int:
     except BrokenPipeError:  # such as `everpool logs t | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except (CliError, ClientError) as error:
+    except (CliError, EverpoolError) as error:
         return told(session, as_cli_error(error))
     except ExceptionGroup as group:
-        expected = group.subgroup((CliError, ClientError, BrokenPipeError))
+        expected = group.subgroup((CliError, EverpoolError, BrokenPipeError))
         if expected is None or len(_leaves(expected)) != len(_leaves(group)):
             raise
         first = _leaves(expected)[0]
@@ -200,16 +221,28 @@ def _leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
     return found
 
 
+_CODES = {
+    401: USAGE,
+    403: USAGE,
+    404: NOT_FOUND,
+    409: CONFLICT,
+    413: USAGE,
+    415: USAGE,
+    422: USAGE,
+}
+
+
 def as_cli_error(error: Exception) -> CliError:
     """What an expected error means for the exit code."""
     match error:
         case CliError():
             return error
-        case Unreachable():
-            return CliError(UNREACHABLE, f"{error}: start one with `everpool serve`, or say where it is")
-        case Refused(status=status):
-            codes = {401: USAGE, 404: NOT_FOUND, 409: CONFLICT, 413: USAGE, 415: USAGE, 422: USAGE, 504: TIMEOUT}
-            return CliError(codes.get(status, FAILED), str(error), error.detail)
+        case NotRunning():
+            return CliError(UNREACHABLE, str(error))
+        case TimedOut():
+            return CliError(TIMEOUT, str(error))
+        case EverpoolError(status=status):
+            return CliError(_CODES.get(status, FAILED), str(error), error.detail)
         case _:
             return CliError(FAILED, str(error))
 

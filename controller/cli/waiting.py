@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +53,9 @@ class Progress:
         self._began = time.monotonic()
         self._rows: dict[int, _Row] = {}
         self._nodes: dict[str, int] = {}  # instance -> node
-        self._live = Live(console=console, transient=False, auto_refresh=False) if console.is_terminal else None
+        self._live = (
+            Live(console=console, transient=False, auto_refresh=False) if console.is_terminal else None
+        )
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -135,16 +138,20 @@ async def wait_for_end(
     seq: int,
     within_s: float | None,
     heard: Callable[[Envelope], None],
+    *,
+    only_its_own: bool = False,
 ) -> Envelope | None:
-    """Follow a pool's events until a request ends, and return the event that ended it.
+    """Follow a pool's events, or only a request's own, until it ends; return the event that ended it.
 
     None: it has not ended within `within_s`.
     """
     with anyio.move_on_after(within_s):
-        async for envelope in client.events(after=seq - 1, pool=pool, follow=True):
-            heard(envelope)
-            if request_id in envelope.ends:
-                return envelope
+        wanted = request_id if only_its_own else None
+        async with aclosing(client.follow(seq - 1, pool=pool, request_id=wanted)) as events:
+            async for envelope in events:
+                heard(envelope)
+                if request_id in envelope.ends:
+                    return envelope
     return None
 
 
@@ -161,7 +168,7 @@ async def see_through(
         return OK
     session.on_detach = f"detached; request {name} goes on: everpool events --pool {pool} --follow"
     with Progress(session.err) as progress:
-        end = await wait_for_end(client, name, pool, answer.seq, within_s, progress.heard)
+        end = await wait_for_end(client, name, pool, answer.seq or 1, within_s, progress.heard)
     if end is None:
         raise CliError(TIMEOUT, f"request {name} has not ended after {within_s:g} s; it goes on")
     return ended(session, name, end)

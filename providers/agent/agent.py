@@ -566,7 +566,7 @@ class Task:
 
     __slots__ = (
         "attempt", "began", "code", "command", "cwd", "dropped", "entries", "error", "exited",
-        "fetched", "hook", "kill_at", "killed", "oom", "pid", "quota", "seconds", "signal",
+        "fetched", "file_at", "hook", "kill_at", "killed", "oom", "pid", "quota", "seconds", "signal",
         "start_time", "started", "state", "streams", "task", "timeout_at", "why",
     )  # fmt: skip
 
@@ -596,6 +596,7 @@ class Task:
         self.dropped = 0
         self.entries = 0  # reports not acknowledged that need files of it
         self.fetched = 0
+        self.file_at = 0  # so much of the next file is reported
 
     @property
     def key(self) -> Key:
@@ -1257,11 +1258,13 @@ class Core:
         if error is None and item.size > most:
             error = f"{item.size} bytes, more than the {most} allowed"
         about: Message = {"task": item.task, "attempt": item.attempt, "path": item.path}
+        if error is None and item.size < task.file_at:
+            error = "the file changed while it was read"
         if error is not None or item.size == 0:
             end: Message = {} if error is None else {"error": error}
-            self._report("file", **about, offset=0, last=True, **end)
+            self._report("file", **about, offset=task.file_at, last=True, **end)
         else:
-            for offset in range(0, item.size, FILE_PIECE):
+            for offset in range(task.file_at, item.size, FILE_PIECE):
                 stop = min(offset + FILE_PIECE, item.size)
                 self._report("file", **about, offset=offset, end=stop, last=stop == item.size)
         self._drain(task)
@@ -1271,6 +1274,7 @@ class Core:
         if task is not None:
             task.entries += 1
             task.fetched += entry["last"]
+            task.file_at = 0 if entry["last"] else entry["end"]
 
     def _finish(self, task: Task) -> None:
         fields: Message = {"task": task.task, "attempt": task.attempt}
@@ -1863,7 +1867,8 @@ class Core:
 
 _HELD = (
     "task", "attempt", "cwd", "state", "pid", "start_time", "began", "started", "why", "hook",
-    "exited", "code", "signal", "oom", "error", "seconds", "quota", "dropped", "entries", "fetched",
+    "exited", "code", "signal", "oom", "error", "seconds", "quota", "dropped", "entries",
+    "fetched", "file_at",
 )  # fmt: skip
 
 _HEAR: Dict[type, Callable[[Core, Any], None]] = {

@@ -168,9 +168,7 @@ def test_an_unknown_kind_or_field_is_refused_with_its_name() -> None:
 
 def _product_sources() -> dict[Path, ast.Module]:
     files = [
-        path
-        for room in ("actors", "controller", "providers")
-        for path in sorted((ROOT / room).rglob("*.py"))
+        path for room in ("actors", "controller", "providers") for path in sorted((ROOT / room).rglob("*.py"))
     ]
     return {path: ast.parse(path.read_text()) for path in files}
 

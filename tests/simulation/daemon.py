@@ -101,7 +101,8 @@ class _Observer:
             self._acting().markets_changed()
 
     def bug(self, address: str, message: str, error: BaseException) -> None:
-        self._referee.rule(False, f"a bug at {address}, {message}: {error!r}")
+        text = f"a bug at {address}, {message}: {error!r}"
+        self._referee.rule(self._referee.forgives_bugs, text)
 
 
 class Daemon:

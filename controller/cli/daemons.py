@@ -1,0 +1,147 @@
+"""Commands about the daemon: serve, check, reload, hold, adopt, backup, doctor."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from controller import daemon
+from controller.cli import specs
+from controller.cli.codes import FAILED, OK, USAGE, CliError
+from controller.cli.command import Session, command
+from controller.client import EverpoolError, NotRunning
+from controller.config import Config, ConfigError, find, load
+from controller.doctor import diagnose_machine
+from controller.journal.backup import back_up
+from controller.journal.errors import JournalError
+from controller.journal.lock import StateDirectory
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="[default: $EVERPOOL_CONFIG, /etc/everpool/config.toml, ~/.config/everpool/config.toml]",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for function in (serve, check, reload, hold, adopt, backup, doctor):
+        command(app)(function)
+
+
+def loaded(path: Path | None) -> Config:
+    """The config. Raises CliError with all that is wrong."""
+    try:
+        return load(path)
+    except ConfigError as error:
+        count = len(error.problems)
+        text = f"the config has {count} problem{'' if count == 1 else 's'}"
+        raise CliError(USAGE, text, error.problems) from error
+
+
+def serve(session: Session, config: ConfigFile = None) -> int:
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C. Machines and tasks go on after it."""
+    path = config.absolute() if config is not None else find()
+    return daemon.run(loaded(path), path)
+
+
+def check(
+    session: Session,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="[default: where `serve` looks for it]")
+    ] = None,
+) -> int:
+    """Check a config file, and say all that is wrong at once."""
+    path = config if config is not None else find()
+    found = loaded(path)
+    named = str(path) if path is not None else "no config file: defaults"
+    value = {
+        "file": None if path is None else str(path),
+        "ok": True,
+        "providers": sorted(found.providers),
+        "pools": sorted(found.pools),
+    }
+    counts = f"{len(found.providers)} providers, {len(found.pools)} pools"
+    session.show(value, f"{named}: ok ({counts})")
+    return OK
+
+
+async def reload(session: Session) -> None:
+    """Have the daemon read its config again, and show what changes."""
+    async with session.client() as client:
+        plan = await client.reload()
+    lines = [f"pool {name}: {what}" for name, what in plan.get("pools", {}).items()]
+    lines += [f"[{section}] changed: restart the daemon for it" for section in plan.get("needs_restart", ())]
+    session.show(plan, "\n".join(lines) or "nothing changed")
+
+
+async def hold(
+    session: Session,
+    duration: Annotated[str, typer.Argument(metavar="DURATION", help="Seconds, or such as 30m, 8h.")],
+    pool: Annotated[str | None, typer.Argument(metavar="[POOL]", help="Only this pool.")] = None,
+) -> None:
+    """Let machines live for this long without the daemon, for a maintenance of its host."""
+    async with session.client() as client:
+        held = await client.hold(specs.seconds(duration), pool)
+    names = ", ".join(held.get("pools", ())) or "none"
+    session.show(held, f"held for {duration}: {names}")
+
+
+async def adopt(session: Session) -> None:
+    """Take the lead of machines that a newer daemon led, after a restored backup."""
+    async with session.client() as client:
+        answer = await client.adopt()
+    text = (
+        f"leading now, epoch {answer.get('epoch')}" if answer.get("adopted") else str(answer.get("why", ""))
+    )
+    session.show(answer, text)
+
+
+async def backup(
+    session: Session,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write; it must not exist.")],
+    state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", metavar="DIR", help="Copy from this directory, no daemon needed."),
+    ] = None,
+) -> None:
+    """Copy the journal, while the daemon runs or not."""
+    target = path.absolute()
+    if state_dir is not None:
+        try:
+            size = back_up(StateDirectory(state_dir.absolute()).journal, target)
+        except JournalError as error:
+            raise CliError(FAILED, str(error)) from error
+        done: dict[str, Any] = {"path": str(target), "bytes": size}
+    else:
+        async with session.client() as client:
+            done = await client.backup(target)
+    session.show(done, f"{done['path']}: {done['bytes']} bytes")
+
+
+async def doctor(session: Session, config: ConfigFile = None) -> int:
+    """Look for what tends to be wrong: Python, state directory, daemon, journal, providers."""
+    try:
+        async with session.client() as client:
+            lines = await client.doctor()
+        lines.insert(0, _line("daemon", True, "answers"))
+    except EverpoolError as error:
+        lines = [_line("daemon", False, str(error), "" if isinstance(error, NotRunning) else "see its log")]
+        try:
+            lines += diagnose_machine(loaded(config).daemon.state_dir)
+        except CliError as wrong:
+            lines += [_line("config", False, problem, "see `everpool check`") for problem in wrong.detail]
+    width = max(len(line["what"]) for line in lines)
+    text = []
+    for line in lines:
+        mend = f": {line['mend']}" if line["mend"] else ""
+        text.append(f"{'ok  ' if line['ok'] else 'BAD '} {line['what']:<{width}}  {line['detail']}{mend}")
+    session.show(lines, "\n".join(text))
+    return OK if all(line["ok"] for line in lines) else FAILED
+
+
+def _line(what: str, ok: bool, detail: str, mend: str = "") -> dict[str, Any]:
+    return {"what": what, "ok": ok, "detail": detail, "mend": mend}
