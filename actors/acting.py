@@ -120,6 +120,10 @@ class Acting:
         self._stale = True
         self._market_memory: dict[str, MarketState] = {}
 
+    def lead(self, epoch: int) -> None:
+        """Order machines under a newer epoch of ours from now on."""
+        self._epoch = epoch
+
     # --- the world, as rules see it ---------------------------------------------------------------
 
     def world(self) -> World:

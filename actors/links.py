@@ -106,6 +106,7 @@ class Links:
         dice: Dice,
         owner: str,
         epoch: int,
+        on_newer: Callable[[int], None] = lambda epoch: None,
     ) -> None:
         self.links: dict[InstanceId, Link] = {}
         self.reconnects = 0
@@ -117,6 +118,7 @@ class Links:
         self._dice = dice
         self._owner = owner
         self._epoch = epoch
+        self._on_newer = on_newer  # an agent obeys a newer daemon than us
         self._tasks: TaskGroup | None = None
         self._hold_until: dict[str, float] = {}
         self._came_up = anyio.Event()
@@ -174,6 +176,13 @@ class Links:
             link.acked = last_id
             link.outbox.append(Ack(boot=boot, id=last_id).model_dump(mode="json"))
             self._flush_soon(link)
+
+    def lead(self, epoch: int) -> None:
+        """Speak under a newer epoch of ours from now on; every agent hears it at once."""
+        self._epoch = epoch
+        for link in self.links.values():
+            link.renew_at = 0.0
+        self._came_up.set()
 
     def hold(self, pool: str, until: float) -> None:
         """Give every machine of a pool a lease until then (maintenance of the daemon)."""
@@ -250,6 +259,9 @@ class Links:
             if first.boot != link.boot:
                 link.boot, link.acked = first.boot, 0
             link.waiting_ids = link.stored_ids = 0
+            if not first.accepted:
+                self._on_newer(first.epoch)
+                raise HostError(Fault.CONFLICT, f"the agent obeys a newer daemon (epoch {first.epoch})")
             link.agent = first.agent
             link.failures, link.up, link.channel, link.detail = 0, True, channel, ""
             now = self._clock.now()
@@ -257,7 +269,7 @@ class Links:
             link.renew_at = now + wish.spec.lease_s / LEASES_A_PERIOD
             self._came_up.set()
             await self._tell(link, LinkUp(first.boot, first.accepted, first.tasks))
-            if first.accepted and isinstance(channel, Upgradable) and channel.theirs != channel.ours:
+            if isinstance(channel, Upgradable) and channel.theirs != channel.ours:
                 await channel.upgrade(self._epoch)  # the stream may end by it, and is opened again
             await self._handle(link, received[1:])
             while True:

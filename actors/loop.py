@@ -69,9 +69,9 @@ class Outside(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
-    """Who we are on machines and in launch keys."""
+    """Who we are on machines and in launch keys. The epoch grows when a backup is taken or adopted."""
 
     owner: str
     epoch: int

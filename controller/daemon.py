@@ -70,6 +70,7 @@ LOOP_WINDOW_S = 600.0
 STOP_WITHIN_S = 10.0
 FIRST_LOOK_S = 30.0  # how long a start waits for each provider's first listing
 HOLD_FILE = "hold.json"
+OBSERVING_FILE = "observing-only"  # there while a newer epoch than ours was seen; holds that epoch
 
 log = structlog.get_logger()
 
@@ -179,6 +180,7 @@ class Daemon:
             dice=self.dice,
             owner=journal.owner,
             epoch=journal.epoch,
+            on_newer=self._led_by_a_newer,
         )
         self.series = Series(
             CollectorRegistry(),
@@ -268,6 +270,7 @@ class Daemon:
             reload=self.reload,
             adopt=self.adopt,
             doctor=self._doctor,
+            lead=self._lead,
             hold_saved=self._save_hold,
             machine=self._machine,
         )
@@ -296,6 +299,27 @@ class Daemon:
     def _machine(self, instance: str) -> Any:
         state = self.status.instance_state(instance)
         return self.keys.machine_of(state) if state is not None else None
+
+    def _lead(self, epoch: int) -> None:
+        self._identity.epoch = epoch
+        self.links.lead(epoch)
+        self.acting.lead(epoch)
+
+    def _led_by_a_newer(self, epoch: int) -> None:
+        """An agent obeys a newer daemon: this state directory is an old copy, so we only observe."""
+        if self.desk.observing_only or self.desk.stopping:
+            return
+        log.error("machines obey a newer daemon: observing only, until `everpool adopt`", epoch=epoch)
+        (self._directory.path / OBSERVING_FILE).write_text(str(epoch))
+        self.restart = True
+        self._stop.set()
+
+    def _newest_epoch_seen(self) -> int:
+        try:
+            noted = int((self._directory.path / OBSERVING_FILE).read_text())
+        except (OSError, ValueError):
+            noted = 0
+        return max(noted, self.sweep.newest_epoch)
 
     async def _doctor(self) -> list[dict[str, Any]]:
         return await diagnose(self.config, self._directory.path, self.desk)
@@ -370,9 +394,7 @@ class Daemon:
         self.sweep = self.desk.sweep = self._make_sweep(recovered)
         for pool, states in recovered.pools.items():
             self.status.load(pool, states)
-            self.series.load(
-                pool, [StateRow(kind, name, 0, state) for (kind, name), state in states.items()]
-            )
+            self.series.load(pool, [StateRow(kind, name, 0, state) for (kind, name), state in states.items()])
         await self._load_telemetry()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
@@ -380,17 +402,24 @@ class Daemon:
                 tasks.start_soon(gateway.run)
             if recovered.pools:
                 await self._first_look()
-            self.desk.observing_only = self.sweep.newest_epoch > self.journal.epoch
-            tasks.start_soon(self.links.run)
+            self.desk.observing_only = (
+                self.sweep.newest_epoch > self.journal.epoch
+                or (self._directory.path / OBSERVING_FILE).exists()
+            )
+            if self.desk.observing_only:
+                (self._directory.path / OBSERVING_FILE).write_text(str(self._newest_epoch_seen()))
+            if not self.desk.observing_only:
+                tasks.start_soon(self.links.run)
             tasks.start_soon(self.sweep.run)
             self._start_markets(recovered.markets)
             for pool, states in recovered.pools.items():
                 self._open_pool(pool, states)
-            for envelope in recovered.requests:
+            for envelope in recovered.requests if not self.desk.observing_only else ():
                 loop = self.acting.loops.get(envelope.pool) or self._open_pool(envelope.pool)
                 await loop.post(Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq))
             await tasks.start(serve, build_app(self.desk), listening)
-            await self._apply_pools(self.config)
+            if not self.desk.observing_only:
+                await self._apply_pools(self.config)
             tasks.start_soon(self._keep_house)
             tasks.start_soon(self._heed_signals)
             tasks.start_soon(self._feed_watchdog)
@@ -443,7 +472,8 @@ class Daemon:
         """Lead machines that a newer daemon led (a restored backup): start again under a newer epoch."""
         if not self.desk.observing_only:
             return {"adopted": False, "why": "the daemon leads already", "epoch": self.journal.epoch}
-        epoch = await self.journal.advance_epoch(self.sweep.newest_epoch)
+        epoch = await self.journal.advance_epoch(self._newest_epoch_seen())
+        (self._directory.path / OBSERVING_FILE).unlink(missing_ok=True)
         log.warning("adopting: starting again under a newer epoch", epoch=epoch)
         self._stop.set()  # a fresh start recovers under the new epoch, with everything observed anew
         self.restart = True

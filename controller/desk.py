@@ -79,6 +79,7 @@ class Desk:
     reload: Callable[[], Awaitable[dict[str, Any]]]
     adopt: Callable[[], Awaitable[dict[str, Any]]]
     doctor: Callable[[], Awaitable[list[dict[str, Any]]]]
+    lead: Callable[[int], None]
     hold_saved: Callable[[Mapping[str, float]], None]
     machine: Callable[[str], Machine | None]
     observing_only: bool = False
@@ -164,6 +165,8 @@ class Desk:
     def _refusal(
         self, request: Request, pool: str | None, principal: str, opening: set[str]
     ) -> Refused | None:
+        if self.observing_only:
+            return Refused(503, "observing only: a newer daemon led these machines; see `everpool adopt`")
         if self.stopping:
             return Refused(503, "the daemon is stopping: try again", 5.0)
         if isinstance(request, InstanceRequested):
@@ -220,9 +223,15 @@ class Desk:
         return {"pools": names, "until": until}
 
     async def backup(self, path: Path) -> dict[str, Any]:
-        """Copy the journal while it is written. Raises BackupFailed."""
+        """Copy the journal while it is written. Raises BackupFailed.
+
+        Afterwards we lead under an epoch that a daemon started from the copy would not reach by itself:
+        agents then tell it that they obey a newer one, and it only observes until it is told to adopt.
+        """
         size = await self.journal.backup(path)
-        return {"path": str(path), "bytes": size, "owner": self.journal.owner, "epoch": self.journal.epoch}
+        epoch = self.journal.epoch
+        self.lead(await self.journal.advance_epoch(epoch + 1))
+        return {"path": str(path), "bytes": size, "owner": self.journal.owner, "epoch": epoch}
 
     def health(self) -> dict[str, Any]:
         """Whether the daemon lives and can do its work, and if not, why."""

@@ -234,7 +234,12 @@ def _resize(state: Active | Parked, request: PoolResizeRequested, view: View) ->
         whole=False,
         failures={},
     )
-    return Decision(active, facts=facts, taken=(request.request_id,))
+    return Decision(active, tells=_hurry(view), facts=facts, taken=(request.request_id,))
+
+
+def _hurry(view: View) -> tuple[tuple[Address, Message], ...]:
+    """Nodes that wait ask again now: what they waited for may have changed."""
+    return tuple((("node", str(node)), Fill()) for node in view.index.paused)
 
 
 def changed_keys(old: PoolSpec, new: PoolSpec) -> tuple[str, ...]:
@@ -264,6 +269,7 @@ def _update(state: Active | Parked, request: PoolUpdateRequested, view: View) ->
     fact = PoolUpdated(pool=state.name, changed=changed)
     return Decision(
         active,
+        tells=_hurry(view) if changed else (),
         effects=_reconnect(request.spec, view) if changed else (),
         facts=(*facts, Published(fact, request.request_id, (request.request_id,))),
     )
@@ -378,10 +384,9 @@ def _cluster(
                 request_id=known.request_id, cluster_id=cluster_id, provider=known.provider
             )
             ends = (known.request_id,)
-            hurry = tuple((("node", str(node)), Fill()) for node in view.index.paused)
             return Decision(
                 _with_cluster(state, opened),
-                tells=hurry,  # type: ignore[arg-type]
+                tells=_hurry(view),
                 facts=(Published(fact, known.request_id, ends),),
             )
         case ClusterOpenFailed(retry_after_s=after), OpeningCluster():

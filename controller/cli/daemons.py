@@ -1,11 +1,12 @@
 """Commands about the daemon: serve, check, reload, hold, adopt, backup, doctor."""
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from controller import daemon
 from controller.cli import specs
 from controller.cli.codes import FAILED, OK, USAGE, CliError
 from controller.cli.command import Session, command
@@ -45,7 +46,9 @@ def loaded(path: Path | None) -> Config:
 def serve(session: Session, config: ConfigFile = None) -> int:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C. Machines and tasks go on after it."""
     path = config.absolute() if config is not None else find()
-    return daemon.run(loaded(path), path)
+    # Imported here because it takes half a second, and no other command needs it.
+    run: Callable[[Config, Path | None], int] = import_module("controller.daemon").run
+    return run(loaded(path), path)
 
 
 def check(

@@ -11,6 +11,7 @@ import typer
 from controller.cli.codes import CONFLICT, FAILED, NOT_FOUND, USAGE, CliError
 from controller.cli.command import Session, command
 from controller.client import AsyncClient
+from providers.host.keys import file_name
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="POOL/NODE, or an instance's id.")]
 _OWN = {"allow_interspersed_args": False}  # what follows the target belongs to ssh, or to the command
@@ -70,13 +71,12 @@ async def instance_of(client: AsyncClient, target: str) -> str:
 def command_line(machine: dict[str, Any], options: list[str], line: list[str] | None = None) -> list[str]:
     """The ssh command for a machine: our key, and the host key that was pinned for it, nothing else."""
     address = machine["address"]
-    alias = machine.get("host_key_alias") or machine["instance_id"]
     settings = {
         "IdentityFile": machine["private_key_path"],
         "IdentitiesOnly": "yes",
         "UserKnownHostsFile": machine["known_hosts_path"],
         "GlobalKnownHostsFile": "/dev/null",
-        "HostKeyAlias": alias,
+        "HostKeyAlias": file_name(machine["instance_id"]),
         "StrictHostKeyChecking": "yes",
         "PasswordAuthentication": "no",
         "LogLevel": "ERROR",

@@ -45,6 +45,7 @@ async def desk(tmp_path: Path, path: Path, anyio_backend: Any) -> AsyncIterator[
             await made.submit([POOL], "config")
             await made.followers.ended("make-main", 10)
             yield made
+            assert made.bugs == []
             group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 while listening.unix.fileno() >= 0:

@@ -101,6 +101,7 @@ class SmallDesk:
         self.series = Series(CollectorRegistry(), providers=["local"], now=time.time)
         self.acting = SoldOut()
         self.loops: dict[str, Loop] = {}
+        self.bugs: list[str] = []
         self.busy = False
         self.failing = False
         self._group = group
@@ -166,7 +167,7 @@ class SmallDesk:
         self.series.turn_ended(pool, messages=messages, seconds=seconds, waiting=waiting)
 
     def bug(self, address: str, message: str, error: BaseException) -> None:
-        raise error
+        self.bugs.append(f"{address} {message}: {error!r}")
 
     # --- the daemon ---------------------------------------------------------------------------
 

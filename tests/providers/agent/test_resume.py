@@ -35,7 +35,7 @@ PIECES = st.one_of(
 
 DIES = st.one_of(st.none(), st.none(), st.integers(min_value=0, max_value=8))
 QUICK = settings(
-    max_examples=60,
+    max_examples=200,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
