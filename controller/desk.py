@@ -6,24 +6,31 @@ A Request is completed (id, pool, files), made durable, and only then handed to 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from anyio import to_thread
 
 from actors.acting import Acting
 from actors.events import (
     BootstrapRequested,
     ClusterRequested,
+    DrainRequested,
     InstanceRequested,
     PoolRequested,
     PoolUpdateRequested,
     Request,
     ShutdownRequested,
     TaskRequested,
+    TaskStopRequested,
 )
 from actors.links import Links
 from actors.loop import MAILBOX_MAX, Letter, Loop
 from actors.messages import RequestHeard
+from actors.pool.rules import wanted_ranks
 from actors.ports import Accepted, Clock, Conflict, Submission
+from actors.spec import FilePut
 from controller.blobs import Blobs
 from controller.config import Config
 from controller.followers import Followers
@@ -98,13 +105,13 @@ class Desk:
         now = self.clock.now()
         opening: set[str] = set()
         for i, request in enumerate(requests):
-            completed = self._completed(request)
+            completed = await self._completed(request)
             if isinstance(completed, Refused):
                 answers[i] = completed
                 continue
             pool = self._pool_of(completed, opening)
             refusal = self._refusal(completed, pool, principal, opening)
-            if refusal is not None:
+            if refusal is not None and not await self._known(request, refusal):
                 answers[i] = refusal
                 continue
             assert pool is not None
@@ -123,12 +130,22 @@ class Desk:
     async def hand_over(self, accepted: Accepted) -> None:
         """Give a durable Request to its pool's loop."""
         envelope = accepted.envelope
-        loop = self.acting.loops.get(envelope.pool)
-        if loop is None:
+        letter = Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq)
+        loop = self.acting.loops.get(envelope.pool) or self.open_pool(envelope.pool)
+        while not await loop.post(letter):  # it came to its end just now; another answers
             loop = self.open_pool(envelope.pool)
-        await loop.post(Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq))
 
-    def _completed(self, request: Request) -> Request | Refused:
+    async def _known(self, request: Request, refusal: Refused) -> bool:
+        """Whether a Request that can't be met now was taken before: then it is answered as a repetition."""
+        if (
+            not request.request_id
+            or refusal.status not in (404, 409)
+            or self._pool_of(request, set()) is None
+        ):
+            return False
+        return await self.journal.request(request.request_id) is not None
+
+    async def _completed(self, request: Request) -> Request | Refused:
         update: dict[str, Any] = {}
         if not request.request_id:
             update["request_id"] = f"r-{secrets.token_hex(8)}"
@@ -136,7 +153,7 @@ class Desk:
             update["pool"] = f"{request.provider}-{secrets.token_hex(3)}"[:48]
         if isinstance(request, TaskRequested) and request.task.files:
             try:
-                stored = tuple(self.blobs.stored(file) for file in request.task.files)
+                stored = await to_thread.run_sync(self._stored, request.task.files)
             except ValueError as error:
                 return Refused(422, str(error))
             except OSError as error:
@@ -144,6 +161,9 @@ class Desk:
             update["task"] = request.task.model_copy(update={"files": stored})
         completed: Request = request.model_copy(update=update) if update else request
         return completed
+
+    def _stored(self, files: Sequence[FilePut]) -> tuple[FilePut, ...]:
+        return tuple(self.blobs.stored(file) for file in files)
 
     def _pool_of(self, request: Request, opening: set[str]) -> str | None:
         match request:
@@ -171,6 +191,10 @@ class Desk:
             return Refused(503, "the daemon is stopping: try again", 5.0)
         if isinstance(request, InstanceRequested):
             return Refused(422, "only nodes ask for instances: resize the pool")
+        reply_to = getattr(request, "reply_to", None)
+        if reply_to is not None and reply_to not in self.config.webhooks:
+            there = ", ".join(sorted(self.config.webhooks)) or "none"
+            return Refused(422, f"reply_to: no webhook {reply_to!r} in the config: there are {there}")
         if isinstance(request, PoolRequested | ClusterRequested):
             return self._unknown_provider(request)
         loop = self.acting.loops.get(pool) if pool is not None else None
@@ -183,9 +207,25 @@ class Desk:
         owned = loop.index.pool is not None and loop.index.pool.made_by == CONFIG
         if owned and principal != CONFIG and isinstance(request, PoolUpdateRequested | ShutdownRequested):
             return Refused(409, f"pool {pool!r} belongs to the config: change it there, then reload")
-        if isinstance(request, PoolUpdateRequested):
-            return self._unknown_provider(request)
-        return None
+        match request:
+            case PoolUpdateRequested():
+                return self._unknown_provider(request)
+            case DrainRequested(node=node):
+                return self._unknown_node(loop, node)
+            case TaskRequested(task=task) if task.node is not None:
+                return self._unknown_node(loop, task.node)
+            case TaskStopRequested(task_id=task_id) if self.status.task_state(task_id) is None:
+                living = list(islice(loop.index.tasks, 5))
+                there = ", ".join(living) + (", ..." if len(loop.index.tasks) > 5 else "")
+                return Refused(404, f"pool {pool!r} has no task {task_id!r}: there are {there or 'none'}")
+            case _:
+                return None
+
+    def _unknown_node(self, loop: Loop, node: int) -> Refused | None:
+        if loop.index.pool is None or node in wanted_ranks(loop.index.pool):
+            return None
+        there = ", ".join(str(rank) for rank in list(wanted_ranks(loop.index.pool))[:20]) or "none"
+        return Refused(404, f"pool {loop.name!r} has no node {node}: there are {there}")
 
     def _unknown_provider(
         self, request: PoolRequested | ClusterRequested | PoolUpdateRequested
