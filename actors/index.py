@@ -107,6 +107,10 @@ class Index:
         """Whether the machine drains and wants to know when its tasks have left."""
         return isinstance(self.instances.get(instance), Draining)
 
+    def is_ready(self, instance: InstanceId) -> bool:
+        """Whether the machine is thought to take tasks."""
+        return isinstance(self.instances.get(instance), Ready)
+
     def node_instance(self, instance: InstanceId) -> NodeInstance | None:
         """The machine as events show it; None when it is not known any more."""
         shown = self._shown.get(instance)

@@ -145,6 +145,7 @@ class Loop:
         self._timers: list[tuple[float, int, Address]] = []
         self._due: dict[Address, float] = {}
         self._timer_count = 0
+        self._was_asked = False  # something was sent to the pool, which may not exist
         self._last_fact: dict[Address, int] = {}  # what led to what comes next, unless a message says more
         send, receive = anyio.create_memory_object_stream[Letter](MAILBOX_MAX)
         self._send: MemoryObjectSendStream[Letter] = send
@@ -155,12 +156,13 @@ class Loop:
 
     # --- from outside -----------------------------------------------------------------------------
 
-    async def post(self, letter: Letter) -> None:
-        """Put a letter into the mailbox; waits while it is full. After the end it is dropped."""
+    async def post(self, letter: Letter) -> bool:
+        """Put a letter into the mailbox; waits while it is full. False after the loop's end: not taken."""
         try:
             await self._send.send(letter)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return
+            return False
+        return True
 
     def post_nowait(self, letter: Letter) -> bool:
         """Put a letter into the mailbox unless it is full or closed; whether it went in."""
@@ -190,13 +192,17 @@ class Loop:
                 for effect, address in self._owed():
                     self._perform(calls, effect, address, None)
                 batch: list[Letter] = []
-                while not self._is_over():
+                while True:
                     await self._turn(calls, batch)
-                    batch = await self._gather() if not self._is_over() else []
+                    if self._is_over() and not self.waiting:  # a request that came last is answered too
+                        break
+                    batch = await self._gather()
+                self._send.close()  # whoever posts from now on hears that it was not taken
                 calls.cancel_scope.cancel()
 
     def _is_over(self) -> bool:
-        return isinstance(self.index.pool, pool_state.Destroyed)
+        pool = self.index.pool
+        return isinstance(pool, pool_state.Destroyed) or (pool is None and self._was_asked)
 
     def _owed(self) -> Iterable[tuple[Effect, Address]]:
         view = self._view(self._clock.now())
@@ -272,6 +278,8 @@ class Loop:
 
     async def _turn(self, calls: Any, batch: list[Letter]) -> None:
         started, now = self._clock.now(), self._clock.now()
+        if self.index.pool is None:
+            self._was_asked = self._was_asked or any(letter.address[0] == "pool" for letter in batch)
         bugs: list[Bug] = []
         draft, letters = self._decided(batch, now, bugs)
         for bug in bugs:

@@ -76,7 +76,8 @@ class Client:
     ) -> None:
         self._target = Target.parse(address, token)
         self._timeout_s = timeout_s
-        transport = httpx.HTTPTransport(uds=self._target.socket, trust_env=False)
+        self._probed = False
+        transport = httpx.HTTPTransport(uds=self._target.path, trust_env=False)
         self._http = httpx.Client(
             base_url=self._target.url, transport=transport, headers=self._target.headers, trust_env=False
         )
@@ -91,7 +92,17 @@ class Client:
         """Let go of connections."""
         self._http.close()
 
+    def _failed(self, error: httpx.TransportError) -> EverpoolError:
+        self._probed = False
+        return self._target.failed(error)
+
+    def _probe(self) -> None:
+        if not self._probed:
+            self._target.probe()
+            self._probed = True
+
     def _do(self, call: Call[T], tries: int = 2) -> T:
+        self._probe()
         try:
             response = self._http.request(
                 call.method,
@@ -102,11 +113,12 @@ class Client:
                 timeout=httpx.Timeout(self._timeout_s + call.wait_s, connect=10.0),
             )
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            self._probed = False
             if tries > 1:  # a kept connection that the daemon had closed; asking twice changes nothing
                 return self._do(call, tries - 1)
-            raise self._target.failed(error) from error
+            raise self._failed(error) from error
         except httpx.TransportError as error:
-            raise self._target.failed(error) from error
+            raise self._failed(error) from error
         return call.decode(checked(response))
 
     # --- asking for something -----------------------------------------------------------------
@@ -146,14 +158,15 @@ class Client:
     # --- following ----------------------------------------------------------------------------
 
     def _stream(self, path: str, params: dict[str, str]) -> Generator[bytes, None, None]:
+        self._probe()
         try:
             with self._http.stream("GET", path, params=params, timeout=STREAM_TIMEOUT) as response:
                 if response.status_code >= 400:
                     response.read()
-                checked(response)
+                    checked(response)
                 yield from response.iter_raw()
         except httpx.TransportError as error:
-            raise self._target.failed(error) from error
+            raise self._failed(error) from error
 
     def events(
         self,
@@ -318,10 +331,11 @@ class Client:
 
     def ready(self) -> Json:
         """The daemon's health; `ready` and `reasons` say whether it can do its work."""
+        self._probe()
         try:
             response = self._http.get("/readyz", timeout=self._timeout_s)
         except httpx.TransportError as error:
-            raise self._target.failed(error) from error
+            raise self._failed(error) from error
         return health_of(response)
 
     def metrics(self, *, instances: bool = False) -> str:

@@ -49,7 +49,7 @@ class AsyncClient:
     ) -> None:
         self._target = Target.parse(address, token)
         self._timeout_s = timeout_s
-        transport = httpx.AsyncHTTPTransport(uds=self._target.socket, trust_env=False)
+        transport = httpx.AsyncHTTPTransport(uds=self._target.path, trust_env=False)
         self._http = httpx.AsyncClient(
             base_url=self._target.url, transport=transport, headers=self._target.headers, trust_env=False
         )
@@ -123,7 +123,7 @@ class AsyncClient:
             async with self._http.stream("GET", path, params=params, timeout=STREAM_TIMEOUT) as response:
                 if response.status_code >= 400:
                     await response.aread()
-                checked(response)
+                    checked(response)
                 async for chunk in response.aiter_raw():
                     yield chunk
         except httpx.TransportError as error:

@@ -3,6 +3,7 @@
 import base64
 import os
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ SUBMITTED: TypeAdapter[list[Submitted]] = TypeAdapter(list[Submitted])
 class Target:
     """Where a daemon listens: a unix socket's path, or a URL with a token."""
 
-    socket: str | None
+    path: str | None
     url: str
     token: str | None = None
 
@@ -153,15 +154,29 @@ class Target:
         """Sent with each request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
+    def probe(self) -> None:
+        """Raise NotRunning when nobody listens on the unix socket.
+
+        The sync transport leaves a socket open behind when it can't connect.
+        """
+        if self.path is None:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(10)
+            try:
+                probe.connect(self.path)
+            except OSError as error:
+                raise self.failed(httpx.ConnectError(str(error))) from error
+
     def failed(self, error: httpx.TransportError) -> EverpoolError:
         """What a failed connection means for a user."""
-        where = self.socket or self.url
+        where = self.path or self.url
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            if self.socket is None:
+            if self.path is None:
                 return NotRunning(0, f"no daemon answers at {where}: is it running, and is 'listen' set?")
-            if not os.path.exists(self.socket):
+            if not os.path.exists(self.path):
                 return NotRunning(0, f"no daemon listens on {where}: start one with 'everpool serve'")
-            if not os.access(self.socket, os.W_OK):
+            if not os.access(self.path, os.W_OK):
                 return NotRunning(0, f"{where} may not be used by you: see 'socket_mode' of the daemon")
             return NotRunning(0, f"no daemon answers on {where}: it is gone; start it with 'everpool serve'")
         if isinstance(error, httpx.TimeoutException):

@@ -136,14 +136,13 @@ class Desk:
             loop = self.open_pool(envelope.pool)
 
     async def _known(self, request: Request, refusal: Refused) -> bool:
-        """Whether a Request that can't be met now was taken before: then it is answered as a repetition."""
-        if (
-            not request.request_id
-            or refusal.status not in (404, 409)
-            or self._pool_of(request, set()) is None
-        ):
+        """Whether what seems unknown is in the journal: a repetition, or a stop right behind its task."""
+        if refusal.status not in (404, 409) or self._pool_of(request, set()) is None:
             return False
-        return await self.journal.request(request.request_id) is not None
+        ids = [request.request_id] if request.request_id else []
+        if isinstance(request, TaskStopRequested):
+            ids.append(request.task_id)
+        return any([await self.journal.request(one) is not None for one in ids])
 
     async def _completed(self, request: Request) -> Request | Refused:
         update: dict[str, Any] = {}

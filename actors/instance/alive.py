@@ -298,8 +298,8 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
     match message:
         case AgentSaid():
             return agent_said(state, message, view)
-        case LinkUp(accepted=True):
-            return link_up(state, message, view)
+        case LinkUp(accepted=True):  # a withdrawn notice may not have reached it: it would refuse all work
+            return link_up(state, message, view).also(effects=(Say(state.id, _undrained(view)),))
         case LinkDown() if state.link_up:
             spec = view.index.pool_spec
             down = state.model_copy(
@@ -335,6 +335,10 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
             return Decision(state)
         case _:
             assert_never(message)
+
+
+def _undrained(view: View) -> Drain:
+    return Drain(epoch=view.epoch, within_s=None)
 
 
 def _unreachable(state: Ready, view: View) -> Decision:

@@ -43,6 +43,7 @@ from actors.task.state import (
 from providers.agent.wire import Ended, Refused, Start, Started, Stop
 
 SAY_AGAIN_S = 30.0  # a stop that was not confirmed is said again
+REFUSED_WAIT_S = 5.0  # before a task goes again to a machine that seemed well and would not start it
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 300.0
 _COMMON = ("id", "pool", "spec", "seq", "attempt", "failures", "interruptions", "stop_requests", "queued_at")
@@ -336,6 +337,8 @@ def _attempt_ended(state: Placed, verdict: Verdict, report: Ended | None, view: 
     if not verdict.infrastructure:
         wait = retry_delay_s(failures, view.draw, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
         not_before = view.now + wait
+    elif not verdict.counts and view.index.is_ready(state.instance_id):
+        not_before = view.now + REFUSED_WAIT_S  # the agent takes no work, and we do not know why: no hot loop
     again = _common(state) | {
         "attempt": state.attempt + 1,
         "failures": failures,

@@ -195,12 +195,12 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
-        unix = await loop.create_unix_server(self._protocol(unix=True), sock=self._listening.unix)
+        ours = self._listening.unix.dup()  # the server closes what it is given, and when it wants to
+        unix = await loop.create_unix_server(self._protocol(unix=True), sock=ours)
         self.servers: list[Any] = [unix]
         if self._listening.tcp is not None:
-            self.servers.append(
-                await loop.create_server(self._protocol(unix=False), sock=self._listening.tcp)
-            )
+            ours = self._listening.tcp.dup()
+            self.servers.append(await loop.create_server(self._protocol(unix=False), sock=ours))
         self.started = True
         self.up.set()
 

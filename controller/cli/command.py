@@ -32,6 +32,7 @@ from controller.config import ConfigError, find, load
 SOCKET_HELP = "The daemon's unix socket. [default: api.sock in the default state directory]"
 URL_HELP = "The daemon's address instead, such as http://127.0.0.1:7070."
 TOKEN_HELP = "File with the token that --url needs."
+TABLE_WIDTH = 400  # cells are never cut short: a terminal wraps, a pipe gets whole lines
 JSON_HELP = "Print JSON on stdout."
 
 
@@ -106,7 +107,7 @@ class Session:
         for row in rows:
             table.add_row(*(_cell(cell) for cell in row))
         if table.row_count:
-            self._out.print(table, crop=False)
+            self._out.print(table, crop=False, width=max(self._out.width, TABLE_WIDTH))
         else:
             self.say(empty)
 

@@ -10,11 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from controller.client import Client, EverpoolError, NotRunning
-from providers.local.notices import write_notice
+from controller.client import Client, NotRunning
+from providers.local.machine import start_time
 from providers.local.wire import NoticeFile, Record, read
-from providers.local.yard import Yard, start_time
-from providers.local.config import LocalConfig
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 20.0
@@ -127,13 +125,14 @@ class House:
                 found.append(record.instance_id)
         return sorted(found)
 
-    def give_notice(self, instance_id: str, within_s: float) -> float:
-        """Tell a machine that it will be taken; return its deadline."""
+    def give_notice(self, instance_id: str, within_s: float) -> None:
+        """Tell a machine that it will be taken."""
         ref = str(self.client.instance(instance_id)["ref"])
         deadline = time.time() + within_s
         notice = NoticeFile(reason="spot interruption", deadline_at=deadline, within_s=within_s)
-        write_notice(Yard(self.machines.parent, "local", LocalConfig(), time.time), ref, notice)
-        return deadline
+        new = self.machines / ref / ".notice.new"
+        new.write_text(notice.model_dump_json())
+        new.replace(self.machines / ref / "notice.json")
 
     def kill_machine(self, instance_id: str) -> bool:
         """kill -9 of a machine's parent; False when it was dead already."""
@@ -201,6 +200,3 @@ def banner(host: str, port: int) -> str:
     """What the server at an address says first."""
     with socket.create_connection((host, port), timeout=10) as connection:
         return connection.recv(256).split(b"\r\n")[0].decode("ascii", "replace")
-
-
-__all__ = ["DemoFailed", "EverpoolError", "House", "banner", "free_port"]

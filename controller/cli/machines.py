@@ -14,13 +14,12 @@ from controller.client import AsyncClient
 from providers.host.keys import file_name
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="POOL/NODE, or an instance's id.")]
-_OWN = {"allow_interspersed_args": False}  # what follows the target belongs to ssh, or to the command
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    command(app, context_settings=_OWN)(ssh)
-    command(app, name="exec", context_settings=_OWN)(execute)
+    command(app)(ssh)
+    command(app, name="exec")(execute)
 
 
 async def ssh(

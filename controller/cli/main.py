@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller.cli import daemons, demo, machines, pools, shows, tasks
-from controller.cli.command import SOCKET_HELP, TOKEN_HELP, URL_HELP, Where
+from controller.cli.command import JSON_HELP, SOCKET_HELP, TOKEN_HELP, URL_HELP, Where
 
 app = typer.Typer(
     name="everpool",
@@ -28,7 +28,7 @@ def everpool(
     token_file: Annotated[
         Path | None, typer.Option("--token-file", envvar="EVERPOOL_TOKEN_FILE", help=TOKEN_HELP)
     ] = None,
-    json_wanted: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    json_wanted: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Keep pools of machines whole.
 
@@ -43,4 +43,4 @@ for module in (daemons, pools, tasks, shows, machines, demo):
 
 def main() -> None:
     """Run one command and exit."""
-    app()
+    app(prog_name="everpool")

@@ -5,13 +5,14 @@ import signal
 from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
 import typer
 
 from actors.events import (
     Envelope,
+    Event,
     TaskAttemptEnded,
     TaskCompleted,
     TaskRequested,
@@ -29,7 +30,7 @@ from controller.client import AsyncClient, EverpoolError
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    command(app, context_settings={"allow_interspersed_args": False})(run)
+    command(app)(run)
     command(app)(stop)
 
 
@@ -102,14 +103,17 @@ async def run(
         session.on_detach = (
             f"detached; task {task_id} goes on: everpool logs {task_id} --follow, everpool stop {task_id}"
         )
-        end = await _watched(session, client, pool, task_id, taken.seq or 1)
+        end, number = await _watched(session, client, pool, task_id, taken.seq or 1)
         await _fetched(session, client, task_id, places)
-    return _over(session, task_id, end)
+    return _over(session, task_id, end, number)
 
 
-async def _watched(session: Session, client: AsyncClient, pool: str, task_id: str, seq: int) -> Envelope:
-    """Show a task's output and its misfortunes until it is over."""
+async def _watched(
+    session: Session, client: AsyncClient, pool: str, task_id: str, seq: int
+) -> tuple[Envelope, int | None]:
+    """Show a task's output and its misfortunes until it is over; its end, and the signal that ended it."""
     ends: list[Envelope] = []
+    signals: list[int | None] = [None]
 
     async def output() -> None:
         async with aclosing(client.task_log(task_id, follow=True)) as lines:
@@ -121,6 +125,8 @@ async def _watched(session: Session, client: AsyncClient, pool: str, task_id: st
 
     async def misfortunes() -> None:
         def heard(envelope: Envelope) -> None:
+            if isinstance(envelope.event, TaskAttemptEnded):
+                signals.append(envelope.event.signal)
             text = _misfortune(envelope)
             if text:
                 session.say(f"everpool: {text}")
@@ -132,7 +138,7 @@ async def _watched(session: Session, client: AsyncClient, pool: str, task_id: st
     async with anyio.create_task_group() as watching:
         watching.start_soon(output)
         watching.start_soon(misfortunes)
-    return ends[0]
+    return ends[0], signals[-1]
 
 
 def _misfortune(envelope: Envelope) -> str:
@@ -159,10 +165,10 @@ async def _fetched(session: Session, client: AsyncClient, task_id: str, places: 
             session.say(f"everpool: --fetch {remote}: {local} can't be written: {error.strerror}")
 
 
-def _over(session: Session, task_id: str, end: Envelope) -> int:
+def _over(session: Session, task_id: str, end: Envelope, number: int | None) -> int:
     event = end.event
     failure = failure_of(event)
-    code = exit_code_of(event)
+    code = exit_code_of(event, number)
     if session.json:
         session.show({"kind": "end", "task": task_id, "code": code, "event": event.model_dump(mode="json")})
     elif isinstance(event, TaskCompleted):
@@ -173,17 +179,14 @@ def _over(session: Session, task_id: str, end: Envelope) -> int:
     return code
 
 
-def exit_code_of(event: Any) -> int:
-    """What `run` exits with: the task's own code, or 128 and the signal, or 125 when there is neither."""
+def exit_code_of(event: Event, number: int | None) -> int:
+    """What `run` exits with: the task's own code, or 128 and the signal's number, or 125 without either."""
     if not isinstance(event, TaskCompleted):
         return FAILED
     if event.success:
         return OK
     if event.exit_code is None:
-        number = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}.get(event.result)
         return NOT_STARTED if number is None else SIGNALLED + number
-    if event.exit_code < 0:
-        return SIGNALLED - event.exit_code
     if event.exit_code == 0:  # ended well, but only because it was told to stop
         return SIGNALLED + signal.SIGTERM
     return min(event.exit_code, 255)

@@ -82,6 +82,9 @@ class Progress:
             return
         if instance:
             self._nodes[instance] = node
+        before = self._rows.get(node)
+        if before is not None and (before.phase, before.instance) == (phase, instance):
+            return
         self._rows[node] = _Row(phase, instance, elapsed)
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
@@ -111,9 +114,10 @@ class Progress:
             case InstancePreempted(instance=one, reason=reason):
                 return one.node, one.instance.id, f"being taken: {reason}"
             case InstanceDestroyed(instance_id=name, reason=reason):
-                return self._nodes.get(name), name, f"gone ({reason})" if reason else "gone"
+                where, how = self._nodes.get(name), f"gone ({reason})" if reason else "gone"
+                return where, name, how if where is not None else f"{name} is {how}"
             case LaunchRefused(instance_id=name, market=market, fault=fault):
-                return self._nodes.get(name), name, f"refused at {market}: {fault}"
+                return self._nodes.get(name), name, f"{name} refused at {market}: {fault}"
             case PoolParked(reason=reason):
                 return None, "", f"pool parked: {reason}"
             case _:

@@ -1424,7 +1424,7 @@ class Core:
     def _note_dropped(self, task: Task, which: int) -> None:
         stream = task.both()[which]
         count = stream.dropped
-        if stream.tail and task.state == DRAINING:
+        if stream.tail and task.state == DRAINING and stream.taken >= stream.size:
             count += 1
             stream.tail = False
         stream.dropped = 0
@@ -2097,6 +2097,7 @@ class _OomCounter:
 TAIL_S = 0.05
 NOTICE_S = 1.0
 DYING_S = 0.1
+UNSURE_S = 1.0  # an orphan without environment may be in its exec for so long, and belong to a task
 SPARES_MAX = 64
 JOURNAL_BYTES_MIN = 4 * 1024 * 1024
 LINE_BYTES_MAX = 64 * 1024 * 1024
@@ -2159,6 +2160,7 @@ class Loop:
         self.pids: Dict[int, Tuple[str, Any]] = {}  # our children, and what for
         self.deadlines: Dict[int, float] = {}  # of helpers
         self.polled: Dict[Key, _Attempt] = {}  # adopted, without a pidfd
+        self.blank: Dict[int, float] = {}  # orphans that show no environment, and since when
         self.step: Optional[_Step] = None
         self.spares: List[Tuple[str, Tuple[int, int]]] = []
         self.spares_made = 0
@@ -2865,18 +2867,26 @@ class Loop:
             return True
         if attempt.hook:
             return True
-        strays = self._strays(attempt)
-        return bool(strays)
+        if self._strays(attempt):
+            return True
+        if attempt.alone or not attempt.child or not self.subreaper:
+            return False
+        now, seen = self.now(), self.blank
+        blank = self._marked(self._unknown(), attempt.marker, unsure=True)
+        self.blank = {pid: seen.get(pid, now) for pid in blank}
+        return any(now < since + UNSURE_S for since in self.blank.values())
 
     def _strays(self, attempt: _Attempt) -> List[int]:
         """Processes of an attempt that left its process group."""
         if not self.subreaper or not attempt.child:
             return self._marked(_all_pids(), attempt.marker)
-        unknown = [pid for pid in self._children() if pid not in self.pids]
+        unknown = self._unknown()
         attempt.alone = not unknown
-        if not unknown:
-            return []
         return self._marked(self._descendants(unknown), attempt.marker)
+
+    def _unknown(self) -> List[int]:
+        """Children that we did not start: orphans that the kernel gave to us."""
+        return [pid for pid in self._children() if pid not in self.pids]
 
     def _children(self, pid: int = 0) -> List[int]:
         try:
@@ -2901,7 +2911,11 @@ class Loop:
                 found += self._children(pid)
         return found
 
-    def _marked(self, pids: List[int], marker: bytes) -> List[int]:
+    def _marked(self, pids: List[int], marker: bytes, unsure: bool = False) -> List[int]:
+        """Those of `pids` that belong to an attempt; `unsure`: also those that do not say.
+
+        In the middle of its exec a process shows no environment.
+        """
         marked = []
         for pid in pids:
             if pid in self.pids or pid == os.getpid():
@@ -2911,7 +2925,7 @@ class Loop:
                     environ = file.read()
             except OSError:
                 continue
-            if marker in environ:
+            if marker in environ or (unsure and not environ):
                 found = _process(pid)
                 if found is not None and found.state not in "ZX":
                     marked.append(pid)

@@ -167,6 +167,8 @@ class SimulatedProvider:
             raise HostError(Fault.GONE, f"machine {machine.handle.ref} is gone (simulated)")
         if there.host is None or there.state != "running" or there.address != machine.address:
             raise HostError(Fault.NOT_SENT, f"nobody answers at {machine.address.host} (simulated)")
+        if there.silent_until > self.cloud.timeline.now():
+            raise HostError(Fault.UNKNOWN, f"no answer from {machine.address.host} (simulated)")
         channel = there.host.connect()
         cut_in_s = self.cloud.luck.cut_in_s()
         if cut_in_s is not None:

@@ -47,6 +47,7 @@ class Machine:
     ended_at: float | None = None
     host: SimulatedHost | None = None
     has_agent: bool = True
+    silent_until: float = 0.0
     shown: Sighting | None = None  # as it was listed last; None: changed since
 
     def billed_micro_usd(self, now: float) -> int:
@@ -263,6 +264,12 @@ class Cloud:
         self._announce(machine, Notice(reason="spot", deadline_at=self.timeline.now() + within_s))
         if kill:
             self.timeline.after(within_s, lambda: self._take(machine))
+
+    def silence(self, machine: Machine, seconds: float) -> None:
+        """Nobody can talk to a machine for a while; what runs on it goes on."""
+        machine.silent_until = self.timeline.now() + seconds
+        if machine.host is not None and machine.host.channel is not None:
+            machine.host.channel.close("silence")
 
     def withdraw(self, machine: Machine) -> None:
         """Take a notice back; the machine stays."""

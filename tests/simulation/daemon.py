@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 from actors.acting import Acting
 from actors.decision import Address
 from actors.effects import Connect
-from actors.events import ClusterRequested, Envelope, PoolRequested, Request
+from actors.events import Envelope, Request
 from actors.links import Links
 from actors.loop import Identity, Letter, Loop
 from actors.market.state import MarketState
@@ -209,8 +209,8 @@ class Daemon:
             self._tasks = tasks
             assert self.acting.markets is not None
             tasks.start_soon(self.acting.markets.run)
-            for name in list(self.loops):
-                tasks.start_soon(self._run_loop, name)
+            for loop in list(self.loops.values()):
+                tasks.start_soon(self._run_loop, loop)
             tasks.start_soon(self.links.run)
             tasks.start_soon(self.sweep.run)
             for gateway in self._gateways.values():
@@ -220,9 +220,10 @@ class Daemon:
             self.up = True
             await anyio.sleep_forever()
 
-    async def _run_loop(self, name: str) -> None:
-        await self.loops[name].run()
-        del self.loops[name]
+    async def _run_loop(self, loop: Loop) -> None:
+        await loop.run()
+        if self.loops.get(loop.name) is loop:
+            del self.loops[loop.name]
 
     def cut(self) -> None:
         """Let nothing through any more, in or out."""
@@ -242,11 +243,16 @@ class Daemon:
 
     async def _hand_over(self, envelope: Envelope) -> None:
         pool = envelope.pool
-        if pool not in self.loops and isinstance(envelope.event, PoolRequested | ClusterRequested):
-            self.loops[pool] = self._loop(pool, {})
-            assert self._tasks is not None
-            self._tasks.start_soon(self._run_loop, pool)
-        await self._post(pool, Letter(("pool", pool), RequestHeard(envelope), envelope.seq))
+        letter = Letter(("pool", pool), RequestHeard(envelope), envelope.seq)
+        loop = self.loops.get(pool) or self._open(pool)
+        while not await loop.post(letter):
+            loop = self._open(pool)
+
+    def _open(self, pool: str) -> Loop:
+        loop = self.loops[pool] = self._loop(pool, {})
+        assert self._tasks is not None
+        self._tasks.start_soon(self._run_loop, loop)
+        return loop
 
     async def _post(self, pool: str, letter: Letter) -> None:
         loop = self.loops.get(pool)

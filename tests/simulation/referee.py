@@ -43,6 +43,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "task_requested": ("task_completed", "error"),
     "task_stop_requested": ("task_completed", "error"),
 }
+EVENTS_MAX = 100_000  # of one run, unless it says otherwise
 TAIL = 25  # events kept of what led to a broken rule
 _REQUESTS: tuple[type, ...] = get_args(Request)
 
@@ -57,6 +58,7 @@ class Referee:
     def __init__(self, now: Callable[[], float]) -> None:
         self.broken: str | None = None
         self.forgives_bugs = False
+        self.events_max = EVENTS_MAX
         self.alarm = anyio.Event()  # a rule was broken
         self.tail: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -146,6 +148,9 @@ class Referee:
         self.counts[event.kind] += 1
         self.rule(envelope.seq not in self._seqs, f"seq {envelope.seq} was given twice")
         self._seqs.add(envelope.seq)
+        self.rule(
+            len(self._seqs) < self.events_max, f"more than {self.events_max} events: something runs hot"
+        )
         if isinstance(event, _REQUESTS):
             request_id = envelope.request_id if envelope.principal else getattr(event, "request_id", "")
             self.rule(bool(request_id), f"a request without an id: {event.kind}")
@@ -218,6 +223,10 @@ class Referee:
                 return
 
     # --- the end ----------------------------------------------------------------------------------
+
+    def is_ended(self, request_id: str) -> bool:
+        """Whether a request has its terminal Fact."""
+        return request_id in self._ended
 
     def unended(self) -> list[str]:
         """Requests without a terminal Fact."""

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
+from anyio.abc import TaskGroup
 
 from actors.events import (
+    BootstrapRequested,
     DrainRequested,
     PoolRequested,
     PoolResizeRequested,
@@ -16,10 +18,12 @@ from actors.events import (
     TaskRequested,
     TaskStopRequested,
 )
+from actors.instance.facts import node_instance
+from actors.pool.state import Active
 from actors.ports import Accepted, JournalClosed
 from actors.spec import Image, Nodes, PoolSpec, Step, TaskSpec, Worker
 from providers.simulated.adapter import SimulatedProvider
-from providers.simulated.cloud import Cloud
+from providers.simulated.cloud import Cloud, Machine
 from providers.simulated.config import Delay, Faults, SimulatedConfig, SimulatedOffer
 from tests.simulation.daemon import OWNER, Daemon, VirtualClock
 from tests.simulation.journal import Fate, Ledger, MemoryJournal
@@ -28,7 +32,9 @@ from tests.simulation.referee import Broken, Referee
 START = 1_767_225_600.0  # 2026-01-01, UTC
 DAY_S = 86_400.0
 PROVIDER = "sim"
-WHOLE_WITHIN_S = 4 * 3600.0  # after the last fault all must be over in this time
+WHOLE_WITHIN_S = 2 * 3600.0  # after the last fault every pool must be whole in this time
+OVER_WITHIN_S = 4 * 3600.0  # and, shut down, be gone in this
+EVENTS_A_DAY_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,12 @@ class Habits:
     commit_crashes: int = 5
     full_disks: int = 3
     strangers: int = 3
+    silences: int = 6
+    false_notices: int = 5
+    set_ups: int = 3
+    repeats: int = 6
+    remakes: int = 2
+    last_words: int = 12  # tasks and other requests that come while the pools are shut down
 
 
 def config_of(seed: int) -> SimulatedConfig:
@@ -106,15 +118,17 @@ class World:
         self._nodes: dict[str, int] = {}
         self._tasks: list[tuple[str, str]] = []
         self._foreign: set[str] = set()
+        self._sent: list[tuple[str, Request]] = []
         self._requests = 0
-        self._changed = anyio.Event()
+        self._aside: TaskGroup
+        self.referee.events_max = int(EVENTS_A_DAY_MAX * max(1.0, days))
 
     # --- the run ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Live through it all. Raises Broken."""
-        self.ledger.healed = anyio.Event()
         async with anyio.create_task_group() as tasks:
+            self._aside = tasks
             tasks.start_soon(self.cloud.run)
             tasks.start_soon(self._live)
             tasks.start_soon(self._watch, tasks.cancel_scope)
@@ -186,6 +200,11 @@ class World:
             (habits.commit_crashes, self._nature, self._do_crash_at_commit),
             (habits.full_disks, self._nature, self._do_fill_disk),
             (habits.strangers, self._nature, self._do_plant),
+            (habits.silences, self._nature, self._do_silence),
+            (habits.false_notices, self._nature, self._do_notice_falsely),
+            (habits.set_ups, self._user, self._ask_set_up),
+            (habits.repeats, self._user, self._ask_again),
+            (habits.remakes, self._user, self._ask_remake),
         ]
         plan: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []
         for count, dice, act in acts:
@@ -213,6 +232,23 @@ class World:
         self.cloud.plant(foreign, "somebody", offer, has_agent=False)
         self.cloud.plant(f"{OWNER}/{self._pools[0]}/{900 + number}/1.1/1", OWNER, offer)
 
+    def _some_machine(self) -> Machine | None:
+        machines = [one for one in self.cloud.living.values() if one.host is not None]
+        return machines[int(self._nature.random() * len(machines))] if machines else None
+
+    async def _do_silence(self) -> None:
+        if (machine := self._some_machine()) is not None:
+            self.cloud.silence(machine, round(10 + 900 * self._nature.random() ** 2, 3))
+
+    async def _do_notice_falsely(self) -> None:
+        """A notice that is withdrawn in time, or not made true."""
+        machine = self._some_machine()
+        if machine is None:
+            return
+        self.cloud.preempt(machine, 120, kill=False)
+        wait = round(150 * self._nature.random(), 3)
+        self.cloud.timeline.after(wait, lambda: self.cloud.withdraw(machine))
+
     # --- what users ask ---------------------------------------------------------------------------
 
     async def _submit(self, pool: str, request: Request) -> Accepted:
@@ -221,6 +257,7 @@ class World:
             daemon = self._daemon
             if daemon is not None and daemon.up:
                 try:
+                    self._sent.append((pool, request))
                     return await daemon.submit(pool, request)
                 except JournalClosed:
                     pass
@@ -302,22 +339,74 @@ class World:
         )
         await self._submit(pool, PoolUpdateRequested(request_id=self._id("update"), pool=pool, spec=spec))
 
+    async def _ask_set_up(self) -> None:
+        """Set a machine up again."""
+        pool = self._some_pool()
+        loop = self._daemon.loops.get(pool) if self._daemon is not None else None
+        living = list(loop.index.instances.values()) if loop is not None else []
+        if living:
+            chosen = node_instance(living[int(self._user.random() * len(living))])
+            request = BootstrapRequested(request_id=self._id("setup"), instance=chosen, cluster_id="")
+            await self._submit(pool, request)
+
+    async def _ask_again(self) -> None:
+        """Send a request again, as a client does that got no answer."""
+        if self._sent:
+            pool, request = self._sent[int(self._user.random() * len(self._sent))]
+            await self._submit(pool, request)
+
+    async def _ask_remake(self) -> None:
+        """End a pool, and make one of the same name when it is gone."""
+        pool = self._some_pool()
+        ending = ShutdownRequested(request_id=self._id("shutdown"), cluster_id=pool)
+        await self._submit(pool, ending)
+        self._aside.start_soon(self._remake, pool, ending.request_id)
+
+    async def _remake(self, pool: str, ending: str) -> None:
+        while not self.referee.is_ended(ending):  # noqa: ASYNC110 - the clock is virtual
+            await anyio.sleep(10)
+        self._nodes[pool] = 1 + int(self._user.random() * 5)
+        request = PoolRequested(request_id=self._id("pool"), pool=pool, spec=self._spec(pool))
+        await self._submit(pool, request)
+
     # --- the end ----------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        """Faults cease, pools are shut down, and after a stated time all must be over."""
+        """Faults cease: pools become whole. They are shut down: all is over. Both in stated times."""
         self._is_calm = self.cloud.luck.calm = True
         self._crash_commits = 0
+        await self._within(WHOLE_WITHIN_S, self._are_whole, "not whole in time")
         for pool in self._pools:
             await self._submit(pool, ShutdownRequested(request_id=self._id("shutdown"), cluster_id=pool))
-        with anyio.move_on_after(WHOLE_WITHIN_S) as patience:
-            while not self._is_over():  # noqa: ASYNC110 - the clock is virtual, and the cloud tells nobody
+        for _ in range(self._habits.last_words):
+            await anyio.sleep(round(5 * self._user.random(), 3))
+            for ask in (self._ask_task, self._ask_resize, self._ask_stop):
+                await ask()
+        await self._within(OVER_WITHIN_S, self._is_over, "not over in time")
+        self.referee.at_the_end(self._foreign)
+
+    async def _within(self, seconds: float, holds: Callable[[], bool], what: str) -> None:
+        with anyio.move_on_after(seconds) as patience:
+            while not holds():  # noqa: ASYNC110 - the clock is virtual, and the cloud tells nobody
                 await anyio.sleep(30)
         if patience.cancelled_caught:
-            loops = self._daemon.loops if self._daemon else {}
-            states = [repr(state)[:200] for loop in loops.values() for state in loop.index.instances.values()]
-            self.referee.rule(False, f"not over in time: {list(loops)} {states[:4]}")
-        self.referee.at_the_end(self._foreign)
+            loops = self._daemon.loops.values() if self._daemon else ()
+            states = [
+                f"{loop.name}: {loop.index.pool!r:.300} {dict(loop.index.node_counts)} "
+                f"{[state.status for state in loop.index.instances.values()]} "
+                f"{[state.status for state in loop.index.tasks.values()]}"
+                for loop in loops
+            ]
+            self.referee.rule(False, f"{what}: {'; '.join(states)}")
+
+    def _are_whole(self) -> bool:
+        daemon = self._daemon
+        if daemon is None or not daemon.up or len(daemon.loops) < len(self._pools):
+            return False
+        return all(
+            isinstance(loop.index.pool, Active) and loop.index.pool.whole and not loop.index.tasks
+            for loop in daemon.loops.values()
+        )
 
     def _is_over(self) -> bool:
         daemon = self._daemon

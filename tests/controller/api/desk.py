@@ -65,7 +65,7 @@ class SystemClock:
 class SoldOut:
     """An outside where clusters open and every machine is sold out."""
 
-    async def call(self, call: Call) -> Message:
+    async def call(self, pool: str, call: Call) -> Message:
         match call:
             case OpenCluster(cluster_id=name, provider=provider, region=region):
                 return ClusterOpened(
@@ -80,7 +80,7 @@ class SoldOut:
             case Terminate():
                 return TerminateSucceeded()
 
-    def word(self, word: Word) -> None:
+    def word(self, pool: str, word: Word) -> None:
         """Nobody is there to hear it."""
 
     def world(self) -> World:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_the_environment_and_directory_of_a_task(rig: Rig) -> None:
     [
         ({"argv": ["no-such-program"]}, 127, "not found: 'no-such-program'"),
         ({"argv": ["/no/such"]}, 127, "not found: '/no/such'"),
-        ({"argv": ["/etc/hostname"]}, 126, "not executable: '/etc/hostname'"),
+        ({"argv": ["./plain"]}, 126, "not executable: './plain'"),
         ({"argv": ["/etc"]}, 126, "not a program: '/etc'"),
         (
             {"argv": ["true"], "cwd": "/no/where"},
@@ -68,7 +69,7 @@ def test_the_environment_and_directory_of_a_task(rig: Rig) -> None:
 def test_what_cannot_be_started_says_why(rig: Rig, fields: dict[str, object], code: int, error: str) -> None:
     stream = rig.attach()
     stream.say(put("t", "script", b"#!/no/interpreter\n", mode=0o755), put("t", "data", b"\0\1", mode=0o755))
-    stream.say({**start("t"), **fields})
+    stream.say(put("t", "plain", b"#!/bin/sh\n"), {**start("t"), **fields})
     ended = stream.ended("t")
     assert (ended["started"], ended["why"], ended["code"]) == (False, "spawn", code)
     assert ended["error"].startswith(error)
@@ -79,7 +80,7 @@ def test_what_cannot_be_started_says_why(rig: Rig, fields: dict[str, object], co
 
 def test_signals_are_as_a_shell_would_leave_them(rig: Rig) -> None:
     stream = rig.attach()
-    script = "import signal; print(*[signal.getsignal(s).name for s in (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)])"
+    script = "import signal as s; print(*[s.getsignal(x).name for x in (s.SIGHUP, s.SIGTERM, s.SIGCHLD)])"
     stream.say(start("t", sys.executable, "-c", script), start("p", "sh", "-c", "kill -PIPE $$"))
     assert stream.ended("p")["signal"] == 13
     stream.ended("t")
@@ -88,9 +89,9 @@ def test_signals_are_as_a_shell_would_leave_them(rig: Rig) -> None:
 
 def test_timeout_and_stop_end_the_whole_group(rig: Rig) -> None:
     stream = rig.attach()
-    deaf = "trap '' TERM; sleep 100 & while :; do sleep 0.05; done"
+    deaf = "trap '' TERM; echo deaf; sleep 100 & while :; do sleep 0.05; done"
     stream.say(start("slow", "sleep", "100", timeout_s=0.2), start("deaf", "sh", "-c", deaf, grace_s=0.3))
-    stream.until(lambda m: m["t"] == "started" and m["task"] == "deaf")
+    stream.until(lambda m: m["t"] == "log" and m["task"] == "deaf")
     stream.say({"t": "stop", "epoch": 1, "task": "deaf", "attempt": 1, "grace_s": 0.3})
     ended = stream.ended("slow")
     assert (ended["why"], ended["signal"]) == ("timeout", 15)
@@ -110,7 +111,7 @@ def test_timeout_and_stop_end_the_whole_group(rig: Rig) -> None:
 )
 def test_nothing_that_a_task_left_behind_outlives_its_end(rig: Rig, leaves: str) -> None:
     stream = rig.attach()
-    stream.say(start("t", "sh", "-c", f"{leaves} echo done", fetch=["x"]))
+    stream.say(start("t", "sh", "-c", f"{leaves}\necho done", fetch=["x"]))
     assert stream.ended("t")["code"] == 0
     assert not list(marked(str(rig.dir)))
     assert stream.text("t") == ["done"]
@@ -167,7 +168,7 @@ def test_put_and_fetch(rig: Rig) -> None:
     half = {**put("t", "in/data", data[:200_000]), "last": False}
     rest = {**put("t", "in/data", data[200_000:], mode=0o640), "offset": 200_000}
     script = "stat -c %a in/data; cp in/data out; mkdir d"
-    wanted = {"fetch": ["out", "none", "d", "../stdout"], "fetch_bytes_max": 1 << 20}
+    wanted: dict[str, Any] = {"fetch": ["out", "none", "d", "../stdout"], "fetch_bytes_max": 1 << 20}
     stream.say(half, rest, start("t", "sh", "-c", script, **wanted))
     ended = stream.ended("t")
     assert ended["code"] == 0
@@ -224,7 +225,10 @@ def test_health_check_that_fails_or_hangs(rig: Rig) -> None:
 
 def test_a_notice_reaches_tasks_and_is_withdrawn(rig: Rig) -> None:
     stream = rig.attach()
-    hook = "echo hook $EVERPOOL_NOTICE_SECONDS $EVERPOOL_NOTICE_REASON; kill -USR1 $EVERPOOL_TASK_PID; sleep 0.3; echo saved"
+    hook = (
+        "echo hook $EVERPOOL_NOTICE_SECONDS $EVERPOOL_NOTICE_REASON; "
+        "kill -USR1 $EVERPOOL_TASK_PID; sleep 0.3; echo saved"
+    )
     saves = "trap 'echo got it; exit 0' USR1; echo ready; while :; do sleep 0.05; done"
     stream.say(start("plain", "sleep", "100"), start("saves", "sh", "-c", saves, on_notice=hook))
     stream.until(lambda m: m["t"] == "log" and m["task"] == "saves")

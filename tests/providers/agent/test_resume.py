@@ -33,7 +33,7 @@ PIECES = st.one_of(
 )
 
 
-DIES = st.one_of(st.none(), st.none(), st.integers(min_value=0, max_value=8))
+DIES = st.one_of(st.none(), st.integers(min_value=0, max_value=5))
 QUICK = settings(
     max_examples=200,
     stateful_step_count=30,
@@ -174,6 +174,6 @@ PLANTED: dict[str, tuple[dict[Any, Any], Any]] = {
 def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table, name = PLANTED[fault]
     monkeypatch.setitem(table, name, ignore)
-    once = settings(QUICK, max_examples=300, phases=[Phase.generate], database=None, print_blob=False)
+    once = settings(QUICK, max_examples=1000, phases=[Phase.generate], derandomize=True)
     with pytest.raises((AssertionError, KeyError, ExceptionGroup)):
         run_state_machine_as_test(Resuming, settings=once)

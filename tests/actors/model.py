@@ -1,0 +1,473 @@
+"""A cloud, its machines and their agents as plain values: what may happen outside, one step at a time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from actors.decision import Address, Kind, World
+from actors.effects import (
+    Acknowledge,
+    Call,
+    CloseCluster,
+    Connect,
+    Disconnect,
+    Find,
+    Launch,
+    OpenCluster,
+    Say,
+    StartTask,
+    TaskFilesDone,
+    TellMarket,
+    Terminate,
+    Unwatch,
+    Watch,
+    Word,
+)
+from actors.events import TaskRequested
+from actors.market import rules as market_rules
+from actors.market.state import MarketState
+from actors.messages import (
+    AbsenceObserved,
+    AgentSaid,
+    ClusterClosed,
+    ClusterCloseFailed,
+    ClusterOpened,
+    ClusterOpenFailed,
+    FindFailed,
+    Found,
+    LaunchFailed,
+    LaunchSucceeded,
+    LinkDown,
+    LinkUp,
+    Message,
+    NothingFound,
+    TerminateFailed,
+    TerminateSucceeded,
+)
+from providers.agent.wire import (
+    Bootstrap,
+    BootstrapEnded,
+    Drain,
+    Ended,
+    Phase,
+    PhaseCommand,
+    Report,
+    Start,
+    Started,
+    Stop,
+)
+from providers.errors import Fault
+from providers.model import (
+    Capabilities,
+    ClusterHandle,
+    Handle,
+    InstanceType,
+    Notice,
+    Offer,
+    Sighting,
+    SightingState,
+)
+from providers.model import Address as HostAddress
+from tests.actors.turns import Turns
+
+VISIBLE_S = 60.0
+CAPABILITIES = Capabilities(
+    spot=True,
+    notice_s=30,
+    launch_batch_max=10,
+    dead_man_switch=True,
+    tags=True,
+    billing_unit="second",
+    visible_within_s=VISIBLE_S,
+    machines_max=100,
+)
+
+
+def offer(zone: str = "a", *, provider: str = "sim", dollars: float = 0.1, spot: bool = True) -> Offer:
+    """One market of the model's provider."""
+    lifecycle: Literal["spot", "on_demand"] = "spot" if spot else "on_demand"
+    return Offer(
+        id=f"{zone}-{lifecycle}",
+        instance_type=InstanceType(name="small", vcpus=4, memory_gb=16),
+        provider=provider,
+        region="r",
+        zone=zone,
+        lifecycle=lifecycle,
+        micro_usd_per_hour=round(dollars * 1_000_000),
+    )
+
+
+def cluster_handle(cluster_id: str = "c") -> ClusterHandle:
+    """A cluster that is open."""
+    return ClusterHandle(cluster_id=cluster_id, provider="sim", region="r", ssh_user="u")
+
+
+class Agent:
+    """What the agent on one machine holds, and the reports it was not told to forget."""
+
+    def __init__(self, name: str, outside: "Outside") -> None:
+        self.name = name
+        self.lives = 0
+        self.spool: list[Report] = []
+        self.tasks: dict[tuple[str, int], str] = {}  # attempt -> waiting, running, ended
+        self.runs: dict[str, tuple[str, ...]] = {}  # set-ups by id, and the steps of each still to run
+        self.draining = False
+        self._outside = outside
+        self._next_id = 1
+
+    @property
+    def boot(self) -> str:
+        """Which life of the spool this is."""
+        return f"{self.name}#{self.lives}"
+
+    def report(self, kind: type[Any], **fields: Any) -> None:
+        """Something to tell."""
+        self.spool.append(kind(id=self._next_id, **fields))
+        self._next_id += 1
+
+    def hear(self, command: Bootstrap | Start | Stop | Drain) -> None:
+        """Obey one command."""
+        match command:
+            case Bootstrap(run_id=run_id, steps=steps):
+                if run_id not in self.runs:
+                    self.runs[run_id] = tuple(step.phase for step in steps)
+                elif not self.runs[run_id]:
+                    self.report(BootstrapEnded, run_id=run_id)
+            case Start(task=task, attempt=attempt):
+                if (task, attempt) not in self.tasks:
+                    self.tasks[task, attempt] = "waiting"
+                    if self.draining:
+                        self._never((task, attempt), "notice")
+            case Stop(task=task, attempt=attempt):
+                match self.tasks.get((task, attempt)):
+                    case None | "waiting":
+                        self._never((task, attempt), "stop")
+                    case "running":
+                        self.end((task, attempt), why="stop", signal=15)
+            case Drain(within_s=within_s):
+                self.draining = within_s is not None
+                if self.draining:
+                    for one, word in list(self.tasks.items()):
+                        if word == "waiting":
+                            self._never(one, "notice")
+
+    def work(self, fails: bool) -> None:
+        """Go on with every set-up by one step."""
+        for run_id, left in self.runs.items():
+            done = any(isinstance(one, BootstrapEnded) and one.run_id == run_id for one in self.spool)
+            if left:
+                self._phase(run_id, left[0], fails)
+                self.runs[run_id] = () if fails else left[1:]
+            if not self.runs[run_id] and (left or not done):
+                failed = {"phase": left[0], "error": "exit 1"} if fails and left else {}
+                self.report(BootstrapEnded, run_id=run_id, **failed)
+
+    def _phase(self, run_id: str, phase: str, fails: bool) -> None:
+        self.report(Phase, run_id=run_id, event="started", phase=phase)
+        self.report(PhaseCommand, run_id=run_id, command="true")
+        self.report(Phase, run_id=run_id, event="failed" if fails else "completed", phase=phase)
+
+    def start(self, one: tuple[str, int]) -> None:
+        """A waiting attempt gets its process."""
+        self.tasks[one] = "running"
+        self._outside.began(self.name, *one)
+        self.report(Started, task=one[0], attempt=one[1], pid=7)
+
+    def end(self, one: tuple[str, int], **how: Any) -> None:
+        """A running attempt ends."""
+        self.tasks[one] = "ended"
+        self._outside.over(self.name, *one)
+        self.report(Ended, task=one[0], attempt=one[1], **how)
+
+    def _never(self, one: tuple[str, int], why: str) -> None:
+        self.tasks[one] = "ended"
+        self.report(Ended, task=one[0], attempt=one[1], started=False, why=why)
+
+    def die(self) -> None:
+        """The machine is gone or starts anew: processes end, and what was not told is lost."""
+        for one, word in self.tasks.items():
+            if word == "running":
+                self._outside.over(self.name, *one)
+        self.tasks, self.runs, self.spool, self._next_id = {}, {}, [], 1
+        self.lives += 1
+        self.draining = False
+
+
+@dataclass(slots=True)
+class Machine:
+    """One machine that exists, and costs money."""
+
+    key: str
+    ref: str
+    made_at: float
+    visible_at: float
+    agent: Agent
+    address: HostAddress | None = None
+    state: SightingState = "running"
+    notice: Notice | None = None
+
+
+@dataclass(slots=True)
+class Link:
+    """One wish for a stream; `mail` is what the loop will hear of it."""
+
+    wish: Connect
+    up: bool = False
+    boot: str | None = None
+    acked: int = 0
+    sent: int = 0
+    stream: list[Bootstrap | Start | Stop | Drain] = field(default_factory=list)
+    mail: list[Message] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Watched:
+    """One key that listings are compared for."""
+
+    instance: str
+    launched_at: float
+    missing: int = 0
+
+
+class Outside:
+    """All that is outside of one pool's loop."""
+
+    def __init__(self, deciding: tuple[Kind, ...], offers: tuple[Offer, ...] = ()) -> None:
+        self.turns = Turns(deciding, self._perform)
+        self.machines: dict[str, Machine] = {}  # living, by key
+        self.keys: set[str] = set()  # that ever had a machine
+        self.calls: list[tuple[Address, Call]] = []
+        self.watched: dict[str, Watched] = {}
+        self.links: dict[str, Link] = {}
+        self.markets: dict[str, MarketState] = {}
+        self.twice: set[str] = set()  # tasks that may run beside themselves
+        self.files_done: list[str] = []
+        self.turns.world = World({"sim": offers}, {"sim": CAPABILITIES}, self.markets)
+
+    # --- effects ----------------------------------------------------------------------------------
+
+    def _perform(self, address: Address, effect: Call | Word) -> None:
+        match effect:
+            case Launch() | Find() | Terminate() | OpenCluster() | CloseCluster():
+                self.calls.append((address, effect))
+            case Watch(key=key, instance_id=instance, launched_at=at):
+                self.watched.setdefault(key, Watched(instance, at))
+            case Unwatch(key=key):
+                self.watched.pop(key, None)
+            case Connect(instance_id=instance):
+                self.links[instance] = Link(effect, boot=effect.boot, acked=effect.acked)
+            case Disconnect(instance_id=instance):
+                self.links.pop(instance, None)
+            case Say(instance_id=instance, command=command) | StartTask(
+                instance_id=instance, command=command
+            ):
+                if (link := self.links.get(instance)) is not None and link.up:
+                    link.stream.append(command)
+            case Acknowledge(instance_id=instance, boot=boot, last_id=last):
+                self._acknowledge(instance, boot, last)
+            case TellMarket(news=news):
+                name = str(news.market)
+                told = market_rules.decide(self.markets.get(name), news, self.turns.view()).state
+                assert isinstance(told, MarketState)
+                self.markets[name] = told
+            case TaskFilesDone(task_id=task):
+                self.files_done.append(task)
+            case _:
+                return
+
+    def _acknowledge(self, instance: str, boot: str, last: int) -> None:
+        link = self.links.get(instance)
+        if link is None or link.boot != boot or not link.up:
+            return
+        link.acked = max(link.acked, last)
+        machine = self.machine_of(link)
+        if machine is not None and machine.agent.boot == boot:
+            machine.agent.spool = [one for one in machine.agent.spool if one.id > last]
+
+    # --- machines ---------------------------------------------------------------------------------
+
+    def make(self, key: str, hidden_s: float) -> Machine:
+        """A launch lands: a machine begins to cost money."""
+        ref = f"m{len(self.keys)}"
+        self.turns.referee.machine_made(key, ref)
+        self.turns.verdict()
+        self.keys.add(key)
+        now = self.turns.now
+        machine = Machine(key, ref, now, now + min(hidden_s, VISIBLE_S), Agent(ref, self))
+        self.machines[key] = machine
+        return machine
+
+    def vanish(self, key: str) -> None:
+        """A machine is gone."""
+        machine = self.machines.pop(key)
+        machine.agent.die()
+        self.turns.referee.machine_ended(key, machine.ref, "gone")
+
+    def began(self, ref: str, task: str, attempt: int) -> None:
+        """A process runs."""
+        self.turns.referee.process_began(ref, task, attempt)
+        if task in self.twice:
+            self.turns.referee.process_ended(ref, task, attempt)
+        self.turns.verdict()
+
+    def over(self, ref: str, task: str, attempt: int) -> None:
+        """A process is over."""
+        self.turns.referee.process_ended(ref, task, attempt)
+
+    def sighting(self, machine: Machine) -> Sighting:
+        """The machine as the provider shows it."""
+        return Sighting(
+            key=machine.key,
+            handle=Handle(provider="sim", ref=machine.ref),
+            state=machine.state,
+            address=machine.address,
+            launched_at=machine.made_at,
+            notice=machine.notice,
+        )
+
+    def visible(self, key: str) -> Machine | None:
+        """The machine under a key, if it can be seen by now."""
+        machine = self.machines.get(key)
+        return machine if machine is not None and machine.visible_at <= self.turns.now else None
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def answer(self, i: int, fault: Fault | None, landed: bool, hidden_s: float) -> None:
+        """End one call in flight; with an unknown outcome it may have worked."""
+        address, call = self.calls.pop(i % len(self.calls))
+        works = fault is None or (fault in (Fault.UNKNOWN, Fault.CONFLICT) and landed)
+        self.turns.hear((address, self._answer(call, fault, works, hidden_s)))
+
+    def _answer(self, call: Call, fault: Fault | None, works: bool, hidden_s: float) -> Message:
+        match call:
+            case Launch(key=key):
+                if fault is None and key in self.keys and key not in self.machines:
+                    return LaunchFailed(Fault.GONE, "that machine has ended")
+                if works:
+                    ref = self.make(key, hidden_s).ref
+                if fault is None:
+                    return LaunchSucceeded(Handle(provider="sim", ref=ref))
+                return LaunchFailed(fault, "planned")
+            case Find(key=key):
+                if fault is not None:
+                    return FindFailed(fault)
+                seen = self.visible(key)
+                return NothingFound() if seen is None else Found(self.sighting(seen))
+            case Terminate(handle=handle):
+                key = next((one.key for one in self.machines.values() if one.ref == handle.ref), None)
+                if works and key is not None:
+                    self.vanish(key)
+                return TerminateSucceeded() if fault is None else TerminateFailed(fault, "planned")
+            case OpenCluster(cluster_id=name):
+                return ClusterOpened(cluster_handle(name)) if fault is None else ClusterOpenFailed(name, fault, "")
+            case CloseCluster(cluster=cluster):
+                if fault is None:
+                    return ClusterClosed(cluster.cluster_id)
+                return ClusterCloseFailed(cluster.cluster_id, fault, "")
+
+    def listing(self) -> None:
+        """One complete listing, compared with what is watched."""
+        letters: list[tuple[Address, Message]] = []
+        for key, watched in list(self.watched.items()):
+            address: Address = ("instance", watched.instance)
+            if (machine := self.visible(key)) is not None:
+                watched.missing = 0
+                letters.append((address, Found(self.sighting(machine))))
+            elif self.turns.now >= watched.launched_at + VISIBLE_S:
+                watched.missing += 1
+                if watched.missing >= 2:
+                    watched.missing = 0
+                    letters.append((address, AbsenceObserved()))
+        self.turns.hear(*letters)
+
+    # --- links ------------------------------------------------------------------------------------
+
+    def machine_of(self, link: Link) -> Machine | None:
+        """The machine a link leads to, while it lives."""
+        ref = link.wish.handle.ref
+        return next((one for one in self.machines.values() if one.ref == ref), None)
+
+    def open_link(self, link: Link) -> None:
+        """The agent's hello: what it holds, as it is now."""
+        machine = self.machine_of(link)
+        if machine is None or link.up:
+            return
+        agent = machine.agent
+        if link.boot != agent.boot:
+            link.boot, link.acked = agent.boot, 0
+        link.up, link.sent = True, link.acked
+        tasks = tuple((task, attempt, word) for (task, attempt), word in agent.tasks.items())
+        link.mail.append(LinkUp(agent.boot, True, tasks))
+
+    def drop_link(self, link: Link) -> None:
+        """The stream breaks: what was on its way to the agent is lost."""
+        link.up, link.stream = False, []
+        link.mail.append(LinkDown("cut"))
+
+    def agent_hears(self, link: Link) -> None:
+        """The agent obeys what was said on the stream."""
+        machine = self.machine_of(link)
+        commands, link.stream = link.stream, []
+        if machine is not None and link.up:
+            for command in commands:
+                machine.agent.hear(command)
+
+    def agent_speaks(self, link: Link) -> None:
+        """The agent tells what it has not told on this stream."""
+        machine = self.machine_of(link)
+        if machine is None or not link.up or link.boot != machine.agent.boot:
+            return
+        reports = tuple(one for one in machine.agent.spool if one.id > link.sent)
+        if reports:
+            link.sent = reports[-1].id
+            link.mail.append(AgentSaid(machine.agent.boot, link.sent, reports))
+
+    def deliver(self, link: Link, count: int) -> None:
+        """The loop takes the first letters of a link, in one turn."""
+        letters, link.mail = link.mail[:count], link.mail[count:]
+        self.turns.hear(*((("instance", link.wish.instance_id), message) for message in letters))
+
+    # --- the daemon -------------------------------------------------------------------------------
+
+    def crash(self, landed: Mapping[int, bool], hidden_s: float) -> None:
+        """The daemon dies and another starts. Launches that were in flight may land."""
+        calls, self.calls = self.calls, []
+        for i, (_, call) in enumerate(calls):
+            if isinstance(call, Launch) and landed.get(i, False) and call.key not in self.keys:
+                self.make(call.key, hidden_s)
+            elif isinstance(call, Launch) and landed.get(i, False) and call.key in self.machines:
+                self.make(call.key, hidden_s)  # the referee sees the second
+        self.watched.clear()
+        self.links.clear()
+        self.turns.restart()
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def submit(self, request: TaskRequested) -> None:
+        """A user's task."""
+        if request.task.at_least_once:
+            self.twice.add(request.request_id)
+        self.turns.ask(request)
+
+    def fair_step(self) -> None:
+        """Everything that can go on goes on, and well."""
+        while self.calls:
+            self.answer(0, None, True, 0)
+        for link in list(self.links.values()):
+            self.open_link(link)
+            self.agent_hears(link)
+            if (machine := self.machine_of(link)) is not None:
+                machine.agent.work(False)
+                for one, word in list(machine.agent.tasks.items()):
+                    if word == "waiting":
+                        machine.agent.start(one)
+                    elif word == "running":
+                        machine.agent.end(one, code=0)
+            self.agent_speaks(link)
+            self.deliver(link, len(link.mail))
+        for machine in self.machines.values():
+            machine.address = machine.address or HostAddress(host=machine.ref)
+        self.listing()
+        times = [at for _, at in self.turns.timers()]
+        self.turns.now = max(self.turns.now + 1.0, min(times, default=0.0))
+        self.turns.due()

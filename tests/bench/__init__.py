@@ -1,0 +1,1 @@
+"""Measurements: `python -m tests.bench [--json] [--quick] [--only NAME]`. Nothing here passes or fails."""

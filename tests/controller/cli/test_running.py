@@ -1,0 +1,271 @@
+"""The commands, against a real daemon with real machines."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.controller.cli.running import Face, until
+
+pytestmark = pytest.mark.real
+
+
+# --- run --------------------------------------------------------------------------------------------
+
+
+def test_run_keeps_streams_apart_and_exits_with_the_tasks_code(house: Face) -> None:
+    done = house("run", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.code, done.out, done.err) == (7, "out\n", "err\neverpool: attempt 1 ended: failure\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("exit 0", 0),
+        ("exit 255", 255),
+        ("kill -TERM $$", 143),
+        ("kill -KILL $$", 137),
+        ("kill -USR1 $$", 128 + signal.SIGUSR1),
+    ],
+)
+def test_exit_codes_of_tasks(house: Face, line: str, code: int) -> None:
+    assert house("run", "web", "--shell", "--", line).code == code
+
+
+def test_a_program_that_is_not_there(house: Face) -> None:
+    done = house("run", "web", "--", "no-such-program-here")
+    assert done.code == 127
+    assert "no-such-program-here" in done.err
+
+
+def test_run_takes_environment_files_and_brings_files_back(house: Face) -> None:
+    inputs = house.directory / "inputs"
+    inputs.mkdir()
+    (inputs / "a.txt").write_text("a\n")
+    (inputs / "b.sh").write_text("#!/bin/sh\necho $WHO\n")
+    (inputs / "b.sh").chmod(0o755)
+    result = house.directory / "out" / "result.txt"
+    line = "cat in/a.txt > result; in/b.sh >> result; cat ~/greeting >> result"
+    settings = ("--env", "WHO=me", "--put", f"{inputs}:in", "--fetch", f"result:{result}")
+    done = house("run", "web", *settings, "--shell", "--", line)
+    assert done.code == 0, done.err
+    assert result.read_text() == "a\nme\nhi\n"
+
+
+def test_a_file_that_can_not_be_fetched_is_said(house: Face) -> None:
+    done = house("run", "web", "--fetch", "nothing", "--", "true")
+    assert "--fetch nothing" in done.err
+
+
+def test_run_as_json(house: Face) -> None:
+    done = house("run", "web", "--json", "--", "echo", "hi")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["kind"] for line in lines] == ["log", "end"]
+    assert lines[0]["text"] == "hi"
+    assert (lines[1]["code"], lines[1]["event"]["result"]) == (0, "success")
+
+
+def test_a_retried_task_says_so_and_ends_with_its_last_code(house: Face) -> None:
+    marker = house.directory / "tried"
+    line = f"if [ -e {marker} ]; then echo again; else touch {marker}; exit 3; fi"
+    done = house("run", "web", "--retries", "1", "--shell", "--", line)
+    assert (done.code, done.out) == (0, "again\n")
+    assert "attempt 1 ended: failure" in done.err
+    assert "attempt 2 runs on node" in done.err
+
+
+def test_output_that_is_no_text_comes_through(house: Face) -> None:
+    done = house("run", "web", "--", "printf", "ä\\n\\n  two spaces\\nno end")
+    assert done.out == "ä\n\n  two spaces\nno end\n"
+
+
+def test_ctrl_c_detaches_and_the_task_goes_on(house: Face) -> None:
+    running = house.start("run", "web", "--", "sh", "-c", "echo begun; sleep 300")
+    assert running.stdout is not None and running.stdout.readline() == "begun\n"
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    task = err.split("everpool stop ")[1].split()[0]
+    view = next(one for one in house("ps", "tasks", "--json").json if one["id"] == task)
+    assert view["status"] == "running"
+    assert house("stop", task, "--grace", "5s").code == 0
+
+
+# --- tasks that are not waited for -------------------------------------------------------------------
+
+
+def test_detach_follow_and_stop(house: Face) -> None:
+    line = "trap 'echo bye; exit 0' TERM; echo one; while :; do sleep 0.1; done"
+    task = house("run", "web", "--detach", "--name", "loop", "--shell", "--", line).out.strip()
+    following = house.start("logs", task, "--follow")
+    assert following.stdout is not None and following.stdout.readline() == "one\n"
+    stopped = house("stop", task, "--grace", "20s", "--json")
+    assert stopped.code == 0, stopped.err
+    assert stopped.json["event"]["result"] == "terminated"
+    out, _ = following.communicate(timeout=30)
+    assert (following.returncode, out) == (0, "bye\n")
+    assert house("logs", task, "--tail", "1").out == "bye\n"
+    assert house("logs", task, "--stream", "stderr").out == ""
+    again = house("stop", task)
+    assert (again.code, again.err) == (0, f"task {task} is over already: terminated\n")
+
+
+def test_output_may_be_cut_off_by_its_reader(house: Face) -> None:
+    task = house("run", "web", "--detach", "--", "seq", "200000").out.strip()
+    reader = house.start("logs", task, "--follow")
+    assert reader.stdout is not None and reader.stdout.readline() == "1\n"
+    reader.stdout.close()
+    assert reader.stderr is not None
+    err = reader.stderr.read()
+    assert (reader.wait(30), err) == (141, "")
+    reader.stderr.close()
+
+
+# --- looking ----------------------------------------------------------------------------------------
+
+
+def test_ps(house: Face) -> None:
+    pool = house("ps", "--json").json[0]
+    assert (pool["name"], pool["status"], pool["ready"]) == ("web", "ready", 2)
+    assert [one["node"] for one in house("ps", "nodes", "--pool", "web", "--json").json] == [0, 1]
+    table = house("ps", "instances").out
+    addresses = [one["address"] for one in house("ps", "instances", "--json").json]
+    assert "INSTANCE" in table and all(address in table for address in addresses)
+    assert all(len(line) < 400 for line in table.splitlines())
+    assert house("ps", "tasks", "--limit", "1").code == 0
+    assert house("ps", "dogs").code == 2
+
+
+def test_events(house: Face) -> None:
+    ready = [json.loads(line) for line in house("events", "--json", "--kind", "pool_ready").out.splitlines()]
+    assert [one["event"]["pool"] for one in ready] == ["web"]
+    after = house("events", "--after", str(ready[0]["seq"] - 1), "--limit", "1").out
+    assert after.startswith(f"{ready[0]['seq']} ")
+    follower = house.start("events", "--follow", "--kind", "task_completed", "--limit", "1", "--after", "1")
+    house("run", "web", "--", "true")
+    out, _ = follower.communicate(timeout=30)
+    assert follower.returncode == 0 and " task_completed " in out
+
+
+def test_doctor_hold_adopt_reload(house: Face) -> None:
+    doctor = house("doctor", "--json")
+    assert doctor.code == 0, doctor.out
+    assert {"daemon", "python", "journal", "provider local"} <= {line["what"] for line in doctor.json}
+    assert house("hold", "1h30m", "web", "--json").json["pools"] == ["web"]
+    assert house("hold", "1h", "nope").code == 4
+    assert house("adopt", "--json").json["adopted"] is False
+    assert house("reload").out == "nothing changed\n"
+
+
+def test_backup_from_a_daemon_and_from_a_directory(house: Face) -> None:
+    one, two = house.directory / "one.sqlite3", house.directory / "two.sqlite3"
+    assert house("backup", str(one)).code == 0
+    assert house("backup", str(two), "--state-dir", str(house.socket.parent)).code == 0
+    assert one.stat().st_size > 0 and two.stat().st_size > 0
+    again = house("backup", str(two), "--state-dir", str(house.socket.parent))
+    assert again.code == 1 and "exists" in again.err
+    assert house("backup", str(one)).code == 2
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh client here")
+def test_exec_verifies_the_host_and_passes_words_on(house: Face) -> None:
+    done = house("exec", "web/1", "--", "sh", "-c", 'printf "%s|" "$@"; exit 4', "x", "a b", "$HOME")
+    assert (done.code, done.out) == (4, "a b|$HOME|"), done.err
+    name = house("ps", "nodes", "--json").json[0]["instance_id"]
+    assert house("exec", name, "--", "cat", "greeting").out == "hi\n"
+    assert house("ssh", "web/0", "--", "-o", "BatchMode=yes", "-T").code == 0
+
+
+# --- what is refused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("up", "web"), 5, "pool 'web' exists, with 2 of 2 nodes ready"),
+        (("up", "Web!"), 2, "is not a name"),
+        (("up", "x", "--provider", "lokal"), 4, "no provider 'lokal'"),
+        (("up", "x", "--set", "nodez=3"), 2, "did you mean 'nodes'?"),
+        (("up", "x", "--spec", "/nowhere.toml"), 2, "can't be read"),
+        (("resize", "nope", "3"), 4, "there are web"),
+        (("resize", "web", "-3"), 2, ""),
+        (("down", "nope"), 4, "nope"),
+        (("drain", "web", "77"), 1, "77"),
+        (("update", "web", "--set", "vcpus=64"), 1, "resize to 0 first"),
+        (("run", "nope", "--", "true"), 4, "there are web"),
+        (("run", "web"), 2, ""),
+        (("run", "web", "--env", "=1", "--", "true"), 2, "is not a name"),
+        (("run", "web", "--put", "/nowhere", "--", "true"), 2, "can't be read"),
+        (("run", "web", "--timeout", "soon", "--", "true"), 2, "no duration"),
+        (("stop", "t-nope"), 4, "no task 't-nope'"),
+        (("logs", "t-nope"), 4, "no task 't-nope'"),
+        (("ssh", "web/9"), 4, "no node 9"),
+        (("ssh", "i-nope"), 4, "no instance 'i-nope'"),
+        (("events", "--kind", "pool_redy"), 2, "did you mean pool_ready?"),
+        (("--url", "http://127.0.0.1:1", "ps"), 3, "no daemon answers"),
+        (("frobnicate",), 2, "frobnicate"),
+    ],
+)
+def test_what_is_refused(house: Face, arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = house(*arguments)
+    assert done.code == code, done.err
+    assert says in done.err
+
+
+def test_errors_as_json(house: Face) -> None:
+    done = house("logs", "t-nope", "--json")
+    assert done.json["code"] == done.code == 4
+    assert "t-nope" in done.json["error"]
+
+
+# --- pools come and go -------------------------------------------------------------------------------
+
+
+def test_a_pool_from_a_file_changes_and_goes(house: Face) -> None:
+    spec = house.directory / "pool.toml"
+    spec.write_text('provider = "local"\nnodes = 1\nlease_s = 900\n[worker]\nconcurrency = 2\n')
+    made = house("up", "other", "--spec", str(spec), "--set", "image.env.LEVEL=low", "--json")
+    assert made.code == 0, made.err
+    assert made.json["event"]["kind"] == "pool_ready"
+    assert "node 0  ready" in made.err
+    updated = house("update", "other", "--set", "lease_s=600", "--buffer", "1", "--json")
+    assert sorted(updated.json["event"]["changed"]) == ["lease_s", "worker"]
+    old = house("ps", "nodes", "--pool", "other", "--json").json[0]["instance_id"]
+    drained = house("drain", "other", "0", "--json").json["event"]
+    assert (drained["kind"], drained["old_id"], drained["new"]["node"]) == ("instance_replaced", old, 0)
+    assert house("resize", "other", "2").out == "pool resized: other, 2 nodes\n"
+    assert house("drain", "other", "1", "--remove").code == 0
+    pool = house("ps", "--pool", "other", "--json").json[0]
+    assert (pool["desired"], pool["spec"]["worker"]["buffer"]) == (1, 1)
+    assert house("down", "other").out == "pool other is gone\n"
+    assert [one["name"] for one in house("ps", "--json").json] == ["web"]
+
+
+def test_waiting_has_an_end_and_the_request_goes_on(house: Face) -> None:
+    slow = house("up", "slow", "--step", "wait=sleep 3", "--within", "0.2s")
+    assert slow.code == 6, slow.err
+    assert "goes on" in slow.err
+    until(lambda: house("ps", "--pool", "slow", "--json").json[0]["status"] == "ready")
+    accepted = house("down", "slow", "--no-wait", "--json")
+    assert accepted.json["status"] == "accepted"
+    until(lambda: "slow" not in house("ps").out)
+
+
+def test_a_set_up_that_fails_ends_in_exit_code_1(house: Face) -> None:
+    broken = house("up", "broken", "--step", "bad=exit 9", "--set", "bootstrap_failures_max=1")
+    assert broken.code == 1, broken.err
+    assert "set-up step 'bad' failed" in broken.err
+    assert house("down", "broken").code == 0
+
+
+def test_ctrl_c_while_a_pool_comes_up(house: Face) -> None:
+    making = house.start("up", "later", "--step", "wait=sleep 4")
+    assert making.stderr is not None and "asked" in making.stderr.readline()
+    time.sleep(0.1)
+    making.send_signal(signal.SIGINT)
+    _, err = making.communicate(timeout=30)
+    assert making.returncode == 130 and "goes on" in err
+    assert house("down", "later").code == 0
