@@ -1,6 +1,6 @@
 """From the first order to a machine, without ever making two for one key."""
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from actors.decision import Decision, Published, View
 from actors.effects import Effect, Find, Launch, TellMarket, Watch
@@ -153,7 +153,8 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
             return _nothing_found(state, view)
         case FindFailed():
             wait = retry_delay_s(state.tries, view.draw, first_s=5, most_s=60)
-            return Decision(state.model_copy(update={"next_at": view.now + wait}))
+            update = _looking(state, view) | {"next_at": view.now + wait}
+            return Decision(state.model_copy(update=update))
         case Due() if state.next_at is None or view.now < state.next_at:
             return Decision(state)
         case Due() if state.looking:
@@ -170,6 +171,11 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
             return Decision(state)
         case _:
             assert_never(message)
+
+
+def _looking(state: Requested, view: View) -> dict[str, Any]:
+    """Looked for after a restart, the last daemon's call was made until just now: its outcome is unknown."""
+    return {} if state.looking else {"looking": True, "asked_at": view.now}
 
 
 def _find(state: Requested) -> Find:
@@ -217,8 +223,7 @@ def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:
 
 def _nothing_found(state: Requested, view: View) -> Decision:
     """Absence is believed when seen twice, later than the machine must have become visible."""
-    if not state.looking:  # looked for after a restart: the last daemon's call was made until just now
-        state = state.model_copy(update={"asked_at": view.now})
+    state = state.model_copy(update=_looking(state, view))
     visible_at = state.asked_at + visible_within_s(state.offer.provider, view)
     late_enough = view.now > visible_at
     looks = state.empty_looks + (1 if late_enough else 0)

@@ -70,8 +70,6 @@ def apply_sets(spec: dict[str, Any], sets: Sequence[str]) -> None:
             inner = here.get(part)
             if inner is None:
                 inner = here[part] = {}
-            if place == 0 and part == "nodes" and isinstance(inner, int):
-                inner = here[part] = {"desired": inner}
             if not isinstance(inner, dict):
                 raise CliError(USAGE, f"--set {entry!r}: {'.'.join(parts[: place + 1])} is no table")
             here = inner
@@ -104,9 +102,9 @@ def pool_spec(
     if providers:
         spec["provider"] = list(providers)
     spec.setdefault("provider", ["local"])
-    if nodes is not None:
-        bounds = spec.get("nodes")
-        spec["nodes"] = {**bounds, "desired": nodes} if isinstance(bounds, dict) else {"desired": nodes}
+    spec["nodes"] = _bounds(spec.get("nodes"))
+    if nodes is not None and isinstance(spec["nodes"], dict):
+        spec["nodes"]["desired"] = nodes
     worker = {"concurrency": slots, "buffer": buffer}
     chosen = {key: value for key, value in worker.items() if value is not None}
     if chosen:
@@ -119,6 +117,19 @@ def pool_spec(
         image["steps"] = [_step(step) for step in steps]
     apply_sets(spec, sets)
     return validated(PoolSpec, spec)
+
+
+def _bounds(nodes: Any) -> Any:
+    """A size in one of its shorter forms, as a table."""
+    match nodes:
+        case None:
+            return {"desired": 1}
+        case int():
+            return {"desired": nodes}
+        case [desired, most]:
+            return {"desired": desired, "max": most}
+        case _:
+            return nodes
 
 
 def _step(text: str) -> dict[str, str]:

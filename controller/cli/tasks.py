@@ -20,7 +20,7 @@ from actors.events import (
     TaskStopRequested,
 )
 from controller.cli import specs
-from controller.cli.codes import FAILED, NOT_STARTED, OK, SIGNALLED, CliError
+from controller.cli.codes import FAILED, NOT_STARTED, OK, SIGNALLED
 from controller.cli.command import Session, command
 from controller.cli.pools import Pool, Wait, Within, named, within
 from controller.cli.shows import write_line
@@ -211,9 +211,6 @@ async def stop(
             return OK
         raw = {"pool": there["pool"], "task_id": task, "grace_s": within(grace)}
         request = specs.validated(TaskStopRequested, raw)
-        code = await see_through(
+        return await see_through(
             session, client, request, there["pool"], wait=wait, within_s=within(within_text)
         )
-    if code == OK:
-        return OK
-    raise CliError(code, f"task {task} was not stopped")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 from rich.console import Console
@@ -29,7 +29,9 @@ from actors.events import (
     InstanceRunning,
     LaunchRefused,
     PoolParked,
+    Request,
     TaskCompleted,
+    TaskStopRequested,
 )
 from controller.cli.codes import FAILED, OK, TIMEOUT, CliError
 from controller.cli.command import Session
@@ -160,7 +162,7 @@ async def wait_for_end(
 
 
 async def see_through(
-    session: Session, client: AsyncClient, request: Any, pool: str, *, wait: bool, within_s: float | None
+    session: Session, client: AsyncClient, request: Request, pool: str, *, wait: bool, within_s: float | None
 ) -> int:
     """Send a request about a pool, show how it goes, and return the exit code that its end means."""
     answer = await client.submit(request)
@@ -175,13 +177,14 @@ async def see_through(
         end = await wait_for_end(client, name, pool, answer.seq or 1, within_s, progress.heard)
     if end is None:
         raise CliError(TIMEOUT, f"request {name} has not ended after {within_s:g} s; it goes on")
-    return ended(session, name, end)
+    return ended(session, name, end, request)
 
 
-def ended(session: Session, request_id: str, end: Envelope) -> int:
+def ended(session: Session, request_id: str, end: Envelope, request: Request) -> int:
     """Show the end of a request."""
     event = end.event
-    failure = failure_of(event)
+    stopped = isinstance(request, TaskStopRequested) and isinstance(event, TaskCompleted)
+    failure = "" if stopped else failure_of(event)  # however the task ended: it is over, as was asked for
     value = {
         "request_id": request_id,
         "seq": end.seq,
@@ -215,6 +218,8 @@ def _success(event: Event, pool: str) -> str:
     match event:
         case InstanceReplaced(old_id=old, new=new):
             return f"node {new.node} of pool {pool}: {old} was replaced by {new.instance.id}"
+        case TaskCompleted(task_id=task, result=result):
+            return f"task {task} is over: {result}"
         case InstanceDestroyed(instance_id=name):
             return f"{name} of pool {pool} is gone"
         case _ if getattr(event, "superseded", False):

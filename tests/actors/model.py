@@ -57,6 +57,7 @@ from providers.agent.wire import (
     Stop,
 )
 from providers.errors import Fault
+from providers.model import Address as HostAddress
 from providers.model import (
     Capabilities,
     ClusterHandle,
@@ -67,10 +68,10 @@ from providers.model import (
     Sighting,
     SightingState,
 )
-from providers.model import Address as HostAddress
 from tests.actors.turns import Turns
 
 VISIBLE_S = 60.0
+FAIR_STEP_MOST_S = 20.0  # no deadline is shorter, so nothing that goes well runs into one
 CAPABILITIES = Capabilities(
     spot=True,
     notice_s=30,
@@ -111,6 +112,7 @@ class Agent:
         self.spool: list[Report] = []
         self.tasks: dict[tuple[str, int], str] = {}  # attempt -> waiting, running, ended
         self.runs: dict[str, tuple[str, ...]] = {}  # set-ups by id, and the steps of each still to run
+        self.outcomes: dict[str, dict[str, str]] = {}  # how those that are over ended
         self.draining = False
         self._outside = outside
         self._next_id = 1
@@ -129,10 +131,10 @@ class Agent:
         """Obey one command."""
         match command:
             case Bootstrap(run_id=run_id, steps=steps):
-                if run_id not in self.runs:
-                    self.runs[run_id] = tuple(step.phase for step in steps)
-                elif not self.runs[run_id]:
-                    self.report(BootstrapEnded, run_id=run_id)
+                if run_id in self.outcomes:
+                    self.report(BootstrapEnded, run_id=run_id, **self.outcomes[run_id])
+                else:
+                    self.runs.setdefault(run_id, tuple(step.phase for step in steps))
             case Start(task=task, attempt=attempt):
                 if (task, attempt) not in self.tasks:
                     self.tasks[task, attempt] = "waiting"
@@ -144,6 +146,8 @@ class Agent:
                         self._never((task, attempt), "stop")
                     case "running":
                         self.end((task, attempt), why="stop", signal=15)
+                    case _:
+                        return  # it has ended, and that is told or durable
             case Drain(within_s=within_s):
                 self.draining = within_s is not None
                 if self.draining:
@@ -153,14 +157,14 @@ class Agent:
 
     def work(self, fails: bool) -> None:
         """Go on with every set-up by one step."""
-        for run_id, left in self.runs.items():
-            done = any(isinstance(one, BootstrapEnded) and one.run_id == run_id for one in self.spool)
+        for run_id, left in list(self.runs.items()):
             if left:
                 self._phase(run_id, left[0], fails)
-                self.runs[run_id] = () if fails else left[1:]
-            if not self.runs[run_id] and (left or not done):
-                failed = {"phase": left[0], "error": "exit 1"} if fails and left else {}
-                self.report(BootstrapEnded, run_id=run_id, **failed)
+                self.runs[run_id] = left[1:]
+            if fails and left or not self.runs[run_id]:
+                del self.runs[run_id]
+                self.outcomes[run_id] = {"phase": left[0], "error": "exit 1"} if fails and left else {}
+                self.report(BootstrapEnded, run_id=run_id, **self.outcomes[run_id])
 
     def _phase(self, run_id: str, phase: str, fails: bool) -> None:
         self.report(Phase, run_id=run_id, event="started", phase=phase)
@@ -188,7 +192,7 @@ class Agent:
         for one, word in self.tasks.items():
             if word == "running":
                 self._outside.over(self.name, *one)
-        self.tasks, self.runs, self.spool, self._next_id = {}, {}, [], 1
+        self.tasks, self.runs, self.outcomes, self.spool, self._next_id = {}, {}, {}, [], 1
         self.lives += 1
         self.draining = False
 
@@ -258,8 +262,8 @@ class Outside:
                 self.links[instance] = Link(effect, boot=effect.boot, acked=effect.acked)
             case Disconnect(instance_id=instance):
                 self.links.pop(instance, None)
-            case Say(instance_id=instance, command=command) | StartTask(
-                instance_id=instance, command=command
+            case (
+                Say(instance_id=instance, command=command) | StartTask(instance_id=instance, command=command)
             ):
                 if (link := self.links.get(instance)) is not None and link.up:
                     link.stream.append(command)
@@ -354,12 +358,16 @@ class Outside:
                 seen = self.visible(key)
                 return NothingFound() if seen is None else Found(self.sighting(seen))
             case Terminate(handle=handle):
-                key = next((one.key for one in self.machines.values() if one.ref == handle.ref), None)
-                if works and key is not None:
-                    self.vanish(key)
+                living = [one.key for one in self.machines.values() if one.ref == handle.ref]
+                if works and living:
+                    self.vanish(living[0])
                 return TerminateSucceeded() if fault is None else TerminateFailed(fault, "planned")
             case OpenCluster(cluster_id=name):
-                return ClusterOpened(cluster_handle(name)) if fault is None else ClusterOpenFailed(name, fault, "")
+                return (
+                    ClusterOpened(cluster_handle(name))
+                    if fault is None
+                    else ClusterOpenFailed(name, fault, "")
+                )
             case CloseCluster(cluster=cluster):
                 if fault is None:
                     return ClusterClosed(cluster.cluster_id)
@@ -469,5 +477,6 @@ class Outside:
             machine.address = machine.address or HostAddress(host=machine.ref)
         self.listing()
         times = [at for _, at in self.turns.timers()]
-        self.turns.now = max(self.turns.now + 1.0, min(times, default=0.0))
+        soonest = min(times, default=self.turns.now)
+        self.turns.now = min(max(self.turns.now + 1.0, soonest), self.turns.now + FAIR_STEP_MOST_S)
         self.turns.due()

@@ -2,15 +2,11 @@
 
 import multiprocessing
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from providers.model import Capabilities
-from providers.simulated.config import SimulatedConfig
 from tests.simulation.run import Outcome, run_seed
-from tests.simulation.world import Habits
 
 SEEDS = range(1, 21)
 PROCESSES = 2
@@ -57,18 +53,3 @@ def test_what_can_go_wrong_does(runs: list[tuple[Outcome, Outcome]]) -> None:
     ):
         assert total[what] > 0, what
     assert all(one.counts["crashes"] > 0 for one, _ in runs)
-
-
-def test_a_provider_that_hides_machines_longer_than_it_says_is_caught(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The referee has eyes: what the rules are told wrong, it sees."""
-    honest = SimulatedConfig.capabilities
-
-    def lying(self: SimulatedConfig) -> Capabilities:
-        return honest(self).model_copy(update={"visible_within_s": 0.0})
-
-    monkeypatch.setattr(SimulatedConfig, "capabilities", lying)
-    habits = replace(Habits(), resizes=40, crashes=0, commit_crashes=0)
-    found = [run_seed(seed, days=0.5, habits=habits).broken for seed in range(1, 6)]
-    assert any(broken is not None and "its machine lives" in broken for broken in found), found

@@ -19,6 +19,7 @@ from actors.events import (
     TaskStopRequested,
 )
 from actors.instance.facts import node_instance
+from actors.loop import Loop
 from actors.pool.state import Active
 from actors.ports import Accepted, JournalClosed
 from actors.spec import Image, Nodes, PoolSpec, Step, TaskSpec, Worker
@@ -42,14 +43,15 @@ class Habits:
     """How much happens, in a virtual day."""
 
     pools: int = 3
-    tasks: int = 240
+    tasks: int = 180
+    bursts: int = 8
     resizes: int = 10
     drains: int = 6
     stops: int = 8
     updates: int = 3
     crashes: int = 6
     commit_crashes: int = 5
-    full_disks: int = 3
+    full_disks: int = 6
     strangers: int = 3
     silences: int = 6
     false_notices: int = 5
@@ -171,7 +173,7 @@ class World:
 
     def _crash(self) -> None:
         """The daemon's process dies: first nothing gets out any more, then it is gone."""
-        if self._daemon is None or not self._daemon.up:
+        if self._daemon is None or not self._daemon.up or self._is_calm:
             return
         self.crashes += 1
         self._daemon.cut()
@@ -192,6 +194,7 @@ class World:
         habits, days = self._habits, self._days
         acts: list[tuple[int, random.Random, Callable[[], Awaitable[None]]]] = [
             (habits.tasks, self._user, self._ask_task),
+            (habits.bursts, self._user, self._ask_many),
             (habits.resizes, self._user, self._ask_resize),
             (habits.drains, self._user, self._ask_drain),
             (habits.stops, self._user, self._ask_stop),
@@ -219,9 +222,12 @@ class World:
         self._crash_commits = 1 + int(self._nature.random() * 8)
 
     async def _do_fill_disk(self) -> None:
+        """Nothing can be written for a while; what happens meanwhile waits, and the daemon may die of it."""
         self.ledger.fail()
-        await anyio.sleep(round(5 + 90 * self._nature.random(), 3))
-        self.ledger.heal()
+        seconds = round(5 + 600 * self._nature.random(), 3)
+        if self._nature.random() < 0.6:
+            self.cloud.timeline.after(round(seconds * 0.8, 3), self._crash)
+        self.cloud.timeline.after(seconds, self.ledger.heal)
 
     async def _do_plant(self) -> None:
         """Machines that nobody here ordered: somebody else's, and one with our mark."""
@@ -310,6 +316,10 @@ class World:
         self._tasks.append((pool, name))
         await self._submit(pool, TaskRequested(request_id=name, pool=pool, task=spec))
 
+    async def _ask_many(self) -> None:
+        for _ in range(20):
+            await self._ask_task()
+
     async def _ask_resize(self) -> None:
         pool = self._some_pool()
         self._nodes[pool] = int(self._user.random() * 8)
@@ -374,6 +384,7 @@ class World:
     async def _end(self) -> None:
         """Faults cease: pools become whole. They are shut down: all is over. Both in stated times."""
         self._is_calm = self.cloud.luck.calm = True
+        self.ledger.heal()
         self._crash_commits = 0
         await self._within(WHOLE_WITHIN_S, self._are_whole, "not whole in time")
         for pool in self._pools:
@@ -391,24 +402,34 @@ class World:
                 await anyio.sleep(30)
         if patience.cancelled_caught:
             loops = self._daemon.loops.values() if self._daemon else ()
-            states = [
-                f"{loop.name}: {loop.index.pool!r:.300} {dict(loop.index.node_counts)} "
-                f"{[state.status for state in loop.index.instances.values()]} "
-                f"{[state.status for state in loop.index.tasks.values()]}"
-                for loop in loops
-            ]
-            self.referee.rule(False, f"{what}: {'; '.join(states)}")
+            self.referee.rule(False, f"{what}: {'; '.join(_shown(loop) for loop in loops)}")
 
     def _are_whole(self) -> bool:
         daemon = self._daemon
         if daemon is None or not daemon.up or len(daemon.loops) < len(self._pools):
             return False
-        return all(
-            isinstance(loop.index.pool, Active) and loop.index.pool.whole and not loop.index.tasks
-            for loop in daemon.loops.values()
-        )
+        return all(_is_whole(loop) for loop in daemon.loops.values())
 
     def _is_over(self) -> bool:
         daemon = self._daemon
         ours_left = any(key not in self._foreign for key in self.referee.billed)
         return daemon is not None and daemon.up and not daemon.loops and not ours_left
+
+
+def _is_whole(loop: Loop) -> bool:
+    """As many nodes as are wanted, not one more, and nothing left to run on them."""
+    pool, index = loop.index.pool, loop.index
+    is_idle = not index.tasks or (pool is not None and pool.desired == 0)
+    return isinstance(pool, Active) and pool.whole and len(index.instances) == pool.desired and is_idle
+
+
+def _shown(loop: Loop) -> str:
+    """A pool in a few words, for who looks why it is not whole."""
+    pool, index = loop.index.pool, loop.index
+    asked = "" if pool is None else f"{pool.status} desired {pool.desired} removed {pool.removed}"
+    steered = getattr(pool, "steered", None)
+    nodes = {node: state.status for node, state in index.nodes.items()}
+    return (
+        f"{loop.name} {asked} steered {steered} nodes {nodes} "
+        f"instances {dict(index.instance_counts)} tasks {dict(index.task_counts)}"
+    )

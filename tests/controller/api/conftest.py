@@ -14,6 +14,7 @@ from controller.api.app import build_app
 from controller.api.serving import bind_to, serve
 from controller.client import AsyncClient
 from tests.controller.api.desk import SmallDesk, small_desk
+from tests.controller.journal.samples import until
 
 POOL = PoolRequested(
     request_id="make-main",
@@ -26,8 +27,9 @@ def task(request_id: str, *argv: str) -> TaskRequested:
     return TaskRequested(request_id=request_id, pool="main", task=TaskSpec(argv=argv or ("true",)))
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """What the daemon runs on; tests of streams and sockets ask for plain asyncio as well."""
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
@@ -48,8 +50,7 @@ async def desk(tmp_path: Path, path: Path, anyio_backend: Any) -> AsyncIterator[
             assert made.bugs == []
             group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
-                while listening.unix.fileno() >= 0:
-                    await anyio.sleep(0.01)
+                await until(lambda: listening.unix.fileno() < 0)
 
 
 @pytest.fixture

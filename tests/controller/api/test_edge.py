@@ -2,6 +2,9 @@
 
 import os
 import socket
+import subprocess
+import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +12,21 @@ import anyio
 import httpx2 as httpx
 import pytest
 
+from controller.api import streaming
 from controller.api.app import build_app
 from controller.api.serving import AddressInUse, bind, bind_to, serve
 from controller.client import AsyncClient, Client, EverpoolError, NotRunning
 from controller.config import ConfigError, parse
+from tests.controller.api.conftest import POOL, task
 from tests.controller.api.desk import small_desk
+from tests.controller.journal.samples import until
 
 TOKEN = "a-token-of-some-length"
+both = pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
 
 
 @pytest.mark.anyio
+@both
 async def test_tcp_needs_the_token(tmp_path: Path, anyio_backend: Any) -> None:
     async with anyio.create_task_group() as group:
         with small_desk(tmp_path, group) as desk:
@@ -44,6 +52,7 @@ async def test_tcp_needs_the_token(tmp_path: Path, anyio_backend: Any) -> None:
 
 
 @pytest.mark.anyio
+@both
 async def test_stopping_ends_followers_at_once(tmp_path: Path, anyio_backend: Any) -> None:
     async with anyio.create_task_group() as outer:
         with small_desk(tmp_path, outer) as desk, bind_to(tmp_path / "s") as listening:
@@ -117,3 +126,65 @@ def test_nobody_there(tmp_path: Path) -> None:
         dead.bind(os.fspath(tmp_path / "dead"))
     with Client(tmp_path / "dead") as everpool, pytest.raises(NotRunning, match="it is gone"):
         everpool.pools()
+
+
+@pytest.mark.anyio
+@both
+async def test_client_follows_over_a_restart(tmp_path: Path, anyio_backend: Any) -> None:
+    seen: list[int] = []
+    path = tmp_path / "s"
+
+    async def follow() -> None:
+        async with (
+            AsyncClient(path) as everpool,
+            aclosing(everpool.follow(kinds=["task_requested"])) as events,
+        ):
+            async for envelope in events:
+                seen.append(envelope.seq)
+                if envelope.request_id == "last":
+                    return
+
+    async with anyio.create_task_group() as outer:
+        with small_desk(tmp_path, outer) as desk:
+            await desk.submit([POOL], "config")
+            for life in range(3):
+                names = [f"a{life}", f"b{life}"] if life < 2 else ["last"]
+                with bind_to(path) as listening:
+                    async with anyio.create_task_group() as group:
+                        await group.start(serve, build_app(desk), listening)
+                        if life == 0:
+                            outer.start_soon(follow)
+                        await desk.submit([task(name) for name in names], "me")
+                        count = 2 * life + len(names)
+                        await until(lambda: len(seen) == count)  # noqa: B023
+                        group.cancel_scope.cancel()
+            rows = await desk.journal.events(0, 100, kinds=["task_requested"])
+            assert seen == [seq for seq, _ in rows]
+            outer.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_silence_is_broken(tmp_path: Path, anyio_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.02)
+    async with anyio.create_task_group() as group:
+        with small_desk(tmp_path, group) as desk, bind_to(tmp_path / "s") as listening:
+            await group.start(serve, build_app(desk), listening)
+            transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "s"))
+            async with httpx.AsyncClient(base_url="http://x", transport=transport) as http:
+                headers = {"Accept": "text/event-stream"}
+                url = "/v1/events?follow=true"
+                async with http.stream("GET", url, headers=headers) as response:
+                    chunks = response.aiter_raw()
+                    text = b"".join([await anext(chunks) for _ in range(3)])
+                    assert text.startswith(b": welcome\n\n: keep-alive\n\n")
+            group.cancel_scope.cancel()
+
+
+def test_client_needs_no_server() -> None:
+    code = (
+        "import sys, controller.client\n"
+        "loaded = {'fastapi', 'uvicorn', 'starlette', 'controller.daemon', 'sqlite3', 'asyncssh'}\n"
+        "sys.exit(', '.join(loaded & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -13,8 +13,12 @@ from controller.client import AsyncClient
 from controller.followers import PAGE, Followers, Wanted
 from tests.controller.api.conftest import task
 from tests.controller.api.desk import SmallDesk
+from tests.controller.journal.samples import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True),
+]
 
 
 async def commit_many(desk: SmallDesk, count: int, prefix: str = "t") -> None:
@@ -190,6 +194,4 @@ async def test_leaving_clients_are_noticed(http: httpx.AsyncClient, desk: SmallD
     async with http.stream("GET", "/v1/events", params={"follow": "true"}) as response:
         await anext(response.aiter_raw())
         assert desk.followers.count == 1
-    with anyio.fail_after(10):
-        while desk.followers.count:
-            await anyio.sleep(0.01)
+    await until(lambda: desk.followers.count == 0)

@@ -13,6 +13,7 @@ from controller.client import AsyncClient, Client, EverpoolError, TimedOut, file
 from providers.agent.wire import FetchedFile, LogLines
 from tests.controller.api.conftest import task
 from tests.controller.api.desk import SmallDesk
+from tests.controller.journal.samples import until
 
 pytestmark = pytest.mark.anyio
 
@@ -56,8 +57,7 @@ async def stop(desk: SmallDesk, task_id: str) -> None:
 )
 async def test_what_is_not_there(http: httpx.AsyncClient, desk: SmallDesk, url: str, text: str) -> None:
     await desk.submit([task("t-1")], "me")
-    while desk.status.task("t-1") is None:
-        await anyio.sleep(0.01)
+    await until(lambda: desk.status.task("t-1") is not None)
     response = await http.get(url)
     assert response.status_code == 404
     assert text in response.json()["error"]
@@ -84,9 +84,7 @@ async def test_wrong_parameters(http: httpx.AsyncClient, desk: SmallDesk, url: s
 
 async def test_pool_and_its_shortage(everpool: AsyncClient, desk: SmallDesk) -> None:
     await everpool.submit(PoolResizeRequested(request_id="grow", pool="main", nodes=2, ready_within_s=600))
-    with anyio.fail_after(10):
-        while not (await everpool.instances("main", ended=True)):
-            await anyio.sleep(0.01)
+    await until(lambda: bool(desk.status.instances(0, "main", ended=True)))
     pool = await everpool.pool("main")
     assert (pool["desired"], pool["ready"], pool["status"]) == (2, 0, "requesting")
     assert pool["spec"]["provider"] == ["local"] and pool["nodes"] == {"filling": 2}
@@ -170,11 +168,9 @@ async def test_logs(everpool: AsyncClient, http: httpx.AsyncClient, desk: SmallD
                 followed.append(line.text)
 
         group.start_soon(follow)
-        while not followed:
-            await anyio.sleep(0.01)
+        await until(lambda: len(followed) == 1)
         desk.logs.append("main", lines_report("t", 3, "more", offset=22), "boot", "i")
-        while len(followed) < 2:
-            await anyio.sleep(0.01)
+        await until(lambda: len(followed) == 2)
         await stop(desk, "t")
         desk.logs.finish("main", "t")
     assert followed == ["bad", "more"]

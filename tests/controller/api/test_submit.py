@@ -1,14 +1,14 @@
 """POST /v1/messages with good and with bad bodies."""
 
 import json
+import os
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-from controller.api.body import check_depth
 from controller.api.answers import Problem
-from tests.controller.api.conftest import task
+from controller.api.body import check_depth
 from tests.controller.api.desk import SmallDesk
 
 pytestmark = pytest.mark.anyio
@@ -109,9 +109,7 @@ async def test_too_large_without_a_length_is_413(http: httpx.AsyncClient) -> Non
         for _ in range(65):
             yield b" " * 2**20
 
-    response = await http.post(
-        "/v1/messages", content=parts(), headers={"Content-Type": "application/json"}
-    )
+    response = await http.post("/v1/messages", content=parts(), headers={"Content-Type": "application/json"})
     assert response.status_code == 413
 
 
@@ -151,8 +149,6 @@ async def test_busy_and_failing(http: httpx.AsyncClient, desk: SmallDesk) -> Non
 
 
 async def test_principal_is_the_peer(http: httpx.AsyncClient, desk: SmallDesk) -> None:
-    import os
-
     await post(http, one("mine"))
     rows = await desk.journal.events(0, 10, request_id="mine")
     assert json.loads(rows[0][1])["principal"] == f"unix:{os.getuid()}"

@@ -13,7 +13,9 @@ from tests.controller.cli.running import Face, daemon
 def face() -> Iterator[Face]:
     """A directory and the command, without a daemon."""
     with tempfile.TemporaryDirectory(prefix="epcli-") as directory:  # short: it holds a unix socket
-        yield Face(Path(directory))
+        face = Face(Path(directory))
+        yield face
+        face.close()
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ class Face:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.socket = directory / "s" / "api.sock"
+        self.started: list[subprocess.Popen[str]] = []
         hidden = ("EVERPOOL_", "STATE_DIRECTORY", "NOTIFY_SOCKET")
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
         self.env |= {
@@ -49,7 +50,7 @@ class Face:
 
     def start(self, *arguments: str, **settings: Any) -> "subprocess.Popen[str]":
         """Start a command and return at once."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*EVERPOOL, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -59,6 +60,15 @@ class Face:
             cwd=self.directory,
             **settings,
         )
+        self.started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a test that failed has left."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
     def __call__(self, *arguments: str) -> Done:
         """Run a command to its end."""
@@ -101,6 +111,7 @@ def daemon(face: Face, config: str = "") -> Iterator["subprocess.Popen[bytes]"]:
         for pool in face("ps", "--json").json if process.poll() is None else ():
             face("down", pool["name"])
     finally:
+        face.close()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:

@@ -1,0 +1,129 @@
+"""Lines and codes that users see, from values."""
+
+import io
+import signal
+
+import pytest
+from rich.console import Console
+
+from actors.events import (
+    Envelope,
+    Error,
+    Event,
+    InstanceDestroyed,
+    InstanceLaunched,
+    InstanceRequested,
+    LaunchRefused,
+    PoolParked,
+    TaskCompleted,
+)
+from controller.cli.codes import CONFLICT, FAILED, NOT_FOUND, TIMEOUT, UNREACHABLE, USAGE
+from controller.cli.command import as_cli_error
+from controller.cli.machines import command_line
+from controller.cli.shows import span, told
+from controller.cli.tasks import exit_code_of
+from controller.cli.waiting import Progress
+from controller.client import EverpoolError, NotRunning, TimedOut
+
+
+def envelope(event: Event, seq: int = 7) -> Envelope:
+    return Envelope(seq=seq, at=0.25, pool="web", event=event)
+
+
+def completed(**fields: object) -> TaskCompleted:
+    raw = {"task_id": "t", "instance": None, "duration": 1.0, "success": False} | fields
+    return TaskCompleted.model_validate(raw)
+
+
+@pytest.mark.parametrize(
+    ("event", "number", "code"),
+    [
+        (completed(success=True, result="success", exit_code=0), None, 0),
+        (completed(result="failure", exit_code=3), None, 3),
+        (completed(result="failure"), signal.SIGSEGV, 139),
+        (completed(result="killed"), signal.SIGKILL, 137),
+        (completed(result="terminated", exit_code=0), None, 143),
+        (completed(result="startup_failure", exit_code=127), None, 127),
+        (completed(result="startup_failure"), None, 125),
+        (completed(result="resource_failure", reason="preempted"), None, 125),
+        (Error(request_id="t", message="no", fatal=True), None, 1),
+    ],
+)
+def test_exit_codes_of_run(event: Event, number: int | None, code: int) -> None:
+    assert exit_code_of(event, number) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotRunning(0, "x"), UNREACHABLE),
+        (TimedOut(0, "x"), TIMEOUT),
+        (EverpoolError(401, "x"), USAGE),
+        (EverpoolError(404, "x"), NOT_FOUND),
+        (EverpoolError(409, "x"), CONFLICT),
+        (EverpoolError(422, "x"), USAGE),
+        (EverpoolError(503, "x"), FAILED),
+    ],
+)
+def test_exit_codes_of_errors(error: EverpoolError, code: int) -> None:
+    assert as_cli_error(error).code == code
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0s"), (9.94, "9.9s"), (12, "12s"), (61, "1m1s"), (3600, "1h0m"), (90_000, "1d1h")],
+)
+def test_spans(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_events_as_lines() -> None:
+    line = told(envelope(PoolParked(pool="web", reason="all markets\nfailed")))
+    assert line.startswith("7 ") and line.endswith(' web pool_parked pool=web reason="all markets failed"')
+
+
+def test_progress_of_nodes_as_lines() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=200)) as progress:
+        asked = InstanceRequested(provider="local", cluster_id="c", node_id=2)
+        launched = InstanceLaunched(
+            request_id="r", cluster_id="c", node_id=2, provider="local", instance_id="i[x]"
+        )
+        for event in (
+            asked,
+            launched,
+            launched,
+            LaunchRefused(instance_id="i[x]", market="m", fault="capacity"),
+            InstanceDestroyed(instance_id="i[x]", reason="user"),
+            InstanceDestroyed(instance_id="older"),
+            completed(),
+        ):
+            progress.heard(envelope(event))
+    lines = [line.split(" s  ", 1)[1] for line in out.getvalue().splitlines()]
+    assert lines == [
+        "node 2  asked",
+        "node 2  launched  i[x]",
+        "node 2  i[x] refused at m: capacity  i[x]",
+        "node 2  gone (user)  i[x]",
+        "older is gone",
+    ]
+
+
+def test_the_ssh_command_trusts_nothing_but_the_pinned_key() -> None:
+    machine = {
+        "instance_id": "web-0-1.1.1",
+        "address": {"host": "127.0.0.1", "port": 2222},
+        "ssh_user": "everpool",
+        "private_key_path": "/with space/key",
+        "known_hosts_path": "/state/known_hosts",
+    }
+    line = command_line(machine, ["-v"], ["echo", "a b"])
+    assert line[:7] == ["ssh", "-F", "/dev/null", "-p", "2222", "-l", "everpool"]
+    assert line[-4:] == ["-v", "127.0.0.1", "--", "echo 'a b'"]
+    settings = [line[place + 1] for place, word in enumerate(line) if word == "-o"]
+    assert {
+        'IdentityFile="/with space/key"',
+        "UserKnownHostsFile=/state/known_hosts",
+        "HostKeyAlias=web-0-1.1.1",
+        "StrictHostKeyChecking=yes",
+    } <= set(settings)
