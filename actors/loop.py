@@ -470,6 +470,8 @@ class Loop:
                 if isinstance(decision, Bug):
                     return decision
                 self._take(draft, address, decision, None, queue)
+                if step is settle.place:  # why a node asks is its own last fact, not the pool's
+                    queue = deque((to, message, None) for to, message, _ in queue)
                 decisions, bug = self._drain(draft, queue, now, decisions)
             if bug is not None:
                 return bug

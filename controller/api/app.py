@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from actors.ports import JournalClosed
-from controller.api import daemon, following, openapi, operations, reading, tasks
+from controller.api import daemon, following, openapi, operations, reading, tasks, telemetry_events
 from controller.api.answers import PROBLEMS_MAX, Problem, answer, error, line_of, more_of
 from controller.api.edge import Edge
 from controller.api.port import Desk
@@ -45,6 +45,7 @@ def build_app(desk: Desk) -> Edge:
         following.routes(desk, closing),
         reading.routes(desk, closing),
         tasks.routes(desk, closing),
+        telemetry_events.routes(desk, closing),
         operations.routes(desk, closing),
         daemon.routes(desk),
     ):

@@ -34,6 +34,7 @@ START = 1_767_225_600.0  # 2026-01-01, UTC
 DAY_S = 86_400.0
 PROVIDER = "sim"
 WHOLE_WITHIN_S = 2 * 3600.0  # after the last fault every pool must be whole in this time
+IDLE_WITHIN_S = 24 * 3600.0  # and have worked off their queues in this
 OVER_WITHIN_S = 4 * 3600.0  # and, shut down, be gone in this
 EVENTS_A_DAY_MAX = 50_000
 
@@ -386,7 +387,8 @@ class World:
         self._is_calm = self.cloud.luck.calm = True
         self.ledger.heal()
         self._crash_commits = 0
-        await self._within(WHOLE_WITHIN_S, self._are_whole, "not whole in time")
+        await self._within(WHOLE_WITHIN_S, lambda: self._is_true_of_all(_is_whole), "not whole in time")
+        await self._within(IDLE_WITHIN_S, lambda: self._is_true_of_all(_is_idle), "work left in time")
         for pool in self._pools:
             await self._submit(pool, ShutdownRequested(request_id=self._id("shutdown"), cluster_id=pool))
         for _ in range(self._habits.last_words):
@@ -404,11 +406,11 @@ class World:
             loops = self._daemon.loops.values() if self._daemon else ()
             self.referee.rule(False, f"{what}: {'; '.join(_shown(loop) for loop in loops)}")
 
-    def _are_whole(self) -> bool:
+    def _is_true_of_all(self, holds: Callable[[Loop], bool]) -> bool:
         daemon = self._daemon
         if daemon is None or not daemon.up or len(daemon.loops) < len(self._pools):
             return False
-        return all(_is_whole(loop) for loop in daemon.loops.values())
+        return all(holds(loop) for loop in daemon.loops.values())
 
     def _is_over(self) -> bool:
         daemon = self._daemon
@@ -417,10 +419,15 @@ class World:
 
 
 def _is_whole(loop: Loop) -> bool:
-    """As many nodes as are wanted, not one more, and nothing left to run on them."""
+    """As many machines as are wanted, all at work, and not one more."""
     pool, index = loop.index.pool, loop.index
-    is_idle = not index.tasks or (pool is not None and pool.desired == 0)
-    return isinstance(pool, Active) and pool.whole and len(index.instances) == pool.desired and is_idle
+    return isinstance(pool, Active) and pool.whole and len(index.instances) == pool.desired
+
+
+def _is_idle(loop: Loop) -> bool:
+    """Nothing is left to run, unless the users want no machine to run it on."""
+    pool, index = loop.index.pool, loop.index
+    return not index.tasks or (pool is not None and pool.desired == 0)
 
 
 def _shown(loop: Loop) -> str:

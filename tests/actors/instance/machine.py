@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors.decision import Address
 from actors.effects import Launch
 from actors.events import InstanceRequested
-from actors.instance.state import Bootstrapping, Draining, Provisioning, Ready, Requested
+from actors.instance.state import Bootstrapping, Draining, Provisioning, Ready
 from actors.messages import (
     BootstrapWanted,
     Due,
@@ -51,6 +51,7 @@ class InstanceRules(RuleBasedStateMachine):
         self.here = Outside(("instance",))
         self.turns = self.here.turns
         self.users = 0
+        self.calm = 0  # so many more steps nobody ends the machine
         pool = Active(name=POOL, generation=1, spec=SPEC, desired=1, since=START)
         self.turns.put(("pool", POOL), pool)
         node = Filling(
@@ -58,8 +59,9 @@ class InstanceRules(RuleBasedStateMachine):
         )
         self.turns.put(("node", "0"), node)
 
-    @initialize(replacing=st.sampled_from([None, "old"]), ahead=st.integers(0, 8))
-    def order(self, replacing: str | None, ahead: int) -> None:
+    @initialize(replacing=st.sampled_from([None, "old"]), ahead=st.integers(0, 8), calm=st.integers(0, 30))
+    def order(self, replacing: str | None, ahead: int, calm: int) -> None:
+        self.calm = calm
         asked = InstanceRequested(
             request_id=REQUEST, provider="sim", cluster_id="c", node_id=0, replacing=replacing
         )
@@ -98,6 +100,7 @@ class InstanceRules(RuleBasedStateMachine):
         self.turns.now += seconds
         self.turns.due()
 
+    @precondition(lambda self: self.state is not None)
     @rule()
     def early(self) -> None:
         self.hear(Due())
@@ -109,7 +112,7 @@ class InstanceRules(RuleBasedStateMachine):
         machine.address = HostAddress(host=f"{machine.ref}.{machine.agent.lives}")
         self.here.listing()
 
-    @precondition(lambda self: self.lives)
+    @precondition(lambda self: self.lives and self.calm < 0)
     @rule(what=st.sampled_from(["vanishes", "stops", "noticed", "withdrawn"]), push=st.booleans())
     def is_taken(self, what: str, push: bool) -> None:
         machine = self.here.machines[KEY]
@@ -173,6 +176,7 @@ class InstanceRules(RuleBasedStateMachine):
 
     # --- the daemon -------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.state is not None)
     @rule(landed=st.booleans(), hidden_s=st.sampled_from([0, 60]))
     def crash(self, landed: bool, hidden_s: float) -> None:
         self.here.crash(dict.fromkeys(range(10), landed), hidden_s)
@@ -185,10 +189,12 @@ class InstanceRules(RuleBasedStateMachine):
         self.turns.referee._asked[request] = "bootstrap_requested"
         self.hear(BootstrapWanted(request))
 
+    @precondition(lambda self: self.calm < 0 and self.state is not None)
     @rule(within_s=st.sampled_from([0, 60]), reason=st.sampled_from(["scale_in", "user"]))
     def leave(self, within_s: float, reason: str) -> None:
         self.hear(LeaveWanted(reason, within_s))
 
+    @precondition(lambda self: self.state is not None)
     @rule(
         message=st.sampled_from(
             [
@@ -202,10 +208,9 @@ class InstanceRules(RuleBasedStateMachine):
         )
     )
     def noise(self, message: InstanceMessage) -> None:
-        if self.state is not None:
-            self.hear(message)
+        self.hear(message)
 
-    @precondition(lambda self: self.state is not None and not isinstance(self.state, Requested))
+    @precondition(lambda self: self.calm < 0 and self.state is not None)
     @rule()
     def condemn(self) -> None:
         self.turns.condemn(ME)
@@ -233,6 +238,10 @@ class InstanceRules(RuleBasedStateMachine):
         self.hear(TaskLeft())
 
     # --- what holds -------------------------------------------------------------------------------
+
+    @invariant()
+    def time_passes(self) -> None:
+        self.calm -= 1
 
     @invariant()
     def none_is_forgotten(self) -> None:
