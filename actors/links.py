@@ -19,6 +19,7 @@ from actors.loop import Letter
 from actors.messages import AgentSaid, LinkDown, LinkUp
 from actors.policy.backoff import retry_delay_s
 from actors.ports import Clock, Dice
+from actors.supervisor import attempt_call
 from providers.agent.attach import Upgradable
 from providers.agent.wire import (
     Ack,
@@ -107,6 +108,7 @@ class Links:
         owner: str,
         epoch: int,
         on_newer: Callable[[int], None] = lambda epoch: None,
+        on_trouble: Callable[[str, BaseException], None] = lambda what, error: None,
     ) -> None:
         self.links: dict[InstanceId, Link] = {}
         self.reconnects = 0
@@ -118,6 +120,7 @@ class Links:
         self._dice = dice
         self._owner = owner
         self._epoch = epoch
+        self._on_trouble = on_trouble
         self._on_newer = on_newer  # an agent obeys a newer daemon than us
         self._tasks: TaskGroup | None = None
         self._hold_until: dict[str, float] = {}
@@ -220,16 +223,16 @@ class Links:
     async def _keep(self, link: Link) -> None:
         with link.scope:
             while True:
-                try:
-                    await self._once(link)
-                except ProviderError as error:
-                    link.detail = error.detail
-                    link.failures += 1
-                    was_up, link.up, link.channel = link.up, False, None
-                    link.outbox.clear()
-                    if was_up:
-                        self.reconnects += 1
-                    await self._tell(link, LinkDown(error.detail))
+                error = await attempt_call(lambda: self._until_it_ends(link), lambda error: error)
+                if not isinstance(error, ProviderError):  # a bug costs one stream
+                    self._on_trouble(f"link {link.wish.instance_id}", error)
+                link.detail = error.detail if isinstance(error, ProviderError) else type(error).__name__
+                link.failures += 1
+                was_up, link.up, link.channel = link.up, False, None
+                link.outbox.clear()
+                if was_up:
+                    self.reconnects += 1
+                await self._tell(link, LinkDown(link.detail))
                 wait = retry_delay_s(
                     max(1, link.failures),
                     self._dice.random(),
@@ -240,6 +243,10 @@ class Links:
 
     async def _tell(self, link: Link, message: Any) -> None:
         await self._post(link.pool, Letter(("instance", link.wish.instance_id), message))
+
+    async def _until_it_ends(self, link: Link) -> Exception:
+        await self._once(link)
+        return HostError(Fault.UNKNOWN, "the stream ended")
 
     async def _once(self, link: Link) -> None:
         """One stream, from hello to its end (HostError)."""

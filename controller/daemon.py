@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -181,6 +181,7 @@ class Daemon:
             owner=journal.owner,
             epoch=journal.epoch,
             on_newer=self._led_by_a_newer,
+            on_trouble=self._trouble,
         )
         self.series = Series(
             CollectorRegistry(),
@@ -346,6 +347,24 @@ class Daemon:
             self._tasks.start_soon(self._keep_loop, loop)
         return loop
 
+    async def _supervised(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run what should never end; a bug in it is told, and it starts again after a pause."""
+
+        async def life() -> Exception | None:
+            await run()
+            return None
+
+        wait = 1.0
+        while True:
+            began = self.clock.now()
+            error = await attempt_call(life, lambda error: error)
+            if isinstance(error, JournalClosed):
+                self._stop.set()
+                return
+            self.observer.bug("outside", what, error or RuntimeError(f"{what} ended"))
+            wait = 1.0 if self.clock.now() - began > LOOP_WINDOW_S else min(60.0, wait * 2)
+            await anyio.sleep(wait)
+
     async def _keep_loop(self, loop: Loop) -> None:
         """Run a loop to its end. One that breaks (its own bug) starts anew from what is durable."""
 
@@ -399,7 +418,7 @@ class Daemon:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             for gateway in self.gateways.values():
-                tasks.start_soon(gateway.run)
+                tasks.start_soon(self._supervised, f"gateway {gateway.name}", gateway.run)
             if recovered.pools:
                 await self._first_look()
             self.desk.observing_only = (
@@ -409,8 +428,8 @@ class Daemon:
             if self.desk.observing_only:
                 (self._directory.path / OBSERVING_FILE).write_text(str(self._newest_epoch_seen()))
             if not self.desk.observing_only:
-                tasks.start_soon(self.links.run)
-            tasks.start_soon(self.sweep.run)
+                tasks.start_soon(self._supervised, "links", self.links.run)
+            tasks.start_soon(self._supervised, "sweep", self.sweep.run)
             self._start_markets(recovered.markets)
             for pool, states in recovered.pools.items():
                 self._open_pool(pool, states)

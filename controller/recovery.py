@@ -135,9 +135,14 @@ class Sweep:
 
     async def run(self) -> None:
         """Work listings off until cancelled."""
-        with self._send, self._receive:
-            async for provider, listing in self._receive:
+        try:
+            while True:
+                provider, listing = await self._receive.receive()
                 await self._one(provider, listing)
+        except anyio.get_cancelled_exc_class():
+            self._send.close()
+            self._receive.close()
+            raise
 
     def _known(self, key: str) -> str | None:
         """The living instance that a launch key belongs to."""

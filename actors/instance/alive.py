@@ -277,12 +277,11 @@ def _bootstrap_failed(
     fact = BootstrapFailed(instance=node_instance(state), phase=report.phase or "", error=report.error or "")
     ends = requests if state.again else (state.request_id, *requests)
     destroyed = going.destroy(state, "failed", view)
-    leaving = going.to_node(state, InstanceLeaving(state.id, "failed", works=False))
     return Decision(
         destroyed.state,
         (
             *destroyed.tells,
-            leaving if state.again else going.failed(state, error),
+            going.failed(state, error),
             going.to_pool(state, SetUpEnded(state.offer, error)),
         ),
         destroyed.effects,

@@ -43,6 +43,7 @@ from actors.messages import (
     Found,
     InstanceEnded,
     InstanceFailed,
+    InstanceLeaving,
     InstanceMessage,
     InstanceStays,
     LaunchFailed,
@@ -123,7 +124,7 @@ def destroy(state: Alive, reason: str, view: View, facts: tuple[Published, ...] 
 def unfinished(state: InstanceState, reason: str) -> tuple[Published, ...]:
     """The Error that ends the requests of a machine that will not become ready."""
     requests: tuple[str, ...] = ()
-    if isinstance(state, Provisioning):
+    if isinstance(state, Requested | Provisioning):
         requests = (state.request_id,)
     elif isinstance(state, Bootstrapping):
         requests = state.bootstrap_requests if state.again else (state.request_id, *state.bootstrap_requests)
@@ -325,10 +326,14 @@ def _never_there(state: Destroying, view: View) -> Decision:
 
 def resume(state: Destroying) -> tuple[Effect, ...]:
     """Terminate again unless a next try is timed; watch for the absence."""
-    watch = Watch(state.offer.provider, state.key, state.id, state.launched_at)
-    return (watch,) if state.next_at is not None else (watch, _call(state))
+    calls = () if state.next_at is not None else (_call(state),)
+    if state.handle is None:  # it may never have been there: looked up by key, not watched
+        return calls
+    return (Watch(state.offer.provider, state.key, state.id, state.launched_at), *calls)
 
 
 def failed(state: Requested | Alive, reason: str) -> tuple[Address, Message]:
-    """Tell the node that this machine will not become ready."""
+    """Tell the node that this machine will not become ready, or not again."""
+    if isinstance(state, Bootstrapping) and state.again:  # its node counts on it
+        return to_node(state, InstanceLeaving(state.id, reason, works=False))
     return to_node(state, InstanceFailed(state.id, reason))

@@ -21,6 +21,7 @@ from actors.instance.state import (
     Requested,
 )
 from actors.messages import InstanceLeaving, InstanceMessage, LaunchWanted
+from providers.gateway import LAUNCH_TIMEOUT_S
 
 
 def decide(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
@@ -68,6 +69,8 @@ def condemn(state: InstanceState, view: View) -> Decision:
     if isinstance(state, Destroying | Destroyed):
         return Decision(state)
     ended = going.destroying_state(state, "failed", view.now, next_at=view.now)
+    if isinstance(state, Requested):  # a call may be in flight, and make the machine until it times out
+        ended = ended.model_copy(update={"launched_at": view.now + LAUNCH_TIMEOUT_S})
     leaving = going.to_node(state, InstanceLeaving(state.id, "failed", works=False))
     return Decision(
         ended, tells=(leaving, going.failed(state, "failed")), facts=going.unfinished(state, "failed")

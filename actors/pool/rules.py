@@ -448,9 +448,10 @@ def _set_up(state: PoolState, market: str, failed: str | None) -> Decision:
         failures.pop(market, None)
     else:
         failures[market] = failures.get(market, 0) + 1
-    if failures == state.failures:
+    proven = state.proven or failed is None
+    if failures == state.failures and proven == state.proven:
         return Decision(state)
-    return Decision(state.model_copy(update={"failures": failures}))
+    return Decision(state.model_copy(update={"failures": failures, "proven": proven}))
 
 
 def resume(state: PoolState, view: View) -> tuple[Effect, ...]:

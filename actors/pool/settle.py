@@ -35,6 +35,7 @@ from providers.model import ClusterHandle, Offer
 
 STOPS_A_TURN = 500  # tasks told to stop in one turn of a shutdown, so that no turn is long
 ASSIGNMENTS_A_TURN = 2000
+MARKETS_TO_BLAME_STEPS = 2
 CLUSTER_INSTANCES_MAX = 100  # above, ClusterReady carries no list
 _BASE = ("name", "generation", "spec", "desired", "made_by", "clusters", "removed")
 
@@ -115,12 +116,18 @@ def place(state: PoolState, view: View) -> Decision:
         state.failures,
         view.now,
     )
-    if ranking.hopeless and not ranking.offers:
+    if (ranking.hopeless and not ranking.offers) or _steps_are_broken(state):
         return _park(state, view)
     opened = _open_clusters(state, ranking)
     assert isinstance(opened.state, Active)
     tells = tuple(_placed(node, opened.state, ranking, view) for node in view.index.asking)
     return Decision(opened.state, tells, opened.effects, opened.facts)
+
+
+def _steps_are_broken(state: Active) -> bool:
+    """Two markets were stopped and no machine was ever set up: the steps are to blame, not the markets."""
+    stopped = sum(1 for count in state.failures.values() if count >= state.spec.bootstrap_failures_max)
+    return not state.proven and stopped >= MARKETS_TO_BLAME_STEPS
 
 
 def cluster_name(state: PoolState, offer: Offer) -> str:
@@ -178,7 +185,7 @@ def _why_none(ranking: Ranking) -> str:
 
 
 def _park(state: Active, view: View) -> Decision:
-    reason = "machines could not be set up in any market: mend the image's steps, then update the pool"
+    reason = "machines could not be set up: mend the image's steps, then update the pool"
     return _parked(state, reason, view)
 
 

@@ -88,11 +88,13 @@ class Active(_Pool):
 
     Attributes:
         failures: machines that could not be set up, in a row, by market.
+        proven: some machine was set up under this spec, so its steps can work.
         whole: all desired nodes have been ready since the last change of what is desired.
     """
 
     status: Literal["active"] = "active"
     failures: dict[str, int] = {}
+    proven: bool = False
     whole: bool = False
     steered: tuple[int, tuple[int, ...]] = (0, ())  # (desired, removed) as the nodes were told last
 

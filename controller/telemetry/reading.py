@@ -142,7 +142,7 @@ class LineReader:
             self._pieces.append(line)
             if not line.part:
                 yield self._join(cut=False)
-        if over and self._pieces:
+        if over and self._pieces and self.budget_bytes > 0:  # else the rest of the line was not read yet
             yield self._join(cut=False)
 
     def _join(self, *, cut: bool) -> LogLine:

@@ -342,6 +342,12 @@ class Outside:
         works = fault is None or (fault in (Fault.UNKNOWN, Fault.CONFLICT) and landed)
         self.turns.hear((address, self._answer(call, fault, works, hidden_s)))
 
+    def time_out(self, landed: bool) -> None:
+        """Launch calls end without an answer."""
+        for i in reversed(range(len(self.calls))):
+            if isinstance(self.calls[i][1], Launch):
+                self.answer(i, Fault.UNKNOWN, landed, VISIBLE_S)
+
     def _answer(self, call: Call, fault: Fault | None, works: bool, hidden_s: float) -> Message:
         match call:
             case Launch(key=key):

@@ -87,7 +87,7 @@ def test_the_main_job(rig: Rig) -> None:
     assert scrape(port, None)[0] == scrape(port, "another-token-than-this")[0] == 401
     code, series = scrape(port, TOKEN)
     assert code == 200
-    assert 'everpool_launches_total{outcome="ok",pool="main",provider="local"} 5.0' in launches(series)
+    assert 'everpool_launches_total{outcome="ok",provider="local"} 5.0' in series
 
     rig.restart()
     assert scrape(port, TOKEN)[0] == 200
@@ -103,17 +103,6 @@ def test_the_main_job(rig: Rig) -> None:
         check_followed(rig, one, follower)
     rig.down()
     rig.check_ends()
-
-
-def launches(series: str) -> list[str]:
-    """The samples about launches, labels in order of their names."""
-    found = []
-    for line in series.splitlines():
-        if line.startswith("everpool_launches_total{"):
-            name, _, rest = line.partition("{")
-            labels, _, value = rest.partition("}")
-            found.append(f"{name}{{{','.join(sorted(labels.split(',')))}}}{value}")
-    return found
 
 
 def task_spec(place: Path, node: int) -> dict[str, Any]:
@@ -138,9 +127,10 @@ def replaced(rig: Rig, old: str, reason: str) -> None:
         chain[-1].event, InstancePreempted
     ):
         chain.append(events[cause])
-    *_, asked, taken = chain
+    taken = chain[-1]
     assert isinstance(taken.event, InstancePreempted), [one.event.kind for one in chain]
     assert taken.event.instance.instance.id == old and reason in taken.event.reason
+    asked = next(one for one in chain if isinstance(one.event, InstanceRequested))
     assert isinstance(asked.event, InstanceRequested)
     assert asked.event.replacing == old and asked.event.node_id == taken.event.instance.node
     assert asked.at == taken.at, "in the same turn"

@@ -1,12 +1,14 @@
 """One instance among a cloud and an agent that do whatever they may."""
 
+from types import NoneType
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actors.decision import Address
 from actors.effects import Launch
 from actors.events import InstanceRequested
-from actors.instance.state import Bootstrapping, Draining, Provisioning, Ready
+from actors.instance.state import Bootstrapping, Destroying, Draining, Provisioning, Ready
 from actors.messages import (
     BootstrapWanted,
     Due,
@@ -26,9 +28,10 @@ from actors.spec import Image, Nodes, PoolSpec, Step, TaskSpec
 from actors.task.state import Running
 from providers.agent.wire import NoticeGone, NoticeSeen, Unhealthy
 from providers.errors import Fault
+from providers.gateway import LAUNCH_TIMEOUT_S
 from providers.model import Address as HostAddress
 from providers.model import Notice
-from tests.actors.model import Outside, cluster_handle, offer
+from tests.actors.model import VISIBLE_S, Outside, cluster_handle, offer
 from tests.actors.turns import OWNER, POOL, START
 
 SPEC = PoolSpec(
@@ -59,7 +62,11 @@ class InstanceRules(RuleBasedStateMachine):
         )
         self.turns.put(("node", "0"), node)
 
-    @initialize(replacing=st.sampled_from([None, "old"]), ahead=st.integers(0, 8), calm=st.integers(0, 30))
+    @initialize(
+        replacing=st.sampled_from([None, "old"]),
+        ahead=st.sampled_from([0, 0, 0, 0, 2, 4, 5, 6, 8]),
+        calm=st.integers(0, 30),
+    )
     def order(self, replacing: str | None, ahead: int, calm: int) -> None:
         self.calm = calm
         asked = InstanceRequested(
@@ -90,13 +97,25 @@ class InstanceRules(RuleBasedStateMachine):
     def answer(self, i: int, fault: Fault | None, landed: bool, hidden_s: float) -> None:
         self.here.answer(i, fault, landed, hidden_s)
 
+    @precondition(lambda self: self.here.calls)
+    @rule(fault=st.sampled_from(Fault), landed=st.booleans())
+    def answer_badly(self, fault: Fault, landed: bool) -> None:
+        self.here.answer(0, fault, landed, VISIBLE_S)
+
+    @precondition(lambda self: self.here.calls)
+    @rule()
+    def answer_well(self) -> None:
+        self.here.answer(0, None, True, 1)
+
     @precondition(lambda self: self.here.watched)
     @rule()
     def listing(self) -> None:
         self.here.listing()
 
-    @rule(seconds=st.sampled_from([0.1, 1, 5, 31, 70, 400]))
-    def advance(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.1, 1, 5, 31, 70, 400]), landed=st.booleans())
+    def advance(self, seconds: float, landed: bool) -> None:
+        if seconds > LAUNCH_TIMEOUT_S and any(isinstance(call, Launch) for _, call in self.here.calls):
+            self.here.time_out(landed)
         self.turns.now += seconds
         self.turns.due()
 
@@ -210,7 +229,7 @@ class InstanceRules(RuleBasedStateMachine):
     def noise(self, message: InstanceMessage) -> None:
         self.hear(message)
 
-    @precondition(lambda self: self.calm < 0 and self.state is not None)
+    @precondition(lambda self: self.calm < 0 and not isinstance(self.state, Destroying | NoneType))
     @rule()
     def condemn(self) -> None:
         self.turns.condemn(ME)
