@@ -196,6 +196,7 @@ class Loop:
                     await self._turn(calls, batch)
                     if self._is_over() and not self.waiting:  # a request that came last is answered too
                         break
+                    batch.clear()  # or its letters would be kept until the next comes
                     batch = await self._gather()
                 self._send.close()  # whoever posts from now on hears that it was not taken
                 calls.cancel_scope.cancel()

@@ -31,8 +31,7 @@ from actors.instance.state import Destroyed as DestroyedInstance
 from actors.links import Links
 from actors.loop import Identity, Letter, Loop
 from actors.market.state import MarketState
-from actors.messages import RequestHeard
-from actors.ports import Commit, JournalClosed, Observer, StateRow
+from actors.ports import Accepted, Commit, JournalClosed, Observer, StateRow
 from actors.supervisor import attempt_call
 from controller import sdnotify
 from controller.api.app import build_app
@@ -434,8 +433,7 @@ class Daemon:
             for pool, states in recovered.pools.items():
                 self._open_pool(pool, states)
             for envelope in recovered.requests if not self.desk.observing_only else ():
-                loop = self.acting.loops.get(envelope.pool) or self._open_pool(envelope.pool)
-                await loop.post(Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq))
+                await self.desk.hand_over(Accepted(envelope, new=True))
             await tasks.start(serve, build_app(self.desk), listening)
             if not self.desk.observing_only:
                 await self._apply_pools(self.config)

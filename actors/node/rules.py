@@ -391,9 +391,15 @@ def resume(state: NodeState, view: View) -> tuple[Effect, ...]:
 
 def condemn(state: NodeState, view: View) -> Decision:
     """What becomes of a node whose rules failed too often: its machines end, and it asks anew later."""
+    if isinstance(state, Retired):  # its machines are on their way out, and it wants none
+        return Decision(state)
     ids = (getattr(state, "instance_id", None), getattr(state, "old_id", None))
     tells = tuple(_leave(instance, "failed", 0) for instance in ids if instance is not None)
-    return Decision(Vacant(**_common(state), since=view.now, next_at=view.now + RETRY_MOST_S), tells=tells)
+    facts: tuple[Published, ...] = ()
+    if isinstance(state, Filling | Replacing) and state.tries and state.instance_id is None:
+        facts = (_error(state.request_id, "ended: too many bugs"),)  # no machine will end it
+    vacant_state = Vacant(**_common(state), since=view.now, next_at=view.now + RETRY_MOST_S)
+    return Decision(vacant_state, tells=tells, facts=facts)
 
 
 def check(state: NodeState) -> None:

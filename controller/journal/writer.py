@@ -138,6 +138,7 @@ class Writer:
             group = self._prepared(self._gather(first))
             if group and not self._written(group):
                 return f"the journal was closed while it could not write: {self.failing_reason}"
+            del first, group  # or they would be kept until the next job comes
 
     def _gather(self, first: Job) -> list[Job]:
         """Take what waits; where the last group was larger, wait a little for its callers to come again."""

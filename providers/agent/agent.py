@@ -2049,6 +2049,17 @@ def _kill(pid: int, sig: int, group: bool = False) -> None:
         return  # gone already, or not ours to signal (setuid): it is looked at again
 
 
+def _is_inside(pid: int, directory: str) -> bool:
+    """Whether a process works in a directory or writes to a file there, whatever its environment says."""
+    for link in ("cwd", "fd/1", "fd/2"):
+        try:
+            if f"{os.readlink(f'/proc/{pid}/{link}')}/".startswith(f"{directory}/"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
 class _OomCounter:
     """How many processes the kernel killed for want of memory: of our cgroup, else of the machine."""
 
@@ -2882,7 +2893,9 @@ class Loop:
             return self._marked(_all_pids(), attempt.marker)
         unknown = self._unknown()
         attempt.alone = not unknown
-        return self._marked(self._descendants(unknown), attempt.marker)
+        orphans = self._descendants(unknown)
+        marked = self._marked(orphans, attempt.marker)
+        return marked + [pid for pid in orphans if pid not in marked and _is_inside(pid, attempt.directory)]
 
     def _unknown(self) -> List[int]:
         """Children that we did not start: orphans that the kernel gave to us."""

@@ -1,7 +1,8 @@
 """The simulated provider: a cloud in memory behind the contract of `providers/contract.py`."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,6 +27,19 @@ from providers.simulated.faults import Trouble
 from providers.simulated.host import SimulatedChannel
 
 NOTICES_MAX = 10_000  # pushed and not taken; the next listing has them all
+
+
+class _Notices:
+    """An iterator that may be left at any time, as a generator may not."""
+
+    def __init__(self, following: Callable[[], Awaitable[tuple[str, Notice | None]]]) -> None:
+        self._following = following
+
+    def __aiter__(self) -> "_Notices":
+        return self
+
+    async def __anext__(self) -> tuple[str, Notice | None]:
+        return await self._following()
 
 
 class SimulatedProvider:
@@ -59,7 +73,7 @@ class SimulatedProvider:
         self._delay = config.call_delay
         self._is_cut = False
         self._channels: list[SimulatedChannel] = []
-        self._notices: list[tuple[str, Notice | None]] = []
+        self._notices: deque[tuple[str, Notice | None]] = deque()
         self._pushed = anyio.Event()
         self.cloud.on_notice.append(self._push)
 
@@ -68,6 +82,7 @@ class SimulatedProvider:
         self._is_cut = True
         if self._push in self.cloud.on_notice:
             self.cloud.on_notice.remove(self._push)
+        self._pushed.set()
         for channel in list(self._channels):
             channel.close("the daemon is gone")
 
@@ -137,19 +152,23 @@ class SimulatedProvider:
         await self._pause()
         return outcomes
 
-    async def notices(self) -> AsyncIterator[tuple[str, Notice | None]]:
+    def notices(self) -> AsyncIterator[tuple[str, Notice | None]]:
         """What is pushed. A cloud of our own lives by this being listened to."""
-        while not self._is_cut:
+        return _Notices(self._next_notice)
+
+    async def _next_notice(self) -> tuple[str, Notice | None]:
+        while True:
+            if self._is_cut:
+                raise self._cut_error()
             self._pushed = anyio.Event()
             wait = None
             if self._runs_cloud:
-                wait = self.cloud.timeline.happen_due()
                 self.cloud.timeline.wake = self._pushed
-            while self._notices:
-                yield self._notices.pop(0)
+                wait = self.cloud.timeline.happen_due()
+            if self._notices:
+                return self._notices.popleft()
             with anyio.move_on_after(wait):
                 await self._pushed.wait()
-        raise self._cut_error()
 
     def _push(self, key: str, notice: Notice | None) -> None:
         if len(self._notices) < NOTICES_MAX:

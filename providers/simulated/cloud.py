@@ -26,7 +26,6 @@ from providers.simulated.host import SimulatedHost, Spectator
 from providers.simulated.timeline import Timeline
 
 SSH_USER = "sim"
-NOTICES_KEPT_MAX = 10_000
 
 
 @dataclass(slots=True)

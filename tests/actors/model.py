@@ -422,7 +422,7 @@ class Outside:
         """The agent obeys what was said on the stream."""
         machine = self.machine_of(link)
         commands, link.stream = link.stream, []
-        if machine is not None and link.up:
+        if machine is not None and link.up and link.boot == machine.agent.boot:
             for command in commands:
                 machine.agent.hear(command)
 
@@ -468,6 +468,9 @@ class Outside:
         while self.calls:
             self.answer(0, None, True, 0)
         for link in list(self.links.values()):
+            there = self.machine_of(link)
+            if link.up and (there is None or there.agent.boot != link.boot):
+                self.drop_link(link)  # a stream to what is not there any more ends, sooner or later
             self.open_link(link)
             self.agent_hears(link)
             if (machine := self.machine_of(link)) is not None:

@@ -1,7 +1,7 @@
 """One pool's actors driven by hand: turn by turn, without tasks, with a journal that a crash goes back to."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -56,7 +56,7 @@ class Turns:
     """
 
     def __init__(
-        self, deciding: Collection[Kind], perform: Callable[[Address, Call | Word], None] | None = None
+        self, deciding: tuple[Kind, ...], perform: Callable[[Address, Call | Word], None] | None = None
     ) -> None:
         self.deciding = deciding
         self.perform = perform or (lambda address, effect: None)

@@ -187,4 +187,3 @@ def cpu_s(pid: int) -> float:
     """Seconds of cpu that a process has had, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
-

@@ -74,9 +74,7 @@ def ready(daemon: Daemon) -> int:
     return 0 if view is None else int(view["ready"])
 
 
-def live(
-    state: Path, before: Callable[[Daemon], None], then: Callable[[Daemon], Awaitable[None]]
-) -> None:
+def live(state: Path, before: Callable[[Daemon], None], then: Callable[[Daemon], Awaitable[None]]) -> None:
     """Live as a daemon: `before` it runs, and as long as `then` takes."""
 
     async def life() -> None:

@@ -56,7 +56,9 @@ def measure(figures: Figures, say: Say, *, quick: bool) -> None:
             process.wait()
         planted_s = float((root / PLANTED).read_text())
         figures.put("recovery_s", at - began_at - planted_s)
-        say(f"  {at - began_at - planted_s:.2f} s, without {planted_s:.2f} s to make the simulated cloud again")
+        say(
+            f"  {at - began_at - planted_s:.2f} s, without {planted_s:.2f} s to make the simulated cloud again"
+        )
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

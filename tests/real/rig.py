@@ -126,6 +126,12 @@ class Rig:
         self.kill()
         self.start()
 
+    def restart_observing(self) -> None:
+        """Kill -9 a daemon that only observes, and start another that does."""
+        self.kill()
+        self.start(wait=False)
+        until(lambda: self.health().get("observing_only"), "it only observes")
+
     def log_tail(self, lines: int = 40) -> str:
         """The end of what daemons said."""
         if not self.log.exists():

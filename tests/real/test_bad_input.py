@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from actors.events import (
     TaskStopRequested,
 )
 from actors.spec import TaskSpec
-from controller.client import EverpoolError
+from controller.client import EverpoolError, file_put
 from providers.local.config import LocalConfig, offers_of
 from tests.real.rig import Rig, pool_spec, tasks_of, until
 
@@ -51,7 +52,9 @@ def ask(
     """Send what a program may send; status and JSON."""
     connection = _UnixConnection(rig.state / "api.sock")
     try:
-        connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
+        headers = {"Content-Type": kind} if body is not None else {}
+        with suppress(BrokenPipeError):  # it need not hear all of a body to refuse it
+            connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
@@ -191,10 +194,10 @@ def test_a_list_is_answered_one_by_one(pool: Rig) -> None:
 
 def test_a_command_that_can_not_start(pool: Rig, tmp_path: Path) -> None:
     for argv, why in (
-        (["/no/such/program"], "No such file"),
-        (["no-such-program-here"], "No such file"),
-        ([str(tmp_path)], "ermission denied"),
-        (["/etc/hostname"], "ermission denied"),
+        (["/no/such/program"], "not found"),
+        (["no-such-program-here"], "not found"),
+        ([str(tmp_path)], "not a program"),
+        (["/etc/hostname"], "not executable"),
     ):
         done = pool.run(argv=argv)
         assert (done.result, done.reason) == ("startup_failure", "spawn")
@@ -236,7 +239,7 @@ os.execve("/bin/sleep", ["runaway-of-ours", "1000"], {})
 
 
 def test_children_that_are_left_behind_are_gone_after_the_task(pool: Rig) -> None:
-    files = [{"path": "runaway.py", "data": __import__("base64").b64encode(RUNAWAY.encode()).decode()}]
+    files = [file_put("runaway.py", RUNAWAY.encode()).model_dump()]
     done = pool.run("python3 runaway.py; sleep 0.3; ps -A -o args | grep -c '[r]unaway-of-ours'", files=files)
     assert done.success and pool.text(done.task_id) == ["1"], "it got away, for as long as the task lived"
     assert [about for about in pool.processes().values() if "runaway" in about] == []
@@ -281,7 +284,7 @@ def test_a_socket_that_is_taken_is_named(house: Rig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         code, said = second(house, base + f'listen = "127.0.0.1:{port}"\ntoken_file = "{token}"\n')
-    assert code == 1 and str(port) in said and "in use" in said
+    assert code == 1 and str(port) in said and "taken" in said
     assert house.health()["ready"] and house.config.exists()
 
 
@@ -289,7 +292,8 @@ def test_a_misspelt_config_says_all_that_is_wrong(house: Rig) -> None:
     config = (
         f'[daemon]\nstate_dri = "{house.root / "x"}"\nlisten = "0.0.0.0:80"\n'
         '[providers.local]\ntype = "local"\nlaunch_delay = 3\n'
-        '[pools.p]\nprovider = "lokal"\nnodes = { desired = 3, max = 2 }\n'
+        '[pools.p]\nprovider = "local"\nnodes = { desired = 3, max = 2 }\n'
+        '[pools.q]\nprovider = "lokal"\n'
     )
     code, said = second(house, config)
     assert code == 2

@@ -112,6 +112,12 @@ class InstanceRules(RuleBasedStateMachine):
     def listing(self) -> None:
         self.here.listing()
 
+    @precondition(lambda self: self.state is None)
+    @rule()
+    def rests(self) -> None:
+        """It is over: nothing reaches it any more."""
+
+    @precondition(lambda self: self.state is not None)
     @rule(seconds=st.sampled_from([0.1, 1, 5, 31, 70, 400]), landed=st.booleans())
     def advance(self, seconds: float, landed: bool) -> None:
         if seconds > LAUNCH_TIMEOUT_S and any(isinstance(call, Launch) for _, call in self.here.calls):
