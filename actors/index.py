@@ -165,7 +165,7 @@ class Index:
         elif isinstance(old, _NODE) or isinstance(new, _NODE):
             self._node(int(name), old, new)  # type: ignore[arg-type]
         elif isinstance(new, _POOL):
-            respec = self.pool is not None and self.pool.spec is not new.spec
+            respec = self.pool is None or self.pool.spec is not new.spec  # a restart may hear of it last
             self.pool = new
             if respec:
                 self._reslot_all(self.instances)
@@ -180,9 +180,7 @@ class Index:
                 if not self._on[old.instance_id]:
                     del self._on[old.instance_id]
             elif old.spec.node is not None:
-                self.pinned[old.spec.node].remove(task)
-                if not len(self.pinned[old.spec.node]):
-                    del self.pinned[old.spec.node]
+                self._unpin(old.spec.node, task)
             else:
                 self.queue.remove(task)
         if new is None or isinstance(new, Stopped):
@@ -193,9 +191,8 @@ class Index:
             if isinstance(new, _PLACED):
                 self._on.setdefault(new.instance_id, {})[task] = None
             elif new.spec.node is not None:
-                queue = self.pinned.setdefault(new.spec.node, Queue())
                 if new.not_before is None:
-                    queue.add(new)
+                    self.pinned.setdefault(new.spec.node, Queue()).add(new)
             elif new.not_before is None:
                 self.queue.add(new)
         was = old.instance_id if isinstance(old, _PLACED) else None
@@ -204,6 +201,13 @@ class Index:
             for instance in (was, now):
                 if instance is not None:
                     self._reslot(instance)
+
+    def _unpin(self, node: int, task: str) -> None:
+        queue = self.pinned.get(node)
+        if queue is not None:  # one that is held back waits in none
+            queue.remove(task)
+            if not len(queue):
+                del self.pinned[node]
 
     def _instance(self, name: str, old: InstanceState | None, new: InstanceState | None) -> None:
         if old is not None and not isinstance(old, Destroyed):

@@ -43,7 +43,7 @@ RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.5, 15.0
 HELLO_TIMEOUT_S = 30.0
 OUTBOX_MAX = 10_000  # commands to one agent that are not on their way yet
 LEASES_A_PERIOD = 3  # how often a lease is renewed before it would be over
-LEASE_TICK_S = 5.0
+LEASE_TICK_S = 5.0  # renewals are said together, at most so often
 STORE_AGAIN_S = 2.0  # when telemetry can't be written (disk full): nothing is acknowledged meanwhile
 
 
@@ -206,7 +206,7 @@ class Links:
 
     def _renew_leases(self) -> float | None:
         """Renew what is due; answers how long until the next is."""
-        now, soonest = self._clock.now(), None
+        now, soonest, tick = self._clock.now(), None, LEASE_TICK_S
         for link in self.links.values():
             if not link.up:
                 continue
@@ -216,7 +216,8 @@ class Links:
                 link.lease_until = now + lease_s
                 link.renew_at = now + link.wish.spec.lease_s / LEASES_A_PERIOD
             soonest = link.renew_at if soonest is None else min(soonest, link.renew_at)
-        return None if soonest is None else max(LEASE_TICK_S, soonest - now)
+            tick = min(tick, link.wish.spec.lease_s / LEASES_A_PERIOD)  # a short lease can't wait for others
+        return None if soonest is None else max(tick, soonest - now)
 
     # --- one link ---------------------------------------------------------------------------------
 

@@ -37,6 +37,10 @@ from providers.model import Value
 
 MAILBOX_MAX = 20_000  # letters waiting; senders wait when it is full, the API refuses earlier
 BATCH_MAX = 2_000  # letters taken into one turn
+UNSETTLED_FIRST_S, UNSETTLED_MOST_S = (
+    0.5,
+    60.0,
+)  # until a turn that a bug kept from being settled is made up for
 DECISIONS_MAX = 500_000  # in one turn; more is a bug, not work
 VERSIONS: dict[Kind, int] = {
     "pool": pool_state.VERSION,
@@ -83,6 +87,7 @@ class Draft:
     def __init__(self, states: dict[Address, Value], index: Index) -> None:
         self.states = states
         self.index = index
+        self.settled = True  # False: a bug met what the pool does at the end of the turn
         self.changed: dict[Address, Value | None] = {}
         self.facts: list[tuple[Published, int | None]] = []
         self.effects: list[tuple[Effect, Address, int | None]] = []
@@ -145,6 +150,7 @@ class Loop:
         self._timers: list[tuple[float, int, Address]] = []
         self._due: dict[Address, float] = {}
         self._timer_count = 0
+        self._unsettled = 0  # turns in a row that a bug kept from being settled
         self._was_asked = False  # something was sent to the pool, which may not exist
         self._last_fact: dict[Address, int] = {}  # what led to what comes next, unless a message says more
         send, receive = anyio.create_memory_object_stream[Letter](MAILBOX_MAX)
@@ -275,6 +281,17 @@ class Loop:
             self._timer_count += 1
             heapq.heappush(self._timers, (due, self._timer_count, address))
 
+    def _settle_later(self, now: float, *, settled: bool) -> None:
+        """When a bug kept the pool from placing and scheduling, see to it that another turn comes."""
+        self._unsettled = 0 if settled else self._unsettled + 1
+        if not settled:
+            address: Address = ("pool", self.name)
+            wait = min(UNSETTLED_FIRST_S * 2.0 ** min(self._unsettled - 1, 16), UNSETTLED_MOST_S)
+            due = min(self._due.get(address, now + wait), now + wait)
+            self._due[address] = due
+            self._timer_count += 1
+            heapq.heappush(self._timers, (due, self._timer_count, address))
+
     # --- the turn ---------------------------------------------------------------------------------
 
     async def _turn(self, calls: Any, batch: list[Letter]) -> None:
@@ -295,6 +312,7 @@ class Loop:
             base = 0
             await anyio.lowlevel.checkpoint()
             self._rearm(letters, now)
+        self._settle_later(now, settled=draft.settled)
         for effect, address, cause in draft.effects:
             self._perform(calls, effect, address, _resolved(cause, base))
         self._observer.turn_ended(
@@ -322,6 +340,7 @@ class Loop:
                     draft.facts.append((Published(fact), None))
                 for request in lost:
                     draft.facts.append((pool_rules.error(request, "a bug met it, nothing was done"), None))
+                draft.settled = settling
                 return draft, letters
             draft.undo()
             root, bug = failure

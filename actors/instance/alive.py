@@ -344,10 +344,7 @@ def _unreachable(state: Ready, view: View) -> Decision:
     """Silent for too long. Its tasks wait for its observed absence; the market may be to blame."""
     fact = going.preempted(state, "unreachable")
     return going.destroy(state, "unreachable", view, facts=(fact,)).also(
-        tells=(
-            going.to_node(state, InstanceLeaving(state.id, "unreachable", works=False)),
-            *going.to_tasks(state, MachineUnreachable(state.id), view),
-        )
+        tells=going.to_tasks(state, MachineUnreachable(state.id), view)
     )
 
 
@@ -355,7 +352,6 @@ def _seen(state: Ready, sighting: Sighting, view: View) -> Decision:
     if sighting.state in ("stopping", "stopped"):  # never resumed: ended, and replaced
         fact = going.preempted(state, sighting.detail or sighting.state)
         return going.destroy(state, "preempted", view, facts=(fact,)).also(
-            tells=(going.to_node(state, InstanceLeaving(state.id, "preempted", works=False)),),
             effects=(TellMarket(LossTold(state.offer.market)),),
         )
     if sighting.notice is not None:

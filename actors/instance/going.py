@@ -113,9 +113,12 @@ def destroying_state(state: InstanceState, reason: str, now: float, next_at: flo
 
 def destroy(state: Alive, reason: str, view: View, facts: tuple[Published, ...] = ()) -> Decision:
     """End the machine now. Ends the request it serves when that is still open."""
+    tells = to_tasks(state, MachineLeaving(state.id, reason), view)
+    if isinstance(state, Ready | Draining):  # from now on its node has no machine that works
+        tells = (to_node(state, InstanceLeaving(state.id, reason, works=False)), *tells)
     return Decision(
         destroying_state(state, reason, view.now, None),
-        tells=to_tasks(state, MachineLeaving(state.id, reason), view),
+        tells=tells,
         effects=(Terminate(state.handle),),
         facts=facts + unfinished(state, reason),
     )

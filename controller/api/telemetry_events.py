@@ -44,7 +44,7 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
 
         async def parts() -> AsyncGenerator[bytes, None]:
             pages = desk.logs.follow(
-                found.pool, task, after=after, raw=True, is_over=lambda: found.view["status"] == "stopped"
+                found.pool, task, after=after, raw=True, is_over=lambda: _is_over(desk, task)
             )
             async with aclosing(pages) as following:
                 async for page in following:
@@ -129,6 +129,10 @@ class _Machines:
             fact = Envelope.model_validate_json(body).event
             if isinstance(fact, TaskStarted) and fact.instance is not None:
                 self._known[fact.attempt] = fact.instance
+        state = self._desk.status.task_state(self._task)
+        machine = self._desk.status.instance_state(getattr(state, "instance_id", None) or "")
+        if state is not None and machine is not None:  # its first lines can be here before its start is told
+            self._known.setdefault(state.attempt, node_instance(machine))
 
 
 def _stream(line: LogLine) -> Literal["stdout", "stderr"]:
@@ -179,6 +183,11 @@ def _instance(desk: Desk, instance: str) -> InstanceState:
     if state is None:
         raise unknown("instance", instance, desk.status.instance_ids())
     return state
+
+
+def _is_over(desk: Desk, task: str) -> bool:
+    state = desk.status.task_state(task)
+    return state is None or state.status == "stopped"
 
 
 def _is_gone(desk: Desk, instance: str) -> bool:

@@ -23,19 +23,23 @@ Known = dict[str, tuple[int, bytes, int | None]]  # request id -> seq, body hash
 
 _IDS_MAX = 500  # variables in one SELECT
 
+# `{rows}` stands for as many value lists as go into one step. Each step gives the interpreter's lock away and
+# waits to have it back: with many rows in a step a group is written in a quarter less time.
+_STEP_ROWS = (128, 16)  # few sizes, so that each statement is compiled once
+
 _PUT_STATE = """INSERT INTO states (pool, kind, id, version, terminal, updated_at, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pool, kind, id) DO UPDATE SET
+    VALUES {rows} ON CONFLICT (pool, kind, id) DO UPDATE SET
     version = excluded.version, terminal = excluded.terminal, updated_at = excluded.updated_at,
     body = excluded.body"""
 _DROP_STATE = "DELETE FROM states WHERE pool = ? AND kind = ? AND id = ?"
-_PUT_EVENT = "INSERT INTO events (seq, at, pool, kind, request_id, body) VALUES (?, ?, ?, ?, ?, ?)"
+_PUT_EVENT = "INSERT INTO events (seq, at, pool, kind, request_id, body) VALUES {rows}"
 _PUT_REQUEST = """INSERT INTO requests (request_id, seq, pool, kind, body_hash, status, at)
-    VALUES (?, ?, ?, ?, ?, 'new', ?)"""
+    VALUES {rows}"""
 _PUT_SENT = """INSERT OR IGNORE INTO requests (request_id, seq, pool, kind, body_hash, status, at)
-    VALUES (?, ?, ?, ?, ?, 'taken', ?)"""
-_TAKE = "UPDATE requests SET status = 'taken' WHERE request_id = ? AND status = 'new'"
-_END = """UPDATE requests SET status = 'ended', ended_by = ?, ended_at = ?
-    WHERE request_id = ? AND status != 'ended'"""
+    VALUES {rows}"""
+_TAKE = "UPDATE requests SET status = 'taken' WHERE status = 'new' AND request_id IN (VALUES {rows})"
+_END = """UPDATE requests SET status = 'ended', ended_by = over.column1, ended_at = over.column2
+    FROM (VALUES {rows}) AS over WHERE request_id = over.column3 AND status != 'ended'"""
 
 
 class LeadershipLost(Exception):
@@ -59,12 +63,13 @@ def write(connection: sqlite3.Connection, jobs: Sequence[Job], epoch: int) -> in
     requests: list[RequestValues] = []
     _accept(connection, [job for job in jobs if isinstance(job, AcceptJob)], events, requests)
     events.sort(key=lambda event: event[0])  # in seq order rows are appended, not inserted
-    connection.executemany(_PUT_EVENT, events)
-    connection.executemany(_PUT_REQUEST, requests)
-    connection.executemany(_PUT_SENT, [row for job in commits for row in job.requests])
+    _in_steps(connection, _PUT_EVENT, "(?, ?, ?, ?, ?, ?)", events)
+    _in_steps(connection, _PUT_REQUEST, "(?, ?, ?, ?, ?, 'new', ?)", requests)
+    sent = [row for job in commits for row in job.requests]
+    _in_steps(connection, _PUT_SENT, "(?, ?, ?, ?, ?, 'taken', ?)", sent)
     _change_states(connection, commits)
-    connection.executemany(_TAKE, [row for job in commits for row in job.taken])
-    connection.executemany(_END, [row for job in commits for row in job.ended])
+    _in_steps(connection, _TAKE, "(?)", [row for job in commits for row in job.taken])
+    _in_steps(connection, _END, "(?, ?, ?)", [row for job in commits for row in job.ended])
     for job in jobs:
         if isinstance(job, CallJob):
             job.result = job.call(connection)
@@ -77,11 +82,27 @@ def probe(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE meta SET value = value WHERE key = 'schema'")
 
 
+def _in_steps(
+    connection: sqlite3.Connection, statement: str, row: str, values: Sequence[tuple[object, ...]]
+) -> None:
+    """Run a statement for all rows, many of them in one step."""
+    done = 0
+    for size in _STEP_ROWS:
+        if len(values) - done >= size:
+            many = statement.format(rows=", ".join([row] * size))
+        while len(values) - done >= size:
+            some = values[done : done + size]
+            connection.execute(many, [value for one in some for value in one])
+            done += size
+    connection.executemany(statement.format(rows=row), values[done:])
+
+
 def _change_states(connection: sqlite3.Connection, commits: Iterable[CommitJob]) -> None:
     newest: dict[Key, StateValues | None] = {}
     for job in commits:
         newest.update(job.states)
-    connection.executemany(_PUT_STATE, [values for values in newest.values() if values is not None])
+    put = [values for values in newest.values() if values is not None]
+    _in_steps(connection, _PUT_STATE, "(?, ?, ?, ?, ?, ?, ?)", put)
     connection.executemany(_DROP_STATE, [key for key, values in newest.items() if values is None])
 
 

@@ -23,9 +23,7 @@ PARTS: dict[str, Callable[..., None]] = {
 def main() -> int:
     """Measure, then print a table or one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout, all else on stderr"
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be given again")
     options = parser.parse_args()

@@ -17,8 +17,8 @@ from tests.bench.rawhttp import Connection, Refused
 from tests.bench.runs import ROOT
 
 START = (
-    "import sys; from pathlib import Path; from controller.config import load; from controller.daemon import run;"
-    " path = Path(sys.argv[1]); sys.exit(run(load(path), path))"
+    "import sys; from pathlib import Path; from controller.config import load; "
+    "from controller.daemon import run; path = Path(sys.argv[1]); sys.exit(run(load(path), path))"
 )
 START_S = 60.0
 POLL_S = 0.02
@@ -114,7 +114,8 @@ class House:
 
     def results(self, name: str) -> dict[str, int]:
         """How many tasks of a pool ended, by result; known after they are journaled."""
-        return (self.pool(name) or {}).get("results", {})
+        found: dict[str, int] = (self.pool(name) or {}).get("results", {})
+        return found
 
     def is_settled(self, name: str) -> bool:
         """Whether every request that was accepted for a pool is in its states."""

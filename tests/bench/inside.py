@@ -57,7 +57,7 @@ def tapped(daemon: Daemon) -> Tapped:
 async def until(holds: Callable[[], bool], every_s: float = 0.01) -> None:
     """Wait for something. Raises TimeoutError."""
     with anyio.fail_after(WITHIN_S):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 (nothing says when)
             await anyio.sleep(every_s)
 
 

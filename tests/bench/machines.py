@@ -1,4 +1,7 @@
-"""What a simulated machine takes of memory by itself: `python -m tests.bench.machines COUNT` prints KiB of one."""
+"""What a simulated machine takes of memory by itself.
+
+`python -m tests.bench.machines COUNT` prints the KiB of one.
+"""
 
 import gc
 import os

@@ -1,7 +1,8 @@
 """A start after kill -9: from the new process to the first machine adopted, launched or reaped.
 
 `python -m tests.bench.recovery build STATE NODES TASKS` lives as a daemon until that many nodes run a task
-each and the other tasks wait, then kills itself. `… start STATE` lives again: its cloud has the same machines.
+each and the other tasks wait, then kills itself. `… start STATE` lives again, and its cloud has the same
+machines.
 """
 
 import json
@@ -55,10 +56,9 @@ def measure(figures: Figures, say: Say, *, quick: bool) -> None:
             process.kill()
             process.wait()
         planted_s = float((root / PLANTED).read_text())
-        figures.put("recovery_s", at - began_at - planted_s)
-        say(
-            f"  {at - began_at - planted_s:.2f} s, without {planted_s:.2f} s to make the simulated cloud again"
-        )
+        took = at - began_at - planted_s
+        figures.put("recovery_s", took)
+        say(f"  {took:.2f} s, without {planted_s:.2f} s to make the simulated cloud again")
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

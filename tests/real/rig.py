@@ -27,6 +27,7 @@ from actors.events import (
 )
 from actors.spec import PoolSpec, TaskSpec
 from controller.client import Client, EverpoolError, LogLine, Operation
+from providers.local.machine import start_time
 from providers.local.wire import Record, read
 
 PATIENCE_S = 60.0
@@ -52,6 +53,8 @@ class Rig:
     Attributes:
         root: everything is below it; it names our processes.
         bugs_wanted: the test plants bugs: the end does not complain of them.
+        program: what Python runs as the daemon.
+        sources: where it finds the packages.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,7 +65,9 @@ class Rig:
         self.daemon: subprocess.Popen[bytes] | None = None
         self.client = Client(self.state / "api.sock")
         self.bugs_wanted = False
-        self._namespaces: set[str] = set()
+        self.program: tuple[str, ...] = ("-m", "controller")
+        self.sources = REPOSITORY
+        self._namespaces: dict[str, int] = {}  # of our machines; held open, so that no other gets its name
         self.configure()
 
     # --- the daemon -------------------------------------------------------------------------------
@@ -85,8 +90,9 @@ class Rig:
         """Start a daemon with any config; what it says goes to the log."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "controller", "serve", "--config", str(config)],
-                cwd=REPOSITORY,
+                [sys.executable, *self.program, "serve", "--config", str(config)],
+                cwd=self.sources,
+                env=os.environ | {"PYTHONPATH": str(self.sources)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -208,11 +214,23 @@ class Rig:
         found: dict[str, Record] = {}
         for path in self.state.glob("providers/*/machines/*/machine.json"):
             record = read(Record, path)
-            if record is not None and (namespace := _namespace(record.pid)):
-                if namespace != _namespace(os.getpid()):
-                    self._namespaces.add(namespace)
+            if record is not None and self._lives(record):
                 found[record.instance_id] = record
         return found
+
+    def _lives(self, record: Record) -> bool:
+        """Whether it lives; if so its namespace is remembered."""
+        name = _namespace(record.pid)
+        if name is not None and name != _namespace(os.getpid()) and name not in self._namespaces:
+            try:
+                held = os.open(f"/proc/{record.pid}/ns/pid", os.O_RDONLY)
+            except OSError:
+                return False
+            if start_time(record.pid) != record.start_time:  # it is another's by now
+                os.close(held)
+                return False
+            self._namespaces[name] = held
+        return start_time(record.pid) == record.start_time
 
     def directory(self, instance: str) -> Path:
         """Where a machine lives."""
@@ -317,6 +335,8 @@ class Rig:
                 except ProcessLookupError:
                     continue
             time.sleep(POLL_S)
+        for held in self._namespaces.values():
+            os.close(held)
         said = self.log.read_text(errors="replace") if self.log.exists() else ""
         shutil.rmtree(self.root, ignore_errors=True)
         if not self.bugs_wanted:

@@ -155,7 +155,7 @@ BODIES = [
     (b'{"kind": "task_requested", "pool": "main", "task": {"shell": "x", "timeout_s": NaN}}', 422, ""),
     (b'{"kind": "pool_requested", "pool": "Bad Name", "spec": {"provider": "local"}}', 422, "name"),
     (
-        b'{"kind": "pool_requested", "pool": "p", "spec": {"provider": "local", "nodes": {"desired": 3, "max": 2}}}',
+        b'{"kind": "pool_requested", "pool": "p", "spec": {"provider": "local", "nodes": [3, 2]}}',
         422,
         "exceeds",
     ),

@@ -108,8 +108,8 @@ def check_diary(diary: Path, tasks: list[TaskRequested], ticks: list[int]) -> No
     for words in done.values():
         assert words.count("start") == 1 and words[0] == "start", words
     # (An attempt before the last may have come to its end too, and its report died with its machine.)
-    for task, count in zip(tasks, ticks, strict=True):
-        last = done[task.request_id, newest[task.request_id]]
+    for asked, count in zip(tasks, ticks, strict=True):
+        last = done[asked.request_id, newest[asked.request_id]]
         assert last == ["start", *["tick"] * count, "stop"]
 
 

@@ -1,4 +1,4 @@
-"""The main job: a pool kept whole under notices, kills and a dead daemon, while tasks run and are followed."""
+"""The main job: a pool kept whole under notices, kills and a dead daemon, while tasks are followed."""
 
 import socket
 import threading
@@ -123,9 +123,7 @@ def replaced(rig: Rig, old: str, reason: str) -> None:
     (end,) = until(found, f"{old} is replaced")
     events = {one.seq: one for one in rig.events()}
     chain = [end]
-    while (cause := chain[-1].caused_by) is not None and not isinstance(
-        chain[-1].event, InstancePreempted
-    ):
+    while (cause := chain[-1].caused_by) is not None and not isinstance(chain[-1].event, InstancePreempted):
         chain.append(events[cause])
     taken = chain[-1]
     assert isinstance(taken.event, InstancePreempted), [one.event.kind for one in chain]

@@ -171,9 +171,7 @@ def test_result_follows_from_the_end(
     done = pool.run(shell)
     assert (done.result, done.exit_code, done.success) == (result, code, result == "success")
     ends = [one.event for one in pool.events("task_attempt_ended")]
-    (attempt,) = [
-        one for one in ends if isinstance(one, TaskAttemptEnded) and one.task_id == done.task_id
-    ]
+    (attempt,) = [one for one in ends if isinstance(one, TaskAttemptEnded) and one.task_id == done.task_id]
     assert (attempt.result, attempt.exit_code, attempt.signal) == (result, code, signal)
 
 
@@ -244,8 +242,10 @@ def test_lost_machines_have_a_budget_of_their_own(house: Rig, tmp_path: Path) ->
     task = house.task(shell, pool="lost", retries=0, retries_infrastructure=1)
     for attempt in (1, 2):
         until(
-            lambda attempt=attempt: house.client.task(task)["attempt"] == attempt  # type: ignore[misc]
-            and house.client.task(task)["status"] == "running",
+            lambda attempt=attempt: (
+                house.client.task(task)["attempt"] == attempt  # type: ignore[misc]
+                and house.client.task(task)["status"] == "running"
+            ),
             f"attempt {attempt} runs",
         )
         house.kill_machine(house.client.task(task)["instance_id"])
@@ -261,7 +261,9 @@ def test_a_killed_process_is_no_lost_machine(pool: Rig) -> None:
 
 
 def test_nothing_a_task_forked_outlives_it(pool: Rig) -> None:
-    shell = "sleep 1000 & (setsid sleep 1001 &) ; (trap '' TERM; setsid sleep 1002 >/dev/null 2>&1 &) ; exit 0"
+    shell = (
+        "sleep 1000 & (setsid sleep 1001 &) ; (trap '' TERM; setsid sleep 1002 >/dev/null 2>&1 &) ; exit 0"
+    )
     done = pool.run(shell)
     assert done.success
     left = [about for about in pool.processes().values() if "sleep 100" in about]
