@@ -35,6 +35,7 @@ from actors.policy.backoff import retry_delay_s
 
 RETRY_FIRST_S = 2.0  # after a machine that did not get ready; doubles with each further one in a row
 RETRY_MOST_S = 300.0
+STABLE_S = 600.0  # a machine that worked for so long ends a row of losses
 SPEND_THE_NOTICE_S = 86_400.0  # a replaced machine's tasks keep what time the notice left them
 
 Asking = Filling | Replacing
@@ -247,7 +248,6 @@ def _place_elsewhere(state: Asking, message: InstanceNotLaunched) -> Decision:
 def _filled(state: Asking, instance: str, view: View) -> Decision:
     fields = _common(state) | {
         "last_id": instance,
-        "losses": 0,
         "drain_request": None,
         "draining_id": None,
     }
@@ -258,16 +258,27 @@ def _filled(state: Asking, instance: str, view: View) -> Decision:
 
 
 def _again(state: Asking, reason: str, view: View) -> Decision:
-    """The machine will never be ready. Taken by the market: at once; else after a pause."""
-    losses = state.losses + 1
-    next_at: float | None = None
-    if reason not in ("preempted", "gone"):
-        wait = retry_delay_s(losses, view.draw, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
-        next_at = view.now + wait
-    lost = state.model_copy(update={"losses": losses})
+    """The machine will never be ready. Taken by the market once: at once; else after a pause."""
+    lost = state.model_copy(update={"losses": state.losses + 1})
+    next_at = _pause(lost.losses, reason, view)
     if isinstance(state, Replacing):
         return Decision(_ask_beside(lost, view, state.old_id, next_at))
     return Decision(_ask(lost, view, replacing=state.replacing, next_at=next_at))
+
+
+def _pause(losses: int, reason: str, view: View) -> float | None:
+    """When to ask after `losses` in a row. The market's first taking is answered at once."""
+    if reason in ("preempted", "gone") and losses <= 1:
+        return None
+    return view.now + retry_delay_s(losses, view.draw, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
+
+
+def _lost(state: Filled, reason: str, view: View) -> tuple[Filled, float | None]:
+    """The state with the loss counted, and when to ask: a machine that broke soon after another waits."""
+    if reason in ("preempted", "user") or view.now - state.since >= STABLE_S:
+        return state.model_copy(update={"losses": 0}), None
+    losses = state.losses + 1
+    return state.model_copy(update={"losses": losses}), None if losses <= 1 else _pause(losses, reason, view)
 
 
 def _old_is_gone(state: Replacing, view: View) -> Filling:
@@ -290,12 +301,14 @@ def _old_stays(state: Replacing, view: View) -> Decision:
 
 def _while_filled(state: Filled, message: NodeMessage, view: View) -> Decision:
     match message:
-        case InstanceLeaving(instance_id=instance, works=True) if instance == state.instance_id:
-            return Decision(_ask_beside(state, view, instance))
-        case InstanceLeaving(instance_id=instance) if instance == state.instance_id:
-            return Decision(_ask(state, view, replacing=instance))
-        case InstanceEnded(instance_id=instance) if instance == state.instance_id:
-            return Decision(_ask(state, view, replacing=instance))
+        case InstanceLeaving(instance_id=instance, reason=reason) if instance == state.instance_id:
+            lost, next_at = _lost(state, reason, view)
+            if message.works:
+                return Decision(_ask_beside(lost, view, instance, next_at))
+            return Decision(_ask(lost, view, replacing=instance, next_at=next_at))
+        case InstanceEnded(instance_id=instance, reason=reason) if instance == state.instance_id:
+            lost, next_at = _lost(state, reason, view)
+            return Decision(_ask(lost, view, replacing=instance, next_at=next_at))
         case Retire():
             return _retire(state, (state.instance_id,), message, view)
         case DrainAsked():

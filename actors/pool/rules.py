@@ -1,6 +1,5 @@
 """What a pool does about what it hears. Pure. What it does at the end of every turn is in `settle.py`."""
 
-from collections.abc import Sequence
 from typing import Any, assert_never
 
 from actors.decision import Address, Decision, Published, View
@@ -24,7 +23,7 @@ from actors.events import (
     TaskStopRequested,
 )
 from actors.instance import alive
-from actors.instance.state import Bootstrapping, Ready
+from actors.instance.state import Bootstrapping, Provisioning, Ready
 from actors.instance.state import Draining as DrainingInstance
 from actors.messages import (
     BootstrapWanted,
@@ -195,13 +194,14 @@ def _living(state: Active | Parked, view: View, **changes: Any) -> Active:
     return Active(**(fields | {"since": view.now, "failures": failures} | changes))
 
 
-def _superseded(waiting: Sequence[Waiting], nodes: int) -> tuple[tuple[Waiting, ...], tuple[Published, ...]]:
-    """Resizes that a newer one overtakes end at once."""
-    kept = tuple(one for one in waiting if one.ends_in != "pool_resized")
-    overtaken = [one for one in waiting if one.ends_in == "pool_resized"]
+def _superseded(state: Active | Parked, nodes: int) -> tuple[tuple[Waiting, ...], tuple[Published, ...]]:
+    """Resizes that a newer size overtakes end at once."""
+    kept = tuple(one for one in state.waiting if one.ends_in != "pool_resized")
+    fact = PoolResized(pool=state.name, nodes=nodes, superseded=True)
     facts = tuple(
-        Published(PoolResized(pool="", nodes=nodes, superseded=True), one.request_id, (one.request_id,))
-        for one in overtaken
+        Published(fact, one.request_id, (one.request_id,))
+        for one in state.waiting
+        if one.ends_in == "pool_resized"
     )
     return kept, facts
 
@@ -214,10 +214,7 @@ def _resize(state: Active | Parked, request: PoolResizeRequested, view: View) ->
     if bounds.min is not None and request.nodes < bounds.min:
         text = f"{request.nodes} nodes are below the pool's min of {bounds.min}: update its spec first"
         return Decision(state, facts=(error(request.request_id, text),))
-    kept, facts = _superseded(state.waiting, request.nodes)
-    facts = tuple(
-        Published(f.event.model_copy(update={"pool": state.name}), f.request_id, f.ends) for f in facts
-    )
+    kept, facts = _superseded(state, request.nodes)
     waiting = Waiting(
         request_id=request.request_id,
         ends_in="pool_resized",
@@ -253,8 +250,11 @@ def _update(state: Active | Parked, request: PoolUpdateRequested, view: View) ->
     if fixed and view.index.instances:
         text = f"{', '.join(fixed)} can't change under living machines: resize to 0 first"
         return Decision(state, facts=(error(request.request_id, text),))
-    kept, facts = state.waiting, ()
     desired = request.spec.nodes.desired if "nodes" in changed else state.desired
+    kept: tuple[Waiting, ...] = state.waiting
+    facts: tuple[Published, ...] = ()
+    if desired != state.desired:
+        kept, facts = _superseded(state, desired)
     removed = () if desired > state.desired else state.removed
     active = _living(
         state,
@@ -269,7 +269,7 @@ def _update(state: Active | Parked, request: PoolUpdateRequested, view: View) ->
     fact = PoolUpdated(pool=state.name, changed=changed)
     return Decision(
         active,
-        tells=_hurry(view) if changed else (),
+        tells=_hurry(view) if changed or isinstance(state, Parked) else (),
         effects=_reconnect(request.spec, view) if changed else (),
         facts=(*facts, Published(fact, request.request_id, (request.request_id,))),
     )
@@ -279,7 +279,9 @@ def _reconnect(spec: PoolSpec, view: View) -> tuple[Effect, ...]:
     """Agents learn slots, lease, metrics and health from the hello of a new stream."""
     effects: list[Effect] = []
     for instance in view.index.instances.values():
-        if isinstance(instance, Bootstrapping | Ready | DrainingInstance):
+        if not isinstance(instance, Provisioning | Bootstrapping | Ready | DrainingInstance):
+            continue
+        if instance.address is not None:
             connect = alive.connect(instance, view)
             effects.append(
                 Connect(
@@ -300,6 +302,9 @@ def _drain(state: Active | Parked, request: DrainRequested, view: View) -> Decis
         text = f"pool {state.name!r} has no node {request.node}"
         return Decision(state, facts=(error(request.request_id, text),))
     remove = request.then == "remove"
+    if isinstance(state, Parked) and not remove:
+        text = f"pool {state.name!r} is parked and would not replace it: update or resize it first"
+        return Decision(state, facts=(error(request.request_id, text),))
     if remove and state.spec.nodes.min is not None and state.desired - 1 < state.spec.nodes.min:
         text = f"the pool would fall below its min of {state.spec.nodes.min}"
         return Decision(state, facts=(error(request.request_id, text),))
@@ -309,9 +314,16 @@ def _drain(state: Active | Parked, request: DrainRequested, view: View) -> Decis
     filled = view.index.nodes[request.node].status == "filled"
     if not (remove and filled):
         return Decision(state, tells=(tell,))
+    told, told_removed = state.steered
     removed = tuple(sorted({*state.removed, request.node}))
-    update = {"desired": state.desired - 1, "removed": removed, "steered": (state.desired - 1, removed)}
-    return Decision(state.model_copy(update=update), tells=(tell,))
+    kept, facts = _superseded(state, state.desired - 1)
+    update = {
+        "desired": state.desired - 1,
+        "removed": removed,
+        "steered": (told - 1, tuple(sorted({*told_removed, request.node}))),
+        "waiting": kept,
+    }
+    return Decision(state.model_copy(update=update), tells=(tell,), facts=facts)
 
 
 def wanted_ranks(state: PoolState) -> range | list[int]:

@@ -246,6 +246,7 @@ class Outside:
         self.markets: dict[str, MarketState] = {}
         self.twice: set[str] = set()  # tasks that may run beside themselves
         self.files_done: list[str] = []
+        self.steps_are_broken = False
         self.turns.world = World({"sim": offers}, {"sim": CAPABILITIES}, self.markets)
 
     # --- effects ----------------------------------------------------------------------------------
@@ -474,7 +475,7 @@ class Outside:
             self.open_link(link)
             self.agent_hears(link)
             if (machine := self.machine_of(link)) is not None:
-                machine.agent.work(False)
+                machine.agent.work(self.steps_are_broken)
                 for one, word in list(machine.agent.tasks.items()):
                     if word == "waiting":
                         machine.agent.start(one)
