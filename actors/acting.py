@@ -184,8 +184,7 @@ class Acting:
         if not loop.post_nowait(Letter(("instance", watcher.instance), message)):
             gateway = self._gateways.get(watcher.provider)
             if gateway is not None:  # its mailbox is full: the next listing says it again
-                gateway.unwatch(key)
-                gateway.watch(key, 0.0)
+                gateway.tell_again(key)
 
     # --- calls ------------------------------------------------------------------------------------
 

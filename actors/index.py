@@ -132,6 +132,16 @@ class Index:
             return ()
         return () if state.drain_request is None else (state.drain_request,)
 
+    def pinned_to(self, node: int) -> tuple[str, ...]:
+        """Pending tasks that may run on this node only."""
+        if node not in self.pinned:
+            return ()
+        return tuple(
+            task
+            for task, state in self.tasks.items()
+            if isinstance(state, Pending) and state.spec.node == node
+        )
+
     @property
     def nodes_ready(self) -> int:
         """Nodes with a machine that works."""

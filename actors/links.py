@@ -41,7 +41,8 @@ from providers.model import Machine
 
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.5, 15.0
 HELLO_TIMEOUT_S = 30.0
-OUTBOX_MAX = 10_000  # commands to one agent that are not on their way yet
+SILENCE_MIN_S, SILENT_REPORTS = 60.0, 4  # an agent that misses so many metrics reports is not heard
+OUTBOX_MAX = 100_000  # commands to one agent that are not on their way yet
 LEASES_A_PERIOD = 3  # how often a lease is renewed before it would be over
 LEASE_TICK_S = 5.0  # renewals are said together, at most so often
 STORE_AGAIN_S = 2.0  # when telemetry can't be written (disk full): nothing is acknowledged meanwhile
@@ -280,8 +281,16 @@ class Links:
             if isinstance(channel, Upgradable) and channel.theirs != channel.ours:
                 await channel.upgrade(self._epoch)  # the stream may end by it, and is opened again
             await self._handle(link, received[1:])
+            patience_s = None
+            if provider.capabilities.heartbeat:  # metrics are its sign of life
+                patience_s = max(SILENCE_MIN_S, SILENT_REPORTS * wish.spec.metrics_every_s)
             while True:
-                await self._handle(link, await self._received(channel))
+                received = []
+                with anyio.move_on_after(patience_s):
+                    received = await self._received(channel)
+                if not received:
+                    raise HostError(Fault.UNKNOWN, f"the agent said nothing for {patience_s:g} s")
+                await self._handle(link, received)
 
     def _hello(self, link: Link) -> Hello:
         spec = link.wish.spec

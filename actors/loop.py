@@ -299,7 +299,7 @@ class Loop:
         if self.index.pool is None:
             self._was_asked = self._was_asked or any(letter.address[0] == "pool" for letter in batch)
         bugs: list[Bug] = []
-        draft, letters = self._decided(batch, now, bugs)
+        draft = self._decided(batch, now, bugs)
         for bug in bugs:
             self._observer.bug("/".join(bug.address), bug.message, bug.error)
         if draft.changed or draft.facts or draft.taken:
@@ -307,11 +307,11 @@ class Loop:
             await self._journal.commit(commit)
             base = commit.envelopes[0].seq if commit.envelopes else 0
             self._observer.committed(commit)
-            self._settle_memory(draft, letters, now, base)
+            self._settle_memory(draft, batch, now, base)
         else:
             base = 0
             await anyio.lowlevel.checkpoint()
-            self._rearm(letters, now)
+            self._rearm(batch, now)
         self._settle_later(now, settled=draft.settled)
         for effect, address, cause in draft.effects:
             self._perform(calls, effect, address, _resolved(cause, base))
@@ -322,7 +322,7 @@ class Loop:
             waiting=self.waiting,
         )
 
-    def _decided(self, batch: list[Letter], now: float, bugs: list[Bug]) -> tuple[Draft, list[Letter]]:
+    def _decided(self, batch: list[Letter], now: float, bugs: list[Bug]) -> Draft:
         """Decide a batch; the letter that met a bug is taken out and the rest decided anew."""
         letters, settling = list(batch), True
         condemned: list[Address] = []
@@ -341,7 +341,7 @@ class Loop:
                 for request in lost:
                     draft.facts.append((pool_rules.error(request, "a bug met it, nothing was done"), None))
                 draft.settled = settling
-                return draft, letters
+                return draft
             draft.undo()
             root, bug = failure
             bugs.append(bug)
@@ -399,7 +399,9 @@ class Loop:
             decisions, bug = self._drain(draft, queue, now, decisions)
             if bug is not None:
                 return root, bug
-        if settling and isinstance(self.index.pool, pool_state.Active | pool_state.Draining):
+        if settling and isinstance(
+            self.index.pool, pool_state.Active | pool_state.Parked | pool_state.Draining
+        ):
             bug = self._settle(draft, queue, now, decisions)
             if bug is not None:
                 return None, bug

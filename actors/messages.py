@@ -144,6 +144,13 @@ class DrainAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainGivenUp:
+    """The pool will not replace the machine of a waiting DrainRequested."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """The pool chose where this node's next machine is bought."""
 
@@ -214,6 +221,7 @@ NodeMessage = (
     | Fill
     | Retire
     | DrainAsked
+    | DrainGivenUp
     | Placed
     | NotPlaced
     | InstanceReady

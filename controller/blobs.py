@@ -30,8 +30,11 @@ class Blobs:
             OSError: it can't be written.
         """
         if file.sha256 and not file.data:
-            if not (self._root / file.sha256).exists():
-                raise ValueError(f"{file.path!r}: no file with that sha256 is here; send its data")
+            try:
+                os.utime(self._root / file.sha256)
+            except FileNotFoundError as error:
+                text = f"{file.path!r}: no file with that sha256 is here; send its data"
+                raise ValueError(text) from error
             return file
         try:
             content = base64.b64decode(file.data, validate=True)
@@ -73,8 +76,12 @@ class Blobs:
         """Remove blobs that no living task names; returns how many."""
         kept, removed = set(named), 0
         oldest = (time.time() if now is None else now) - KEEP_S
-        for path in self._root.iterdir():
-            if path.name not in kept and path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+        for entry in list(os.scandir(self._root)):
+            try:
+                old = entry.name not in kept and entry.stat().st_mtime < oldest
+            except FileNotFoundError:  # it was being written, and has its name now
+                continue
+            if old:
+                Path(entry.path).unlink(missing_ok=True)
                 removed += 1
         return removed

@@ -78,7 +78,6 @@ class DaemonConfig(Value):
     token_file: AbsolutePath | None = None
 
     observe_every_s: Seconds = 5
-    sweep_every_s: Seconds = 60
     quarantine_s: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 300
 
     retention_days: Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] = 7

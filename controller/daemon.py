@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from actors.acting import Acting
 from actors.decision import Address
-from actors.events import PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
+from actors.events import ClusterDestroyed, PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
 from actors.instance.state import Destroyed as DestroyedInstance
 from actors.links import Links
 from actors.loop import Identity, Letter, Loop
@@ -126,6 +126,10 @@ class HouseKeeping:
                 self._sink.instance_gone(commit.pool, row.id)
                 with contextlib.suppress(OSError):  # tried again with the cluster's
                     self._keys.forget(row.state.cluster.cluster_id, row.id)
+        for envelope in commit.envelopes:
+            if isinstance(envelope.event, ClusterDestroyed):
+                with contextlib.suppress(OSError):  # a key that opens nothing any more
+                    self._keys.forget(envelope.event.cluster_id)
         if cooled and self.acting is not None:
             self.acting.markets_changed()
 
@@ -151,6 +155,7 @@ class Daemon:
         self._identity = Identity(journal.owner, journal.epoch)
         self._stop = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self._leads = False  # the first look is over, and showed no newer daemon
         self._restarts: dict[str, list[float]] = {}
         settings = config.daemon
         agent = AGENT.read_bytes()
@@ -284,6 +289,8 @@ class Daemon:
 
     def _listed(self, provider: str, listing: Listing) -> None:
         self.sweep.listing(provider, listing)
+        if self._leads and self.sweep.newest_epoch > self.journal.epoch:
+            self._led_by_a_newer(self.sweep.newest_epoch)
 
     def _trouble(self, what: str, error: BaseException) -> None:
         self.observer.bug("outside", what, error)
@@ -311,6 +318,7 @@ class Daemon:
             return
         log.error("machines obey a newer daemon: observing only, until `everpool adopt`", epoch=epoch)
         (self._directory.path / OBSERVING_FILE).write_text(str(epoch))
+        self.desk.observing_only = True  # before the sweep acts on what it was shown
         self.restart = True
         self._stop.set()
 
@@ -380,6 +388,7 @@ class Daemon:
                 del self.acting.loops[loop.name]
             return
         self.observer.bug(loop.name, "loop", error)
+        self.desk.down.add(loop.name)
         now = self.clock.now()
         times = [at for at in self._restarts.get(loop.name, []) if at > now - LOOP_WINDOW_S]
         self._restarts[loop.name] = [*times, now]
@@ -394,7 +403,11 @@ class Daemon:
         if loop.name == MARKETS:
             self._start_markets(states)
         else:
+            self.desk.down.discard(loop.name)
             self._open_pool(loop.name, states)
+            for envelope in self.journal.open_requests():  # what waited in the mailbox
+                if envelope.pool == loop.name:
+                    await self.desk.hand_over(Accepted(envelope, new=True))
 
     def _start_markets(self, states: Mapping[Address, Value]) -> None:
         for (_, name), state in states.items():
@@ -418,14 +431,14 @@ class Daemon:
             self._tasks = tasks
             for gateway in self.gateways.values():
                 tasks.start_soon(self._supervised, f"gateway {gateway.name}", gateway.run)
-            if recovered.pools:
-                await self._first_look()
+            await self._first_look()
             self.desk.observing_only = (
                 self.sweep.newest_epoch > self.journal.epoch
                 or (self._directory.path / OBSERVING_FILE).exists()
             )
             if self.desk.observing_only:
                 (self._directory.path / OBSERVING_FILE).write_text(str(self._newest_epoch_seen()))
+            self._leads = not self.desk.observing_only
             if not self.desk.observing_only:
                 tasks.start_soon(self._supervised, "links", self.links.run)
             tasks.start_soon(self._supervised, "sweep", self.sweep.run)
@@ -436,8 +449,8 @@ class Daemon:
                 await self.desk.hand_over(Accepted(envelope, new=True))
             await tasks.start(serve, build_app(self.desk), listening)
             if not self.desk.observing_only:
-                await self._apply_pools(self.config)
-            tasks.start_soon(self._keep_house)
+                tasks.start_soon(self._apply_at_start)
+            tasks.start_soon(self._supervised, "housekeeping", self._keep_house)
             tasks.start_soon(self._heed_signals)
             tasks.start_soon(self._feed_watchdog)
             gc.collect()
@@ -540,6 +553,17 @@ class Daemon:
             await self.desk.submit(requests, CONFIG)
         return done
 
+    async def _apply_at_start(self) -> None:
+        """Make the config's pools; tried again while the journal can't be written."""
+        while True:
+            try:
+                await self._apply_pools(self.config)
+            except JournalError as error:
+                log.warning("the config's pools wait", why=str(error))
+                await anyio.sleep(5)
+            else:
+                return
+
     # --- for ever ---------------------------------------------------------------------------------
 
     async def _heed_signals(self) -> None:
@@ -551,6 +575,8 @@ class Daemon:
                         await self.reload()
                     except ConfigError as error:
                         log.error("config not reloaded", problems=list(error.problems))
+                    except JournalError as error:
+                        log.error("config not applied: reload again later", why=str(error))
                     sdnotify.notify("READY=1")
                 else:
                     log.info("stopping; machines and tasks go on", signal=signal.Signals(number).name)

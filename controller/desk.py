@@ -3,9 +3,10 @@
 A Request is completed (id, pool, files), made durable, and only then handed to the pool it is for.
 """
 
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ class Desk:
     lead: Callable[[int], None]
     hold_saved: Callable[[Mapping[str, float]], None]
     machine: Callable[[str], Machine | None]
+    down: set[str] = field(default_factory=set)  # pools whose loop broke and does not run just now
     observing_only: bool = False
     stopping: bool = False
 
@@ -149,7 +151,8 @@ class Desk:
         if not request.request_id:
             update["request_id"] = f"r-{secrets.token_hex(8)}"
         if isinstance(request, ClusterRequested) and not request.pool:
-            update["pool"] = f"{request.provider}-{secrets.token_hex(3)}"[:48]
+            named = hashlib.sha256((request.request_id or secrets.token_hex(8)).encode()).hexdigest()
+            update["pool"] = f"{request.provider[:40]}-{named[:6]}"  # the same for a repetition
         if isinstance(request, TaskRequested) and request.task.files:
             try:
                 stored = await to_thread.run_sync(self._stored, request.task.files)
@@ -188,6 +191,8 @@ class Desk:
             return Refused(503, "observing only: a newer daemon led these machines; see `everpool adopt`")
         if self.stopping:
             return Refused(503, "the daemon is stopping: try again", 5.0)
+        if pool in self.down:
+            return Refused(503, f"pool {pool!r} is down after a bug, and starts again: try again", 5.0)
         if isinstance(request, InstanceRequested):
             return Refused(422, "only nodes ask for instances: resize the pool")
         reply_to = getattr(request, "reply_to", None)
@@ -281,6 +286,7 @@ class Desk:
             reasons.append(f"journal can't be written: {self.journal.failing_reason}")
         if self.observing_only:
             reasons.append("observing only: machines were led by a newer daemon; run `everpool adopt`")
+        reasons += [f"pool {name} is down after a bug: see the log" for name in sorted(self.down)]
         providers: dict[str, Any] = {}
         for name, gateway in self.gateways.items():
             providers[name] = {

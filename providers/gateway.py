@@ -191,11 +191,17 @@ class Gateway:
         """Pass on what is seen of this key, from the next listing on."""
         if key not in self._watched:
             self._watched[key] = _Watched(launched_at)
-            self.look()
+        self.tell_again(key)
 
     def unwatch(self, key: str) -> None:
         """Stop that."""
         self._watched.pop(key, None)
+
+    def tell_again(self, key: str) -> None:
+        """Pass on what the next listing shows of this key, changed or not."""
+        if (watched := self._watched.get(key)) is not None:
+            watched.last = None
+            self.look()
 
     def look(self) -> None:
         """List soon, and again at growing intervals: something is expected to have changed."""

@@ -200,5 +200,6 @@ class Capabilities(Value):
     visible_within_s: float  # how long after launch a machine may be missing from a listing
     machines_max: int
     look_again_s: float = 1.0  # how soon a listing may follow another while something is expected to change
+    heartbeat: bool = True  # agents report metrics every so often, and silence means something
     host_keys: bool = True  # machines show the host key that we generated for them
     agent_python: str = "python3"

@@ -265,6 +265,10 @@ def while_destroying(state: Destroying, message: InstanceMessage, view: View) ->
             return Decision(state.model_copy(update=update))
         case Found(sighting=sighting) if state.handle is None:
             return _found_at_last(state, sighting.handle, view)
+        case Found(sighting=sighting) if state.handle is not None and (
+            state.handle.ref != sighting.handle.ref
+        ):
+            return Decision(state, effects=(Terminate(sighting.handle),))  # a twin under our key
         case LaunchSucceeded(handle=handle) if state.handle is None:
             return _found_at_last(state, handle, view)
         case NothingFound() if state.handle is None:

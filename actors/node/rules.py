@@ -12,6 +12,7 @@ from actors.events import Error, InstanceRequested
 from actors.instance.launching import instance_id
 from actors.messages import (
     DrainAsked,
+    DrainGivenUp,
     Due,
     Fill,
     InstanceEnded,
@@ -43,6 +44,8 @@ Asking = Filling | Replacing
 
 def decide(state: NodeState | None, message: NodeMessage, view: View) -> Decision:
     """Next step of one node."""
+    if state is not None and isinstance(message, DrainGivenUp):
+        return _drain_given_up(state, message)
     match state:
         case None:
             return Decision(None)  # nodes are made by the pool, by `vacant`
@@ -56,6 +59,13 @@ def decide(state: NodeState | None, message: NodeMessage, view: View) -> Decisio
             return _while_retired(state, message, view)
         case _:
             assert_never(state)
+
+
+def _drain_given_up(state: NodeState, message: DrainGivenUp) -> Decision:
+    if state.drain_request is None or isinstance(state, Retired):
+        return Decision(state)
+    left = state.model_copy(update={"drain_request": None, "draining_id": None})
+    return Decision(left, facts=(_error(state.drain_request, message.reason),))
 
 
 def vacant(pool: str, generation: int, node: int, now: float) -> Vacant:
@@ -138,6 +148,7 @@ def _while_vacant(state: Vacant, message: NodeMessage, view: View) -> Decision:
             return _not_wanted(state, message)
         case (
             Due()
+            | DrainGivenUp()
             | Placed()
             | NotPlaced()
             | InstanceReady()
@@ -194,6 +205,7 @@ def _while_asking(state: Asking, message: NodeMessage, view: View) -> Decision:
             return _not_wanted(state, message)
         case (
             Due()
+            | DrainGivenUp()
             | Placed()
             | NotPlaced()
             | Fill()
@@ -317,6 +329,7 @@ def _while_filled(state: Filled, message: NodeMessage, view: View) -> Decision:
             return _not_wanted(state, message)
         case (
             Due()
+            | DrainGivenUp()
             | Fill()
             | Placed()
             | NotPlaced()
@@ -374,6 +387,7 @@ def _while_retired(state: Retired, message: NodeMessage, view: View) -> Decision
             return Decision(state, facts=(_error(request, f"node {state.node} is retired already"),))
         case (
             Due()
+            | DrainGivenUp()
             | Placed()
             | NotPlaced()
             | InstanceReady()

@@ -62,7 +62,9 @@ from actors.pool.state import (
     OpenCluster as OpenClusterState,
 )
 from actors.spec import PoolSpec
+from providers.errors import Fault
 
+SURELY_NOTHING = (Fault.NOT_SENT, Fault.REJECTED, Fault.CREDENTIALS, Fault.QUOTA, Fault.FUNDS)
 CLUSTER_FIRST_S, CLUSTER_MOST_S = 2.0, 120.0
 # What can't be changed under machines that were chosen and set up for it.
 BUILT_IN = (
@@ -404,7 +406,12 @@ def _cluster(
         case ClusterOpenFailed(retry_after_s=after), OpeningCluster():
             tries = known.tries + 1
             wait = retry_delay_s(tries, view.draw, first_s=CLUSTER_FIRST_S, most_s=CLUSTER_MOST_S)
-            update = {"tries": tries, "next_at": view.now + max(wait, after or 0.0)}
+            nothing_made = message.fault in SURELY_NOTHING and (known.tries == 0 or known.surely_not_there)
+            update = {
+                "tries": tries,
+                "next_at": view.now + max(wait, after or 0.0),
+                "surely_not_there": nothing_made,
+            }
             fact_ = Error(
                 request_id=known.request_id, message=f"{message.fault}: {message.detail}", fatal=False
             )

@@ -14,7 +14,7 @@ from actors.events import (
     PoolResized,
 )
 from actors.instance.facts import key_path, node_instance
-from actors.messages import Assigned, Fill, Message, NotPlaced, Placed, Retire, StopWanted
+from actors.messages import Assigned, DrainGivenUp, Fill, Message, NotPlaced, Placed, Retire, StopWanted
 from actors.node.state import Filling, Replacing
 from actors.policy.placement import Ranking, rank
 from actors.pool.rules import wanted_ranks
@@ -50,7 +50,10 @@ def steer(state: PoolState, view: View) -> Decision:
             before = set(wanted_ranks(_as_steered(state)))
             tells: Tells = [(("node", str(node)), Fill()) for node in sorted(wanted - before)]
             retire = Retire("scale_in", state.spec.drain_timeout)
-            tells += [(("node", str(node)), retire) for node in sorted(before - wanted, reverse=True)]
+            for node in sorted(before - wanted, reverse=True):
+                tells.append((("node", str(node)), retire))
+                pinned = view.index.pinned_to(node)
+                tells += [(("task", task), StopWanted(None, "scale_in", None)) for task in pinned]
             steered = (state.desired, state.removed)
             return Decision(state.model_copy(update={"steered": steered}), tells=tuple(tells))
         case Draining():
@@ -88,8 +91,8 @@ def _close(state: Draining, view: View) -> Decision:
             fields = cluster.model_dump(exclude={"status", "handle"})
             clusters[cluster.cluster_id] = ClosingCluster(**fields, handle=cluster.handle)
             effects.append(CloseCluster(cluster.handle))
-        elif isinstance(cluster, OpeningCluster) and cluster.next_at is not None:
-            del clusters[cluster.cluster_id]  # no call is in flight and none succeeded
+        elif isinstance(cluster, OpeningCluster) and cluster.surely_not_there:
+            del clusters[cluster.cluster_id]  # else it is opened after all, and then closed
             text = "cancelled by shutdown"
             fact = Error(request_id=cluster.request_id, message=text, fatal=True)
             facts.append(Published(fact, cluster.request_id, (cluster.request_id,)))
@@ -195,10 +198,12 @@ def _parked(state: Active, reason: str, view: View) -> Decision:
     for one in state.waiting:
         fact = Error(request_id=one.request_id, message=reason, fatal=True)
         facts.append(Published(fact, one.request_id, (one.request_id,)))
-    tells = tuple((("node", str(node)), NotPlaced("parked", view.now + 3600)) for node in view.index.asking)
+    tells: Tells = [(("node", str(node)), NotPlaced("parked", view.now + 3600)) for node in view.index.asking]
+    draining = [node for node, it in view.index.nodes.items() if it.drain_request is not None]
+    tells += [(("node", str(node)), DrainGivenUp(reason)) for node in draining]
     return Decision(
         Parked(**fields, since=view.now, reason=reason),
-        tells=tells,  # type: ignore[arg-type]
+        tells=tuple(tells),
         facts=tuple(facts),
     )
 
@@ -215,7 +220,8 @@ def schedule(state: PoolState, view: View) -> tuple[tuple[Address, Message], ...
 
     Called again until it answers nothing: every assignment changes which slots are free.
     """
-    del state
+    if isinstance(state, Draining):  # what starts now would be stopped at once
+        return ()
     index = view.index
     for node, queue in index.pinned.items():
         it = index.nodes.get(node)

@@ -21,6 +21,7 @@ class OpeningCluster(Value):
     request_id: RequestId
     tries: int = 0
     next_at: float | None = None  # None: a call is in flight
+    surely_not_there: bool = False  # no call is in flight, and none can have made anything
 
 
 class OpenCluster(Value):

@@ -88,6 +88,8 @@ STEP_GRACE_S = 5.0
 KILL_AGAIN_S = 2.0
 END_AGAIN_S = 60.0
 DISK_FREE_MIN = 32 * 1024 * 1024
+DISK_TOLD_EVERY_S = 60.0
+SEND_BYTES = 1024 * 1024  # in one line to the daemon; a single message may be larger
 STREAMS = ("stdout", "stderr")
 _LIGHT = ("metrics", "console")  # reports that may be dropped when the spool is full
 TASK_METRICS_MAX = 1000  # reports from one look at a task's metrics file
@@ -631,6 +633,20 @@ class _Run:
         self.start_time = 0
 
 
+def _parts(messages: List[Message]) -> Iterator[bytes]:
+    """Messages as lines of about SEND_BYTES at the most."""
+    texts: List[bytes] = []
+    size = 0
+    for message in messages:
+        text = json.dumps(message, separators=(",", ":")).encode()
+        if texts and size + len(text) > SEND_BYTES:
+            yield b"[" + b",".join(texts) + b"]"
+            texts, size = [], 0
+        texts.append(text)
+        size += len(text) + 1
+    yield b"[" + b",".join(texts) + b"]"
+
+
 def _weight(entry: Message) -> int:
     return (
         200
@@ -654,7 +670,7 @@ class Core:
         "ended_machine", "epoch", "failures", "flight", "greeted", "health", "health_at",
         "instance", "lease_at", "lease_over", "lease_s", "live", "metrics_every_s", "next_id",
         "notices", "now", "online", "outbox", "owner", "run", "run_next", "runs", "sampling",
-        "sent", "skew", "slots", "tasks", "unhealthy", "waiting",
+        "disk_told_at", "sent", "skew", "slots", "tasks", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -688,7 +704,7 @@ class Core:
         self.health_at: Optional[float] = None
         self.checking = False
         self.failures = 0
-        self.unhealthy = False
+        self.disk_told_at = 0.0
         self.disk_full = False
         self.lease_s = lease_s
         self.lease_at: Optional[float] = None
@@ -776,9 +792,11 @@ class Core:
             self.sampling = True
             self._acts.append(Sample())
         if self.health is not None and self.health_at is not None and self.health_at <= now:
-            self.health_at = None
-            self.checking = True
-            self._acts.append(CheckHealth(self.health["run"], float(self.health["timeout_s"])))
+            if self.run is not None:  # what is being set up need not be well yet
+                self.health_at = now + float(self.health["every_s"])
+            else:
+                self.health_at, self.checking = None, True
+                self._acts.append(CheckHealth(self.health["run"], float(self.health["timeout_s"])))
         if self.end_at is not None and self.end_at <= now:
             self.end_at = None
             self.ended_machine = False
@@ -987,7 +1005,7 @@ class Core:
         self.metrics_every_s = config["metrics_every_s"]
         if config["health"] != self.health:
             self.health = config["health"]
-            self.failures, self.unhealthy, self.checking = 0, False, False
+            self.failures, self.checking = 0, False
             self.health_at = None
         if self.health is not None and self.health_at is None and not self.checking:
             self.health_at = self.now + float(self.health["every_s"])
@@ -1060,7 +1078,7 @@ class Core:
         self._acts.append(WriteFile(*key, path, mode, offset, data, last))
 
     def _put_failed(self, item: PutFailed) -> None:
-        if len(self.bad_puts) < DONE_MAX:
+        if len(self.bad_puts) < DONE_MAX and (item.task, item.attempt) not in self.tasks:
             self.bad_puts[(item.task, item.attempt)] = item.error
 
     def _start(self, message: Message) -> None:
@@ -1686,8 +1704,8 @@ class Core:
                 self.disk_full = False
 
     def _disk_is_full(self, _: DiskFull) -> None:
-        if not self.disk_full:
-            self.disk_full = True
+        if not self.disk_full or self.now >= self.disk_told_at + DISK_TOLD_EVERY_S:
+            self.disk_full, self.disk_told_at = True, self.now
             self._report("unhealthy", reason="disk full")
 
     def _task_metrics(self, item: TaskMetrics) -> None:
@@ -1702,11 +1720,11 @@ class Core:
             return
         self.health_at = self.now + float(self.health["every_s"])
         if item.error is None:
-            self.failures, self.unhealthy = 0, False
+            self.failures = 0
             return
         self.failures += 1
-        if self.failures >= int(self.health["failures"]) and not self.unhealthy:
-            self.unhealthy = True
+        if self.failures >= int(self.health["failures"]):
+            self.failures = 0  # told again after as many more: the daemon may not have been able to act
             self._report("unhealthy", reason=f"health check: {item.error}")
 
     def _upgrade(self, message: Message) -> None:
@@ -2176,6 +2194,7 @@ class Loop:
         self.spares: List[Tuple[str, Tuple[int, int]]] = []
         self.spares_made = 0
         self.puts: Set[Key] = set()
+        self.failed_puts: Dict[Key, str] = {}
         self.reading: Tuple[str, int] = ("", -1)  # the output file read last
         self.stopping = False
         self.tail_at: Optional[float] = None
@@ -2484,7 +2503,12 @@ class Loop:
         if self.journal_size > self.journal_most:
             self._rewrite_journal()
         if self.sends and self.conn is not None:
-            self.outbox += json.dumps(self.sends, separators=(",", ":")).encode() + b"\n"
+            line = json.dumps(self.sends, separators=(",", ":")).encode()
+            if len(line) <= SEND_BYTES:
+                self.outbox += line + b"\n"
+            else:  # what waited long enough to be much is said in several lines
+                for part in _parts(self.sends):
+                    self.outbox += part + b"\n"
             self.sends.clear()
             self._push()
 
@@ -2553,6 +2577,7 @@ class Loop:
             except OSError:
                 self.spares.append((spare, fds))
         self.puts.discard(key)
+        self.failed_puts.pop(key, None)
         os.makedirs(f"{attempt.directory}/work", exist_ok=True)
         attempt.fds = self._open_outputs(f"{attempt.directory}/stdout", f"{attempt.directory}/stderr")
         return attempt
@@ -2569,6 +2594,7 @@ class Loop:
     def _remove_task_dir(self, action: RemoveTaskDir) -> None:
         key = (action.task, action.attempt)
         self.puts.discard(key)
+        self.failed_puts.pop(key, None)
         attempt = self.attempts.pop(key, None)
         directory = self._directory(key)
         if attempt is not None:
@@ -2680,6 +2706,10 @@ class Loop:
     def _spawn(self, action: Spawn) -> None:
         self._write_journal()  # that it was started must be known, whatever happens to us
         key, command = (action.task, action.attempt), action.command
+        lost = self.failed_puts.pop(key, None)
+        if lost is not None:
+            self.inputs.append(SpawnFailed(*key, 126, lost))
+            return
         try:
             attempt = self._open_attempt(key)
         except OSError as error:
@@ -3074,7 +3104,9 @@ class Loop:
                 os.close(fd)
         except OSError as error:
             self._failed_write(part, error)
-            self.inputs.append(PutFailed(*key, f"file {action.path!r}: {error.strerror}"))
+            lost = f"file {action.path!r}: {error.strerror}"
+            self.failed_puts[key] = lost  # the word to start may be among what was heard with it
+            self.inputs.append(PutFailed(*key, lost))
 
     # --- set-up steps
 

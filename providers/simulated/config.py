@@ -121,6 +121,7 @@ class SimulatedConfig(Value):
             tags=True,
             billing_unit="second",
             visible_within_s=self.visible_within_s,
+            heartbeat=False,
             machines_max=self.machines_max,
         )
 

@@ -124,7 +124,7 @@ class Agent:
 
     def report(self, kind: type[Any], **fields: Any) -> None:
         """Something to tell."""
-        self.spool.append(kind(id=self._next_id, **fields))
+        self.spool.append(kind(id=self._next_id, at=self._outside.turns.now, **fields))
         self._next_id += 1
 
     def hear(self, command: Bootstrap | Start | Stop | Drain) -> None:

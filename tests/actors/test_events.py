@@ -182,6 +182,8 @@ def _constructed() -> set[str]:
                 called = node.func
                 name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
                 names.add(name)
+                if name == "validated":  # validated(Model, fields)
+                    names |= {argument.id for argument in node.args if isinstance(argument, ast.Name)}
     return names
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +124,28 @@ class House:
             (count,) = journal.execute(query, (name,)).fetchone()
             return bool(count == 0)
 
-    def agents(self) -> list[int]:
-        """The processes of the agents on this house's machines."""
-        found = []
+    def processes(self) -> dict[int, bytes]:
+        """Every process that has this house's directory in its command line, such as its machines'."""
+        found = {}
         for directory in Path("/proc").glob("[0-9]*"):
             try:
-                words = (directory / "cmdline").read_bytes().split(b"\0")
+                command = (directory / "cmdline").read_bytes()
             except OSError:
                 continue
-            if str(self.state).encode() in b" ".join(words) and any(b"agent" in word for word in words):
-                found.append(int(directory.name))
+            if str(self.state).encode() in command:
+                found[int(directory.name)] = command
         return found
+
+    def agents(self) -> list[int]:
+        """The agents' processes."""
+        return [pid for pid, command in self.processes().items() if b"/agent/agent-" in command]
+
+    def clear(self) -> None:
+        """End the daemon and the machines that a failed measurement left."""
+        self.kill()
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def make_pool(self, name: str, nodes: int, **spec: Any) -> None:
         """Make a pool and wait until all its nodes are ready."""
@@ -172,7 +183,7 @@ def house(config: str, command: tuple[str, ...] = ("-c", START)) -> Iterator[Hou
         yield made
         made.stop()
     finally:
-        made.kill()
+        made.clear()
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -4,7 +4,7 @@ from tests.bench.report import KEYS, Figures, lines
 from tests.bench.rivals import missing
 
 
-def test_json_has_every_promised_key_first_and_null_for_what_was_not_measured():
+def test_json_has_every_promised_key_first_and_null_for_what_was_not_measured() -> None:
     figures = Figures()
     figures.put("burst_notices_s", 0.41234)
     figures.put("tasks_per_s", 1000)
@@ -13,7 +13,7 @@ def test_json_has_every_promised_key_first_and_null_for_what_was_not_measured():
     assert figures.as_json()["burst_notices_s"] == 0.4123
 
 
-def test_ratios_are_held_against_their_marks():
+def test_ratios_are_held_against_their_marks() -> None:
     figures = Figures()
     for key, value in (
         ("tasks_per_s", 1000),
@@ -29,5 +29,5 @@ def test_ratios_are_held_against_their_marks():
     assert "times HyperQueue" not in text
 
 
-def test_the_machines_own_rate_needs_nothing_installed():
+def test_the_machines_own_rate_needs_nothing_installed() -> None:
     assert not missing("spawn")

@@ -40,7 +40,7 @@ def test_everything_wrong_is_said_at_once_in_the_order_of_the_file() -> None:
     text = """\
 [deamon]
 [daemon]
-sweep_evry_s = 5
+observe_evry_s = 5
 observe_every_s = -1
 log_level = "loud"
 
@@ -73,7 +73,7 @@ url = "no url"
 """
     assert check(text, "f.toml") == [
         "f.toml:1: key 'deamon' is not known; did you mean 'daemon'?",
-        "f.toml:3: key 'daemon.sweep_evry_s' is not known; did you mean 'sweep_every_s'?",
+        "f.toml:3: key 'daemon.observe_evry_s' is not known; did you mean 'observe_every_s'?",
         "f.toml:4: daemon.observe_every_s: should be greater than 0",
         "f.toml:5: daemon.log_level: should be 'debug', 'info', 'warning' or 'error'",
         "f.toml:8: providers.home.type: 'locl' is not a type of provider: there are local, simulated; "

@@ -193,11 +193,17 @@ def test_a_list_is_answered_one_by_one(pool: Rig) -> None:
 
 
 def test_a_command_that_can_not_start(pool: Rig, tmp_path: Path) -> None:
+    plain, strange = tmp_path / "plain", tmp_path / "strange"
+    plain.write_text("no program\n")
+    plain.chmod(0o644)
+    strange.write_text("no program\n")
+    strange.chmod(0o755)
     for argv, why in (
         (["/no/such/program"], "not found"),
         (["no-such-program-here"], "not found"),
         ([str(tmp_path)], "not a program"),
-        (["/etc/hostname"], "not executable"),
+        ([str(plain)], "not executable"),
+        ([str(strange)], "Exec format error"),
     ):
         done = pool.run(argv=argv)
         assert (done.result, done.reason) == ("startup_failure", "spawn")

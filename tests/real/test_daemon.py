@@ -149,7 +149,7 @@ def restore(rig: Rig, backup: Path) -> None:
 
 @pytest.mark.parametrize("more", [True, False], ids=["machines launched since", "only agents know"])
 def test_an_older_backup_only_observes_until_adopt(rig: Rig, more: bool) -> None:
-    rig.configure(daemon="quarantine_s = 1\nsweep_every_s = 1")
+    rig.configure(daemon="quarantine_s = 1")
     rig.start()
     rig.up(nodes=1, worker={"concurrency": 2})
     known = patient(rig, "known")
