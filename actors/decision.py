@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from actors.address import Address
 from actors.effects import Effect
 from actors.events import Event, RequestId
 from actors.messages import Message
@@ -12,9 +13,6 @@ from providers.model import Capabilities, Offer, Value
 if TYPE_CHECKING:
     from actors.index import Index
     from actors.market.state import MarketState
-
-Kind = Literal["pool", "node", "instance", "task", "market"]
-Address = tuple[Kind, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable
 
-from actors.decision import Address
+from actors.address import Address
 from actors.events import InstanceId, NodeInstance
 from actors.instance.facts import node_instance
 from actors.instance.state import (

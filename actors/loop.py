@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from actors.decision import Address, Decision, Kind, Published, View, World
+from actors.address import Address, Kind
+from actors.decision import Decision, Published, View, World
 from actors.effects import Call, CloseCluster, Effect, Find, Launch, OpenCluster, Terminate, Word
 from actors.events import BugCaught, Envelope
 from actors.index import Index

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from actors.decision import Address, Kind
+from actors.address import Address, Kind
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from anyio.abc import TaskGroup
 from prometheus_client import CollectorRegistry
 
 from actors.acting import Acting
-from actors.decision import Address
+from actors.address import Address
 from actors.events import ClusterDestroyed, PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
 from actors.instance.state import Destroyed as DestroyedInstance
 from actors.links import Links
@@ -421,11 +421,14 @@ class Daemon:
 
     async def run(self, listening: Listening) -> None:
         """Start everything, live until told to stop, stop everything that is ours."""
+        gc.disable()  # what is read lives on: looking for garbage in it again and again costs a second
         recovered = recover(self.journal.load_states(living_only=True), self.journal.open_requests())
         self.sweep = self.desk.sweep = self._make_sweep(recovered)
         for pool, states in recovered.pools.items():
             self.status.load(pool, states)
             self.series.load(pool, [StateRow(kind, name, 0, state) for (kind, name), state in states.items()])
+        gc.freeze()
+        gc.enable()
         await self._load_telemetry()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
@@ -445,6 +448,7 @@ class Daemon:
             self._start_markets(recovered.markets)
             for pool, states in recovered.pools.items():
                 self._open_pool(pool, states)
+            gc.freeze()
             for envelope in recovered.requests if not self.desk.observing_only else ():
                 await self.desk.hand_over(Accepted(envelope, new=True))
             await tasks.start(serve, build_app(self.desk), listening)

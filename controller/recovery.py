@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 from pydantic import TypeAdapter
 
-from actors.decision import Address, Kind
+from actors.address import Address, Kind
 from actors.events import Envelope, Fact, InstanceAdopted, InstanceQuarantined, InstanceReaped
-from actors.instance.launching import instance_id
+from actors.instance.parts import instance_id
 from actors.instance.state import InstanceJson
 from actors.loop import VERSIONS, Loop
 from actors.market.state import MarketJson

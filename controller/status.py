@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from actors.decision import Address
+from actors.address import Address
 from actors.instance import state as instances
 from actors.instance.state import InstanceState
 from actors.market.state import MarketState

@@ -2,8 +2,9 @@
 
 from typing import Any, assert_never
 
-from actors.decision import Address, Decision, Published, View
-from actors.effects import Acknowledge, Connect, Effect, Look, Say, TellMarket, Watch
+from actors.address import Address
+from actors.decision import Decision, Published, View
+from actors.effects import Acknowledge, Effect, Look, Say, TellMarket, Watch
 from actors.events import (
     BootstrapCommand,
     BootstrapFailed,
@@ -12,8 +13,9 @@ from actors.events import (
     InstanceBootstrapped,
     InstanceProvisioned,
     InstanceReplaced,
+    NoticeWithdrawn,
 )
-from actors.instance import going
+from actors.instance import endings, parts
 from actors.instance.facts import node_instance, running
 from actors.instance.state import Alive, Bootstrapping, Draining, Linked, Provisioning, Ready
 from actors.messages import (
@@ -28,6 +30,7 @@ from actors.messages import (
     InstanceLeaving,
     InstanceMessage,
     InstanceReady,
+    InstanceStays,
     LaunchFailed,
     LaunchSucceeded,
     LaunchWanted,
@@ -67,35 +70,6 @@ from providers.agent.wire import (
 )
 from providers.model import Notice, Sighting
 
-
-def linked_fields(state: Linked) -> dict[str, Any]:
-    """The fields that a connected machine keeps from state to state."""
-    return going.common(state) | {
-        "handle": state.handle,
-        "launched_at": state.launched_at,
-        "address": state.address,
-        "boot": state.boot,
-        "acked": state.acked,
-        "link_up": state.link_up,
-        "silent_since": state.silent_since,
-        "bootstrap_requests": state.bootstrap_requests,
-    }
-
-
-def connect(state: Alive, view: View) -> Connect:
-    """Keep a stream to the agent open."""
-    assert state.address is not None
-    return Connect(
-        instance_id=state.id,
-        handle=state.handle,
-        address=state.address,
-        cluster=state.cluster,
-        spec=view.index.pool_spec,
-        boot=getattr(state, "boot", None),
-        acked=getattr(state, "acked", 0),
-    )
-
-
 # --- provisioning ---------------------------------------------------------------------------------
 
 
@@ -119,9 +93,9 @@ def while_provisioning(state: Provisioning, message: InstanceMessage, view: View
             what = "no address" if state.address is None else "could not be reached"
             return _never_ready(state, "timeout", f"{what} in time", view)
         case LeaveWanted(reason=reason):
-            return going.destroy(state, reason, view).also(tells=(going.failed(state, reason),))
+            return endings.destroy(state, reason, view).also(tells=(endings.failed(state, reason),))
         case AbsenceObserved():
-            return going.gone(state, "gone", view)
+            return endings.gone(state, "gone", view)
         case LinkUp() | LinkDown() | Due() | VendorNotice() | AgentSaid() | TaskLeft() | BootstrapWanted():
             return Decision(state)
         case LaunchWanted() | LaunchSucceeded() | LaunchFailed() | NothingFound() | FindFailed():
@@ -138,23 +112,23 @@ def _addressed(state: Provisioning, sighting: Sighting, view: View) -> Decision:
     update = {"address": sighting.address, "deadline": view.now + view.index.pool_spec.ssh_timeout}
     addressed = state.model_copy(update=update)
     facts = () if state.address else (Published(running(addressed), request_id=state.request_id),)
-    return Decision(addressed, effects=(connect(addressed, view),), facts=facts)
+    return Decision(addressed, effects=(parts.connect(addressed, view),), facts=facts)
 
 
 def _taken_unready(state: Provisioning | Bootstrapping, reason: str, view: View) -> Decision:
     """Preempted before it was ready: replaced like any other, and there is nothing to drain."""
-    return going.destroy(state, "preempted", view, facts=(going.preempted(state, reason),)).also(
-        tells=(going.failed(state, "preempted"),),
+    return endings.destroy(state, "preempted", view, facts=(endings.preempted(state, reason),)).also(
+        tells=(endings.failed(state, "preempted"),),
         effects=(TellMarket(LossTold(state.offer.market)),),
     )
 
 
 def _never_ready(state: Provisioning | Bootstrapping, reason: str, error: str, view: View) -> Decision:
     """Patience ended, or a step failed: the pool's breaker counts it."""
-    return going.destroy(state, reason, view).also(
+    return endings.destroy(state, reason, view).also(
         tells=(
-            going.failed(state, error),
-            going.to_pool(state, SetUpEnded(state.offer, error)),
+            endings.failed(state, error),
+            parts.to_pool(state, SetUpEnded(state.offer, error)),
         )
     )
 
@@ -164,7 +138,7 @@ def _provisioned(state: Provisioning, message: LinkUp, view: View) -> Decision:
         InstanceProvisioned(request_id=state.request_id, instance=node_instance(state)),
         request_id=state.request_id,
     )
-    linked = going.common(state) | {
+    linked = parts.common(state) | {
         "handle": state.handle,
         "launched_at": state.launched_at,
         "address": state.address,
@@ -226,9 +200,9 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
         case Due() if view.now >= state.deadline:
             return _never_ready(state, "timeout", "set-up did not end in time", view)
         case LeaveWanted(reason=reason):
-            return going.destroy(state, reason, view).also(tells=(going.failed(state, reason),))
+            return endings.destroy(state, reason, view).also(tells=(endings.failed(state, reason),))
         case AbsenceObserved():
-            return going.gone(state, "gone", view)
+            return endings.gone(state, "gone", view)
         case BootstrapWanted(request_id=request):
             waiting = (*state.bootstrap_requests, request)
             return Decision(state.model_copy(update={"bootstrap_requests": waiting}), taken=(request,))
@@ -247,7 +221,7 @@ def _bootstrap_ended(state: Bootstrapping, report: BootstrapEnded, view: View) -
     if report.phase is not None or report.error is not None:
         return _bootstrap_failed(state, report, requests, view)
     ready = Ready(
-        **(linked_fields(state) | {"bootstrap_requests": ()}),
+        **(parts.linked_fields(state) | {"bootstrap_requests": ()}),
         since=view.now,
         gone_at=None if state.link_up else view.now + view.index.pool_spec.unreachable_timeout,
     )
@@ -263,8 +237,8 @@ def _bootstrap_ended(state: Bootstrapping, report: BootstrapEnded, view: View) -
     return Decision(
         ready,
         tells=(
-            going.to_node(state, InstanceReady(state.id)),
-            going.to_pool(state, SetUpEnded(state.offer, None)),
+            parts.to_node(state, InstanceReady(state.id)),
+            parts.to_pool(state, SetUpEnded(state.offer, None)),
         ),
         facts=tuple(facts),
     )
@@ -276,13 +250,13 @@ def _bootstrap_failed(
     error = f"{report.phase}: {report.error}" if report.error else str(report.phase)
     fact = BootstrapFailed(instance=node_instance(state), phase=report.phase or "", error=report.error or "")
     ends = requests if state.again else (state.request_id, *requests)
-    destroyed = going.destroy(state, "failed", view)
+    destroyed = endings.destroy(state, "failed", view)
     return Decision(
         destroyed.state,
         (
             *destroyed.tells,
-            going.failed(state, error),
-            going.to_pool(state, SetUpEnded(state.offer, error)),
+            endings.failed(state, error),
+            parts.to_pool(state, SetUpEnded(state.offer, error)),
         ),
         destroyed.effects,
         (Published(fact, request_id=state.request_id, ends=ends),),
@@ -318,11 +292,11 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
         case LeaveWanted(reason=reason, within_s=within_s):
             return _sent_away(state, reason, within_s, view)
         case AbsenceObserved():
-            decision = going.gone(state, "gone", view)
-            leaving = going.to_node(state, InstanceLeaving(state.id, "gone", works=False))
+            decision = endings.gone(state, "gone", view)
+            leaving = parts.to_node(state, InstanceLeaving(state.id, "gone", works=False))
             return Decision(decision.state, (leaving, *decision.tells), decision.effects, decision.facts)
         case BootstrapWanted(request_id=request):
-            fields = linked_fields(state) | {"bootstrap_requests": ()}
+            fields = parts.linked_fields(state) | {"bootstrap_requests": ()}
             run_id = f"bootstrap:{state.id}:{request}"
             again = _bootstrap(fields, run_id, request, again=True, view=view)
             assert isinstance(again.state, Bootstrapping)
@@ -342,23 +316,23 @@ def _undrained(view: View) -> Drain:
 
 def _unreachable(state: Ready, view: View) -> Decision:
     """Silent for too long. Its tasks wait for its observed absence; the market may be to blame."""
-    fact = going.preempted(state, "unreachable")
-    return going.destroy(state, "unreachable", view, facts=(fact,)).also(
-        tells=going.to_tasks(state, MachineUnreachable(state.id), view)
+    fact = endings.preempted(state, "unreachable")
+    return endings.destroy(state, "unreachable", view, facts=(fact,)).also(
+        tells=parts.to_tasks(state, MachineUnreachable(state.id), view)
     )
 
 
 def _seen(state: Ready, sighting: Sighting, view: View) -> Decision:
     if sighting.state in ("stopping", "stopped"):  # never resumed: ended, and replaced
-        fact = going.preempted(state, sighting.detail or sighting.state)
-        return going.destroy(state, "preempted", view, facts=(fact,)).also(
+        fact = endings.preempted(state, sighting.detail or sighting.state)
+        return endings.destroy(state, "preempted", view, facts=(fact,)).also(
             effects=(TellMarket(LossTold(state.offer.market)),),
         )
     if sighting.notice is not None:
         return leave(state, sighting.notice, view, tell_agent=True)
     if sighting.address is not None and sighting.address != state.address:
         moved = state.model_copy(update={"address": sighting.address})
-        return Decision(moved, effects=(connect(moved, view),))
+        return Decision(moved, effects=(parts.connect(moved, view),))
     return Decision(state)
 
 
@@ -367,7 +341,7 @@ def leave(state: Ready, notice: Notice, view: View, *, tell_agent: bool) -> Deci
     spec = view.index.pool_spec
     deadline = notice.deadline_at if notice.deadline_at is not None else view.now + spec.drain_timeout
     draining = Draining(
-        **linked_fields(state),
+        **parts.linked_fields(state),
         since=view.now,
         reason="preempted",
         deadline=max(deadline, view.now),
@@ -381,19 +355,21 @@ def leave(state: Ready, notice: Notice, view: View, *, tell_agent: bool) -> Deci
     return Decision(
         draining,
         tells=(
-            going.to_node(state, InstanceLeaving(state.id, "preempted", works=True)),
-            *going.to_tasks(state, MachineLeaving(state.id, "preempted"), view),
+            parts.to_node(state, InstanceLeaving(state.id, "preempted", works=True)),
+            *parts.to_tasks(state, MachineLeaving(state.id, "preempted"), view),
         ),
         effects=effects,
-        facts=(going.preempted(state, notice.reason),),
+        facts=(endings.preempted(state, notice.reason),),
     )
 
 
 def _sent_away(state: Ready, reason: str, within_s: float, view: View) -> Decision:
     if within_s <= 0 or not view.index.tasks_on(state.id):
-        return going.destroy(state, reason, view)
-    draining = Draining(**linked_fields(state), since=view.now, reason=reason, deadline=view.now + within_s)
-    return Decision(draining, tells=going.to_tasks(state, MachineLeaving(state.id, reason), view))
+        return endings.destroy(state, reason, view)
+    draining = Draining(
+        **parts.linked_fields(state), since=view.now, reason=reason, deadline=view.now + within_s
+    )
+    return Decision(draining, tells=parts.to_tasks(state, MachineLeaving(state.id, reason), view))
 
 
 # --- the agent's word, in any connected state -----------------------------------------------------
@@ -452,16 +428,16 @@ def last_words(state: Any, message: AgentSaid, view: View) -> Decision:
 
 def _late(state: Any, report: Report) -> Decision:
     if isinstance(report, Started | Ended | Refused) and report.task:
-        return Decision(None, tells=(going.to_task(report.task, AgentReported(state.id, report)),))
+        return Decision(None, tells=(parts.to_task(report.task, AgentReported(state.id, report)),))
     return Decision(None)
 
 
 def _report(state: Linked, report: Report, view: View) -> Decision:
     match report:
         case Started() | Ended():
-            return Decision(state, tells=(going.to_task(report.task, AgentReported(state.id, report)),))
+            return Decision(state, tells=(parts.to_task(report.task, AgentReported(state.id, report)),))
         case Refused():
-            tells = (going.to_task(report.task, AgentReported(state.id, report)),) if report.task else ()
+            tells = (parts.to_task(report.task, AgentReported(state.id, report)),) if report.task else ()
             return Decision(state, tells=tells)
         case Phase():
             phase = BootstrapPhase(
@@ -481,7 +457,7 @@ def _report(state: Linked, report: Report, view: View) -> Decision:
             deadline = None if report.within_s is None else view.now + report.within_s
             return _noticed(state, Notice(reason=report.reason, deadline_at=deadline), view)
         case NoticeGone():
-            return going.stays(state, view) if isinstance(state, Draining) else Decision(state)
+            return stays(state, view) if isinstance(state, Draining) else Decision(state)
         case Unhealthy():
             return _unhealthy(state, report.reason, view)
         case BootstrapEnded() | Console() | LogLines() | FetchedFile() | Metrics():
@@ -508,22 +484,40 @@ def _noticed(state: Linked, notice: Notice, view: View) -> Decision:
 def _unhealthy(state: Linked, reason: str, view: View) -> Decision:
     if not isinstance(state, Ready):
         return Decision(state)
-    tell = going.to_node(state, InstanceLeaving(state.id, "failed", works=True))
-    fact = going.preempted(state, f"unhealthy: {reason}")
+    tell = parts.to_node(state, InstanceLeaving(state.id, "failed", works=True))
+    fact = endings.preempted(state, f"unhealthy: {reason}")
     draining = Draining(
-        **linked_fields(state),
+        **parts.linked_fields(state),
         since=view.now,
         reason="failed",
         deadline=view.now + view.index.pool_spec.drain_timeout,
     )
     return Decision(
         draining,
-        tells=(tell, *going.to_tasks(state, MachineLeaving(state.id, "failed"), view)),
+        tells=(tell, *parts.to_tasks(state, MachineLeaving(state.id, "failed"), view)),
         facts=(fact,),
+    )
+
+
+def stays(state: Draining, view: View) -> Decision:
+    """The notice was withdrawn: back to work, unless we wanted the machine gone ourselves."""
+    if not (state.noticed and state.was_ready):
+        return Decision(state)
+    up = state.link_up
+    ready = Ready(
+        **parts.linked_fields(state),
+        since=view.now,
+        gone_at=None if up else view.now + view.index.pool_spec.unreachable_timeout,
+    )
+    return Decision(
+        ready,
+        tells=(parts.to_node(state, InstanceStays(state.id)),),
+        effects=(Say(state.id, Drain(epoch=view.epoch, within_s=None)),),
+        facts=(Published(NoticeWithdrawn(instance_id=state.id), state.request_id),),
     )
 
 
 def resume(state: Alive, view: View) -> tuple[Effect, ...]:
     """Watch the machine, and talk to it when it has an address. The rest is said at LinkUp."""
     watch = Watch(state.handle.provider, state.key, state.id, state.launched_at)
-    return (watch,) if state.address is None else (watch, connect(state, view))
+    return (watch,) if state.address is None else (watch, parts.connect(state, view))

@@ -5,7 +5,7 @@ from typing import Any, assert_never
 from actors.decision import Decision, Published, View
 from actors.effects import Effect, Find, Launch, TellMarket, Watch
 from actors.events import InstanceLaunched, LaunchRefused
-from actors.instance import alive, going
+from actors.instance import alive, endings, parts
 from actors.instance.state import Destroyed, Provisioning, Requested
 from actors.messages import (
     AbsenceObserved,
@@ -36,7 +36,6 @@ from providers.errors import Fault
 from providers.model import Handle
 
 CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
-VISIBLE_DEFAULT_S = 60.0  # when a provider's capabilities are not known (it left the config)
 
 
 def first(wanted: LaunchWanted, view: View) -> Decision:
@@ -44,7 +43,7 @@ def first(wanted: LaunchWanted, view: View) -> Decision:
     owner, pool, *_ = wanted.key.split("/")
     del owner
     state = Requested(
-        id=instance_id(wanted.key),
+        id=parts.instance_id(wanted.key),
         key=wanted.key,
         pool=pool,
         node=wanted.node,
@@ -59,12 +58,6 @@ def first(wanted: LaunchWanted, view: View) -> Decision:
     return Decision(state, effects=(_launch(state),))
 
 
-def instance_id(key: str) -> str:
-    """The id of the instance that a launch key names: unique for ever, like the key."""
-    _, pool, node, incarnation, tried = key.split("/")
-    return f"{pool}-{node}-{incarnation}.{tried}"
-
-
 def _launch(state: Requested) -> Launch:
     return Launch(
         key=state.key,
@@ -73,12 +66,6 @@ def _launch(state: Requested) -> Launch:
         offer=state.offer,
         cluster=state.cluster,
     )
-
-
-def visible_within_s(provider: str, view: View) -> float:
-    """How long after a launch a machine may be missing from what the provider shows."""
-    known = view.world.capabilities.get(provider)
-    return known.visible_within_s if known else VISIBLE_DEFAULT_S
 
 
 def launched(state: Requested, handle: Handle, view: View) -> Decision:
@@ -98,14 +85,14 @@ def launched(state: Requested, handle: Handle, view: View) -> Decision:
     watch = Watch(handle.provider, state.key, state.id, view.now)
     spec = view.index.pool_spec
     alive_state = Provisioning(
-        **going.common(state),
+        **parts.common(state),
         since=view.now,
         handle=handle,
         launched_at=view.now,
         deadline=view.now + spec.provision_timeout,
     )
     if state.leave is not None:
-        return going.destroy(alive_state, state.leave, view, facts=(fact,)).also(effects=(watch, news))
+        return endings.destroy(alive_state, state.leave, view, facts=(fact,)).also(effects=(watch, news))
     return Decision(alive_state, effects=(watch, news), facts=(fact,))
 
 
@@ -114,17 +101,17 @@ def not_launched(
 ) -> Decision:
     """Surely no machine, and none will come under this key."""
     ended = Destroyed(
-        **going.common(state), since=view.now, reason=state.leave or "not launched", launched=False
+        **parts.common(state), since=view.now, reason=state.leave or "not launched", launched=False
     )
     refused = LaunchRefused(instance_id=state.id, market=str(state.offer.market), fault=fault.value)
     return Decision(
         ended,
         tells=(
-            going.to_node(
+            parts.to_node(
                 state,
                 InstanceNotLaunched(state.id, str(state.offer.market), fault, detail, retry_after_s),
             ),
-            going.to_pool(state, LaunchEnded(state.offer, fault, detail)),
+            parts.to_pool(state, LaunchEnded(state.offer, fault, detail)),
         ),
         effects=(TellMarket(RefusalTold(state.offer.market, fault, retry_after_s)),),
         facts=(Published(refused, request_id=state.request_id),),
@@ -224,7 +211,7 @@ def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:
 def _nothing_found(state: Requested, view: View) -> Decision:
     """Absence is believed when seen twice, later than the machine must have become visible."""
     state = state.model_copy(update=_looking(state, view))
-    visible_at = state.asked_at + visible_within_s(state.offer.provider, view)
+    visible_at = state.asked_at + parts.visible_within_s(state.offer.provider, view)
     late_enough = view.now > visible_at
     looks = state.empty_looks + (1 if late_enough else 0)
     if looks < 2:

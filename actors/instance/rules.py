@@ -9,7 +9,7 @@ from typing import assert_never
 
 from actors.decision import Decision, View
 from actors.effects import Effect
-from actors.instance import alive, going, launching
+from actors.instance import alive, endings, going, launching, parts
 from actors.instance.state import (
     Bootstrapping,
     Destroyed,
@@ -68,12 +68,12 @@ def condemn(state: InstanceState, view: View) -> Decision:
     """What becomes of an instance whose rules failed too often: it is ended and replaced."""
     if isinstance(state, Destroying | Destroyed):
         return Decision(state)
-    ended = going.destroying_state(state, "failed", view.now, next_at=view.now)
+    ended = parts.destroying_state(state, "failed", view.now, next_at=view.now)
     if isinstance(state, Requested):  # a call may be in flight, and make the machine until it times out
         ended = ended.model_copy(update={"launched_at": view.now + LAUNCH_TIMEOUT_S})
-    leaving = going.to_node(state, InstanceLeaving(state.id, "failed", works=False))
+    leaving = parts.to_node(state, InstanceLeaving(state.id, "failed", works=False))
     return Decision(
-        ended, tells=(leaving, going.failed(state, "failed")), facts=going.unfinished(state, "failed")
+        ended, tells=(leaving, endings.failed(state, "failed")), facts=endings.unfinished(state, "failed")
     )
 
 

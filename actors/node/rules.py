@@ -6,10 +6,11 @@ rank stays; every machine under it has its own incarnation, every offer tried it
 
 from typing import Any, assert_never
 
-from actors.decision import Address, Decision, Published, View
+from actors.address import Address
+from actors.decision import Decision, Published, View
 from actors.effects import Effect
 from actors.events import Error, InstanceRequested
-from actors.instance.launching import instance_id
+from actors.instance.parts import instance_id
 from actors.messages import (
     DrainAsked,
     DrainGivenUp,

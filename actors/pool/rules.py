@@ -2,7 +2,8 @@
 
 from typing import Any, assert_never
 
-from actors.decision import Address, Decision, Published, View
+from actors.address import Address
+from actors.decision import Decision, Published, View
 from actors.effects import CloseCluster, Connect, Effect, OpenCluster
 from actors.events import (
     BootstrapRequested,
@@ -22,7 +23,7 @@ from actors.events import (
     TaskRequested,
     TaskStopRequested,
 )
-from actors.instance import alive
+from actors.instance import parts
 from actors.instance.state import Bootstrapping, Provisioning, Ready
 from actors.instance.state import Draining as DrainingInstance
 from actors.messages import (
@@ -284,7 +285,7 @@ def _reconnect(spec: PoolSpec, view: View) -> tuple[Effect, ...]:
         if not isinstance(instance, Provisioning | Bootstrapping | Ready | DrainingInstance):
             continue
         if instance.address is not None:
-            connect = alive.connect(instance, view)
+            connect = parts.connect(instance, view)
             effects.append(
                 Connect(
                     connect.instance_id,

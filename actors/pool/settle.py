@@ -1,6 +1,7 @@
 """What a pool does at the end of every turn, once: steer its nodes, place, schedule, conclude. Pure."""
 
-from actors.decision import Address, Decision, Published, View
+from actors.address import Address
+from actors.decision import Decision, Published, View
 from actors.effects import CloseCluster, Effect, OpenCluster
 from actors.events import (
     Cluster,

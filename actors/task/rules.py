@@ -6,7 +6,8 @@ absent. A task marked at_least_once need not wait for that when its machine can'
 
 from typing import Any, assert_never
 
-from actors.decision import Address, Decision, Published, View
+from actors.address import Address
+from actors.decision import Decision, Published, View
 from actors.effects import Effect, Say, StartTask, TaskFilesDone
 from actors.events import TaskAttemptEnded, TaskCompleted, TaskQueued, TaskRequested, TaskStarted
 from actors.messages import (

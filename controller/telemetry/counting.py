@@ -48,7 +48,7 @@ class StateCounts(Collector):
 
     def load(self, pool: str, rows: Iterable[StateRow]) -> None:
         """Take in what recovery read of a pool."""
-        for row in sorted(rows, key=self._since):
+        for row in sorted(rows, key=lambda row: float(getattr(row.state, "since", 0.0))):
             self._take(pool, row)
 
     def _since(self, row: StateRow) -> float:

@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import asyncssh
 
+STALE_PINS_MAX = 256  # of forgotten machines in one known_hosts before it is written anew
+
 
 class PinMismatch(Exception):
     """Another host key is pinned under that name."""
@@ -73,17 +75,92 @@ def pin_in(known_hosts: Path, alias: str, public: str) -> None:
     Raises:
         PinMismatch: another key is pinned there; nothing was written.
     """
-    key = " ".join(public.split()[:2])
-    make_private(known_hosts.parent)
-    with _locked(known_hosts):
-        have = pinned(known_hosts, alias)
-        if key in have:
+    Pins(known_hosts).pin(alias, public)
+
+
+class Pins:
+    """One known_hosts file. It is read once, and again when somebody else wrote it; a pin is appended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._keys: dict[str, list[str]] = {}
+        self._read_at: tuple[int, int, int] | None = None  # inode, size, mtime of what was read
+        self._whole = True  # the last line has its end
+        self._stale: set[str] = set()  # forgotten and still in the file
+
+    def pin(self, alias: str, public: str) -> None:
+        """Pin a key. Raises PinMismatch when another one is pinned under the alias."""
+        key = " ".join(public.split()[:2])
+        make_private(self.path.parent)
+        with _locked(self.path):
+            self._read()
+            have = self._keys.get(alias, [])
+            if key in have and alias not in self._stale:
+                return
+            if have and alias not in self._stale:
+                raise PinMismatch(f"{alias} has another host key")
+            if alias in self._stale:
+                self._write_again()
+            # In brackets too: so the name reads in tools that look for "[host]".
+            line = f"{alias},[{alias}] {key}\n".encode()
+            self._append(line if self._whole else b"\n" + line)
+            self._learn(line.decode())
+
+    def forget(self, alias: str) -> None:
+        """Drop a pin. It may stay in the file until there are many of those: no alias is used again."""
+        if not self.path.exists():
             return
-        if have:
-            raise PinMismatch(f"{alias} has another host key")
-        old = known_hosts.read_bytes() if known_hosts.exists() else b""
-        # In brackets too: so the name reads in tools that look for "[host]".
-        write_private(known_hosts, old + f"{alias},[{alias}] {key}\n".encode())
+        with _locked(self.path):
+            self._read()
+            if alias not in self._keys:
+                return
+            self._stale.add(alias)
+            if len(self._stale) > STALE_PINS_MAX or len(self._stale) * 2 >= len(self._keys):
+                self._write_again()
+
+    def _read(self) -> None:
+        if self._signature() == self._read_at:
+            return
+        self._keys, self._whole, self._read_at = {}, True, None
+        self._stale.clear()
+        try:
+            text = self.path.read_text()
+        except FileNotFoundError:
+            return
+        self._whole = not text or text.endswith("\n")
+        lines = text.splitlines()
+        for line in lines if self._whole else lines[:-1]:  # a line cut by a power failure says nothing
+            self._learn(line)
+        self._read_at = self._signature()
+
+    def _learn(self, line: str) -> None:
+        names, key = _parsed(line)
+        for name in names:
+            self._keys.setdefault(name, []).append(key)
+
+    def _append(self, line: bytes) -> None:
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self._whole, self._read_at = True, self._signature()
+
+    def _write_again(self) -> None:
+        lines = self.path.read_text().splitlines()
+        kept = [line for line in lines if not self._stale.intersection(_parsed(line)[0])]
+        write_private(self.path, "".join(f"{line}\n" for line in kept).encode())
+        self._read_at = None
+        self._stale.clear()
+        self._read()
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class KeyStore:
@@ -91,6 +168,13 @@ class KeyStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._pins: dict[str, Pins] = {}
+
+    def _pins_of(self, cluster_id: str) -> Pins:
+        pins = self._pins.get(cluster_id)
+        if pins is None:
+            pins = self._pins[cluster_id] = Pins(self.known_hosts_path(cluster_id))
+        return pins
 
     def private_key_path(self, cluster_id: str) -> Path:
         """Where the cluster's private key is (once `cluster_key` was called)."""
@@ -119,12 +203,13 @@ class KeyStore:
 
     def pin(self, cluster_id: str, instance_id: str, public: str) -> None:
         """Pin a host key `type base64 [comment]`. Raises PinMismatch when another one is pinned."""
-        pin_in(self.known_hosts_path(cluster_id), file_name(instance_id), public)
+        self._pins_of(cluster_id).pin(file_name(instance_id), public)
 
     def forget(self, cluster_id: str, instance_id: str | None = None) -> None:
         """Remove an instance's host key and pin, or all of a cluster. What is not there is a success."""
         folder = self.root / file_name(cluster_id)
         if instance_id is None:
+            self._pins.pop(cluster_id, None)
             for path in (*folder.glob("hosts/*"), *folder.glob("*"), *folder.glob(".*")):
                 if path.is_file():
                     path.unlink(missing_ok=True)
@@ -133,14 +218,7 @@ class KeyStore:
                     empty.rmdir()
             return
         self._host_key_path(cluster_id, instance_id).unlink(missing_ok=True)
-        known_hosts, alias = self.known_hosts_path(cluster_id), file_name(instance_id)
-        if not known_hosts.exists():
-            return
-        with _locked(known_hosts):
-            lines = known_hosts.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if alias not in _parsed(line)[0]]
-            if kept != lines:
-                write_private(known_hosts, "".join(kept).encode())
+        self._pins_of(cluster_id).forget(file_name(instance_id))
 
     def _host_key_path(self, cluster_id: str, instance_id: str) -> Path:
         return self.root / file_name(cluster_id) / "hosts" / file_name(instance_id)

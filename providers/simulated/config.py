@@ -122,6 +122,7 @@ class SimulatedConfig(Value):
             billing_unit="second",
             visible_within_s=self.visible_within_s,
             heartbeat=False,
+            host_keys=False,
             machines_max=self.machines_max,
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from actors.decision import Address
+from actors.address import Address
 from actors.index import Index
 from providers.model import Value
 

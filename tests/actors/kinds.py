@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
-from actors.decision import Address
+from actors.address import Address
 from actors.events import (
     BootstrapRequested,
     ClusterRequested,

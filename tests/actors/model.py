@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from actors.decision import Address, Kind, World
+from actors.address import Address, Kind
+from actors.decision import World
 from actors.effects import (
     Acknowledge,
     Call,

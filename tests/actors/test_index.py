@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.decision import Address
+from actors.address import Address
 from actors.index import Index, Queue
 from actors.instance.state import Destroyed as DestroyedInstance
 from actors.instance.state import Ready

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.decision import Address, Kind
+from actors.address import Address, Kind
 from actors.supervisor import BUDGETS, Bug, Supervisor, attempt, attempt_call
 
 KINDS: list[Kind] = ["task", "instance", "node", "pool", "market"]

@@ -6,7 +6,8 @@ from typing import Any, get_args
 import pytest
 
 from actors import messages
-from actors.decision import Decision, Kind, View, World
+from actors.address import Kind
+from actors.decision import Decision, View, World
 from actors.events import Envelope, Request
 from actors.instance.state import InstanceState, Ready
 from actors.node.state import NodeState

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from actors.decision import Address, Decision, Kind, Published, View, World
+from actors.address import Address, Kind
+from actors.decision import Decision, Published, View, World
 from actors.effects import Call, CloseCluster, Effect, Find, Launch, OpenCluster, Terminate, Word
 from actors.events import Envelope, Request
 from actors.index import Index

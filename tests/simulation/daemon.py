@@ -7,7 +7,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from actors.acting import Acting
-from actors.decision import Address
+from actors.address import Address
 from actors.effects import Connect
 from actors.events import Envelope, Request
 from actors.links import Links

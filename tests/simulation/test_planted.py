@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actors.decision import Decision, View
-from actors.instance import going
+from actors.instance import endings, parts
 from actors.instance import rules as instance_rules
 from actors.instance.state import Destroying, InstanceState, Ready
 from actors.loop import Loop
@@ -44,7 +44,7 @@ def trust_terminate(patch: pytest.MonkeyPatch) -> None:
 
     def hasty(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
         if isinstance(state, Destroying) and isinstance(message, TerminateSucceeded):
-            return going.gone(state, state.reason, view)
+            return endings.gone(state, state.reason, view)
         return decide(state, message, view)
 
     patch.setattr(instance_rules, "decide", hasty)
@@ -62,7 +62,7 @@ def run_beside(patch: pytest.MonkeyPatch) -> None:
     def telling(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
         decision = tasks(state, message, view)
         if isinstance(state, Ready) and isinstance(message, LinkDown):
-            return decision.also(tells=going.to_tasks(state, MachineUnreachable(state.id), view))
+            return decision.also(tells=parts.to_tasks(state, MachineUnreachable(state.id), view))
         return decision
 
     patch.setattr(task_rules, "decide", hasty)

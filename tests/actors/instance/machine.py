@@ -5,7 +5,7 @@ from types import NoneType
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actors.decision import Address
+from actors.address import Address
 from actors.effects import Launch
 from actors.events import InstanceRequested
 from actors.instance.state import Bootstrapping, Destroying, Draining, Provisioning, Ready

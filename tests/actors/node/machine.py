@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actors.decision import Address, Published
+from actors.address import Address
+from actors.decision import Published
 from actors.events import (
     DrainRequested,
     Error,

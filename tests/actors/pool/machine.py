@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actors.decision import Address
+from actors.address import Address
 from actors.effects import Launch
 from actors.events import (
     BootstrapRequested,

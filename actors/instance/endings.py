@@ -1,0 +1,95 @@
+"""How a machine ends, whatever it was doing: destroyed by us, or observed gone. Pure."""
+
+from actors.address import Address
+from actors.decision import Decision, Published, View
+from actors.effects import Disconnect, Effect, TellMarket, Terminate, Unwatch
+from actors.events import Error, InstanceDestroyed, InstancePreempted
+from actors.instance import parts
+from actors.instance.facts import node_instance
+from actors.instance.state import (
+    Alive,
+    Bootstrapping,
+    Destroyed,
+    Destroying,
+    Draining,
+    InstanceState,
+    Provisioning,
+    Ready,
+    Requested,
+)
+from actors.messages import (
+    InstanceEnded,
+    InstanceFailed,
+    InstanceLeaving,
+    LossTold,
+    MachineGone,
+    MachineLeaving,
+    Message,
+)
+
+
+def destroy(state: Alive, reason: str, view: View, facts: tuple[Published, ...] = ()) -> Decision:
+    """End the machine now. Ends the request it serves when that is still open."""
+    tells = parts.to_tasks(state, MachineLeaving(state.id, reason), view)
+    if isinstance(state, Ready | Draining):  # from now on its node has no machine that works
+        tells = (parts.to_node(state, InstanceLeaving(state.id, reason, works=False)), *tells)
+    return Decision(
+        parts.destroying_state(state, reason, view.now, None),
+        tells=tells,
+        effects=(Terminate(state.handle),),
+        facts=facts + unfinished(state, reason),
+    )
+
+
+def unfinished(state: InstanceState, reason: str) -> tuple[Published, ...]:
+    """The Error that ends the requests of a machine that will not become ready."""
+    requests: tuple[str, ...] = ()
+    if isinstance(state, Requested | Provisioning):
+        requests = (state.request_id,)
+    elif isinstance(state, Bootstrapping):
+        requests = state.bootstrap_requests if state.again else (state.request_id, *state.bootstrap_requests)
+        requests = (*requests, state.bootstrap_request)
+    elif isinstance(state, Ready | Draining):
+        requests = state.bootstrap_requests
+    return tuple(
+        Published(
+            Error(request_id=request, message=f"instance {state.id} ended: {reason}", fatal=True),
+            request_id=request,
+            ends=(request,),
+        )
+        for request in dict.fromkeys(requests)
+    )
+
+
+def gone(state: Alive | Destroying, reason: str, view: View) -> Decision:
+    """The machine is observed absent."""
+    facts = unfinished(state, reason)
+    effects: tuple[Effect, ...] = (Unwatch(state.offer.provider, state.key), Disconnect(state.id))
+    if not isinstance(state, Destroying | Draining):  # nobody had said that it would go
+        facts = (preempted(state, reason), *facts)
+        effects = (*effects, TellMarket(LossTold(state.offer.market)))
+    ends = view.index.removal_requests(state.node, state.id)
+    destroyed = Published(InstanceDestroyed(instance_id=state.id, reason=reason), state.request_id, ends)
+    return Decision(
+        Destroyed(**parts.common(state), since=view.now, reason=reason, launched=True),
+        tells=(
+            *parts.to_tasks(state, MachineGone(state.id, reason), view),
+            parts.to_node(state, InstanceEnded(state.id, reason)),
+        ),
+        effects=effects,
+        facts=(*facts, destroyed),
+    )
+
+
+def preempted(state: Alive, reason: str) -> Published:
+    """The fact that the machine is being taken, or was."""
+    return Published(
+        InstancePreempted(instance=node_instance(state), reason=reason), request_id=state.request_id
+    )
+
+
+def failed(state: Requested | Alive, reason: str) -> tuple[Address, Message]:
+    """Tell the node that this machine will not become ready, or not again."""
+    if isinstance(state, Bootstrapping) and state.again:  # its node counts on it
+        return parts.to_node(state, InstanceLeaving(state.id, reason, works=False))
+    return parts.to_node(state, InstanceFailed(state.id, reason))
