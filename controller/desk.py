@@ -134,6 +134,8 @@ class Desk:
         envelope = accepted.envelope
         letter = Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq)
         loop = self.acting.loops.get(envelope.pool) or self.open_pool(envelope.pool)
+        if loop.post_nowait(letter):  # does not yield, so that a long list is one turn
+            return
         while not await loop.post(letter):  # it came to its end just now; another answers
             loop = self.open_pool(envelope.pool)
 

@@ -248,6 +248,7 @@ class Outside:
         self.twice: set[str] = set()  # tasks that may run beside themselves
         self.files_done: list[str] = []
         self.steps_are_broken = False
+        self.exit_code: int | None = 0  # of processes, when all goes well; None: they run on
         self.turns.world = World({"sim": offers}, {"sim": CAPABILITIES}, self.markets)
 
     # --- effects ----------------------------------------------------------------------------------
@@ -480,8 +481,8 @@ class Outside:
                 for one, word in list(machine.agent.tasks.items()):
                     if word == "waiting":
                         machine.agent.start(one)
-                    elif word == "running":
-                        machine.agent.end(one, code=0)
+                    elif word == "running" and self.exit_code is not None:
+                        machine.agent.end(one, code=self.exit_code)
             self.agent_speaks(link)
             self.deliver(link, len(link.mail))
         for machine in self.machines.values():

@@ -98,7 +98,7 @@ class InstanceRules(RuleBasedStateMachine):
         self.here.answer(i, fault, landed, hidden_s)
 
     @precondition(lambda self: self.here.calls)
-    @rule(fault=st.sampled_from(Fault), landed=st.booleans())
+    @rule(fault=st.sampled_from([*Fault, *[Fault.UNKNOWN] * 6]), landed=st.booleans())
     def answer_badly(self, fault: Fault, landed: bool) -> None:
         self.here.answer(0, fault, landed, VISIBLE_S)
 

@@ -37,7 +37,7 @@ from actors.messages import (
     Placed,
     Retire,
 )
-from actors.node.state import Filled, Filling, NodeState, Replacing, Retired
+from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
 from actors.pool.state import Active
 from actors.spec import Nodes, PoolSpec
 from providers.errors import Fault
@@ -49,6 +49,14 @@ from tests.actors.turns import POOL, START, Turns
 SPEC = PoolSpec(provider=("sim",), nodes=Nodes(desired=1))
 RANK = 3
 ME: Address = ("node", str(RANK))
+
+LATE: list[NodeMessage] = [  # of machines that were forgotten long ago
+    InstanceReady("late"),
+    InstanceLeaving("late", "gone", works=True),
+    InstanceStays("late"),
+    InstanceFailed("late", "x"),
+    InstanceEnded("late", "x"),
+]
 
 
 @dataclass(slots=True)
@@ -122,16 +130,20 @@ class NodeRules(RuleBasedStateMachine):
     def not_placed(self) -> None:
         self.hear(NotPlaced("none", self.turns.now + 10))
 
-    @rule()
-    def fill(self) -> None:
-        self.hear(Fill())
+    @rule(what=st.sampled_from(["fill", "early", "retire", "replace", "remove"]))
+    def wished(self, what: str) -> None:
+        match what:
+            case "fill":
+                self.hear(Fill())
+            case "early":
+                self.hear(Due())
+            case "retire":
+                self.hear(Retire("scale_in", 60))
+            case _:
+                self.drain(what == "remove")
 
-    @rule(within_s=st.sampled_from([0, 60]))
-    def retire(self, within_s: float) -> None:
-        self.hear(Retire("scale_in", within_s))
-
-    @rule(remove=st.booleans())
     def drain(self, remove: bool) -> None:
+        """A user's request."""
         self.drains += 1
         request = f"drain-{self.drains}"
         asked = DrainRequested(
@@ -140,18 +152,28 @@ class NodeRules(RuleBasedStateMachine):
         self.turns.journal(asked)
         self.hear(DrainAsked(request, remove, 60))
 
-    @rule(seconds=st.sampled_from([1, 20, 400]))
     def advance(self, seconds: float) -> None:
+        """Time passes."""
         self.turns.now += seconds
         if self.state.due_at is not None and self.state.due_at <= self.turns.now:
             self.hear(Due())
 
-    @rule()
-    def early(self) -> None:
-        self.hear(Due())
+    @rule(steps=st.integers(1, 4))
+    def goes_well(self, steps: int) -> None:
+        """The node gets what it waits for."""
+        for _ in range(steps):
+            if isinstance(self.state, Filling | Replacing) and self.state.wants_place:
+                self.hear(Placed(offer(), cluster_handle()))
+            elif self.state.due_at is not None:
+                self.advance(max(0.0, self.state.due_at - self.turns.now))
+            elif isinstance(self.state, Vacant):
+                self.hear(Fill())
+            else:
+                self.launched(0, ready=True)
 
     # --- machines ---------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.at(0, "ordered"))
     @rule(i=st.integers(0, 5), fault=st.sampled_from(Fault))
     def refused(self, i: int, fault: Fault) -> None:
         if (machine := self.at(i, "ordered")) is not None:
@@ -159,6 +181,7 @@ class NodeRules(RuleBasedStateMachine):
             self.fact(LaunchRefused(instance_id=machine.name, market="m", fault=fault.value), machine)
             self.hear(InstanceNotLaunched(machine.name, str(machine.wanted.offer.market), fault, ""))
 
+    @precondition(lambda self: self.at(0, "ordered"))
     @rule(i=st.integers(0, 5), ready=st.booleans())
     def launched(self, i: int, ready: bool) -> None:
         if (machine := self.at(i, "ordered")) is not None:
@@ -217,28 +240,33 @@ class NodeRules(RuleBasedStateMachine):
             address=HostAddress(host="h"),
         )
 
+    @precondition(lambda self: self.at(0, "launched"))
     @rule(i=st.integers(0, 5), reason=st.sampled_from(["preempted", "gone", "timeout"]))
     def never_ready(self, i: int, reason: str) -> None:
         if (machine := self.at(i, "launched")) is not None:
             self.fails(machine, machine.leave or reason)
 
+    @precondition(lambda self: self.at(0, "launched"))
     @rule(i=st.integers(0, 5))
     def ready(self, i: int) -> None:
         if (machine := self.at(i, "launched")) is not None and machine.leave is None:
             self.gets_ready(machine)
 
-    @rule(i=st.integers(0, 5), works=st.booleans())
+    @precondition(lambda self: self.at(0, "ready"))
+    @rule(i=st.integers(0, 5), works=st.sampled_from([True, True, False]))
     def leaving(self, i: int, works: bool) -> None:
         if (machine := self.at(i, "ready")) is not None and machine.leave is None:
             machine.stage = "leaving" if works else "ending"
             self.hear(InstanceLeaving(machine.name, "preempted", works))
 
+    @precondition(lambda self: self.at(0, "leaving"))
     @rule(i=st.integers(0, 5))
     def stays(self, i: int) -> None:
         if (machine := self.at(i, "leaving")) is not None and machine.leave is None:
             machine.stage = "ready"
             self.hear(InstanceStays(machine.name))
 
+    @precondition(lambda self: self.at(0, "ready", "leaving", "ending"))
     @rule(i=st.integers(0, 5))
     def ended(self, i: int) -> None:
         if (machine := self.at(i, "ready", "leaving", "ending")) is None:
@@ -254,31 +282,26 @@ class NodeRules(RuleBasedStateMachine):
 
     # --- the daemon -------------------------------------------------------------------------------
 
-    @rule()
-    def crash(self) -> None:
-        self.turns.restart()
+    @rule(what=st.sampled_from(["crash", "condemn", "soon", "later", "late"]), message=st.sampled_from(LATE))
+    def happens(self, what: str, message: NodeMessage) -> None:
+        match what:
+            case "crash":
+                self.turns.restart()
+            case "condemn":
+                self.condemn()
+            case "soon":
+                self.advance(1)
+            case "later":
+                self.advance(400)
+            case _:
+                before = self.state
+                self.hear(message)
+                assert self.state == before
 
-    @rule()
     def condemn(self) -> None:
+        """Its budget of bugs is spent; machines hear what it told them."""
         self.turns.condemn(ME)
-        self.hear()  # machines hear what the condemned node told them
-
-    @rule(
-        message=st.sampled_from(
-            [
-                InstanceReady("late"),
-                InstanceLeaving("late", "gone", works=True),
-                InstanceStays("late"),
-                InstanceFailed("late", "x"),
-                InstanceEnded("late", "x"),
-            ]
-        )
-    )
-    def late(self, message: NodeMessage) -> None:
-        """Of machines that were forgotten long ago."""
-        before = self.state
-        self.hear(message)
-        assert self.state == before
+        self.hear()
 
     # --- what holds -------------------------------------------------------------------------------
 

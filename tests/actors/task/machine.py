@@ -1,5 +1,7 @@
 """Tasks on machines whose agents, streams and lives do whatever they may."""
 
+from collections import Counter
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -33,6 +35,8 @@ from tests.actors.model import Link, Machine, Outside, cluster_handle, offer
 from tests.actors.turns import OWNER, POOL, START
 
 LOSSES_MAX = 2
+LOST = ("gone", "unreachable", "preempted")
+OWN = ("failure", "killed", "startup_failure")  # results that are the task's own fault
 FAIR_STEPS_MAX = 400
 SPEC = PoolSpec(
     provider=("sim",),
@@ -52,6 +56,7 @@ class TaskRules(RuleBasedStateMachine):
         self.turns = self.here.turns
         self.made = 0
         self.stops = 0
+        self.specs: dict[str, TaskSpec] = {}
         pool = Active(name=POOL, generation=1, spec=SPEC, desired=3, since=START)
         self.turns.put(("pool", POOL), pool)
 
@@ -114,6 +119,7 @@ class TaskRules(RuleBasedStateMachine):
         request = TaskRequested(request_id=name, pool=POOL, task=spec)
         if twice:
             self.here.twice.add(name)
+        self.specs[name] = spec
         self.turns.journal(request)
         self.turns.hear((("task", name), Submitted(self.turns.heard[-1])))
 
@@ -138,10 +144,20 @@ class TaskRules(RuleBasedStateMachine):
         self.turns.hear((("task", task), StopWanted(request, "user", grace_s)))
 
     @precondition(lambda self: self.tasks)
-    @rule(steps=st.integers(1, 2))
-    def goes_well(self, steps: int) -> None:
+    @rule(steps=st.integers(1, 3), code=st.sampled_from([None, None, 0, 1]))
+    def goes_on(self, steps: int, code: int | None) -> None:
+        self.here.exit_code = code
         for _ in range(steps):
             self.fair_step()
+
+    @precondition(lambda self: self.here.machines)
+    @rule(i=st.integers(0, 3))
+    def falls_silent(self, i: int) -> None:
+        if (link := self.link(i)) is not None:
+            self.here.drop_link(link)
+            self.here.deliver(link, len(link.mail))
+            self.turns.now += SPEC.unreachable_timeout
+            self.turns.due()
 
     # --- machines ---------------------------------------------------------------------------------
 
@@ -266,10 +282,23 @@ class TaskRules(RuleBasedStateMachine):
 
     @invariant()
     def budgets_hold(self) -> None:
-        for task in self.tasks:
-            allowed = task.spec.retries_infrastructure
-            assert task.failures <= task.spec.retries
-            assert task.interruptions <= (LOSSES_MAX if allowed is None else allowed)
+        """Its own failures and lost machines, each counted by what was told of the attempts."""
+        failures, losses = Counter[str](), Counter[str]()
+        for one in self.turns.facts("task_attempt_ended"):
+            if one.result in OWN:
+                failures[one.task_id] += 1
+            elif one.reason in ("gone", "unreachable", "preempted") and one.task_id in self.started(
+                one.attempt
+            ):
+                losses[one.task_id] += 1
+        for name, spec in self.specs.items():
+            allowed = LOSSES_MAX if spec.retries_infrastructure is None else spec.retries_infrastructure
+            assert failures[name] <= spec.retries + 1
+            assert losses[name] <= allowed + 1
+
+    def started(self, attempt: int) -> set[str]:
+        """Tasks whose attempt of this number had a process, as far as was told."""
+        return {one.task_id for one in self.turns.facts("task_started") if one.attempt == attempt}
 
     def fair_step(self) -> None:
         """What waits is assigned, and everything outside goes well."""
@@ -281,6 +310,7 @@ class TaskRules(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """All goes well: every task comes to its end."""
+        self.here.exit_code = 0
         for _ in range(FAIR_STEPS_MAX):
             if not self.tasks:
                 break
