@@ -1,6 +1,6 @@
 """A cloud, its machines and their agents as plain values: what may happen outside, one step at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -248,12 +248,15 @@ class Outside:
         self.twice: set[str] = set()  # tasks that may run beside themselves
         self.files_done: list[str] = []
         self.steps_are_broken = False
+        self.dying = False  # a turn's effects come to nothing: the daemon dies after its commit
         self.exit_code: int | None = 0  # of processes, when all goes well; None: they run on
         self.turns.world = World({"sim": offers}, {"sim": CAPABILITIES}, self.markets)
 
     # --- effects ----------------------------------------------------------------------------------
 
     def _perform(self, address: Address, effect: Call | Word) -> None:
+        if self.dying:
+            return
         match effect:
             case Launch() | Find() | Terminate() | OpenCluster() | CloseCluster():
                 self.calls.append((address, effect))
@@ -457,6 +460,13 @@ class Outside:
         self.watched.clear()
         self.links.clear()
         self.turns.restart()
+
+    def crash_after(self, turn: Callable[[], None], hidden_s: float) -> None:
+        """The daemon dies in this turn, between its commit and its effects."""
+        self.dying = True
+        turn()
+        self.dying = False
+        self.crash({}, hidden_s)
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from tests.actors.pool.machine import PoolRules
 from tests.actors.task.machine import TaskRules
 
 SETTINGS = settings(
-    max_examples=400,
+    max_examples=3000,
     stateful_step_count=40,
     deadline=None,
     database=None,

@@ -206,6 +206,22 @@ class InstanceRules(RuleBasedStateMachine):
     def crash(self, landed: bool, hidden_s: float) -> None:
         self.here.crash(dict.fromkeys(range(10), landed), hidden_s)
 
+    @precondition(lambda self: self.state is not None)
+    @rule(what=st.sampled_from(["due", "listing", "mail", "answer"]))
+    def crash_in_a_turn(self, what: str) -> None:
+        def turn() -> None:
+            if what == "listing":
+                self.here.listing()
+            elif what == "mail" and NAME in self.here.links:
+                self.here.deliver(self.here.links[NAME], 9)
+            elif what == "answer" and self.here.calls:
+                self.here.answer(0, None, True, 0)
+            else:
+                self.turns.now = max(self.turns.now, getattr(self.state, "due_at", None) or 0)
+                self.turns.due()
+
+        self.here.crash_after(turn, VISIBLE_S)
+
     @precondition(lambda self: isinstance(self.state, Ready | Bootstrapping))
     @rule()
     def set_up_again(self) -> None:

@@ -247,6 +247,23 @@ class PoolRules(RuleBasedStateMachine):
     def crash(self, landed: bool) -> None:
         self.here.crash(dict.fromkeys(range(20), landed), VISIBLE_S)
 
+    @rule(what=st.sampled_from(["due", "listing", "mail", "answer", "resize"]))
+    def crash_in_a_turn(self, what: str) -> None:
+        def turn() -> None:
+            if what == "listing":
+                self.here.listing()
+            elif what == "mail" and self.here.links:
+                link = next(iter(self.here.links.values()))
+                self.here.deliver(link, 9)
+            elif what == "answer" and self.here.calls:
+                self.here.answer(0, None, True, 0)
+            elif what == "resize":
+                self.user("resize", 2, 0)
+            else:
+                self.turns.due()
+
+        self.here.crash_after(turn, VISIBLE_S)
+
     @precondition(lambda self: self.calm < 0 and self.condemned < 3)
     @rule(i=st.integers(0, 20))
     def condemn(self, i: int) -> None:

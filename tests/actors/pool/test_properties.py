@@ -6,5 +6,5 @@ from tests.actors.pool.machine import PoolRules
 
 TestPool = PoolRules.TestCase
 TestPool.settings = settings(
-    max_examples=250, stateful_step_count=50, deadline=None, database=None, derandomize=True
+    max_examples=500, stateful_step_count=50, deadline=None, database=None, derandomize=True
 )
