@@ -226,6 +226,7 @@ class Gateway:
                 size = max(1, self.capabilities.launch_batch_max)
                 for start in range(0, len(orders), size):
                     calls.start_soon(self._launch_batch, orders[start : start + size])
+                del orders  # they hold keys, and the next may be long in coming
 
     async def _launch_batch(self, batch: Sequence[_Waiting]) -> None:
         outcomes: Sequence[Handle | ProviderError] = ()
