@@ -234,7 +234,10 @@ class Links:
                 link.outbox.clear()
                 if was_up:
                     self.reconnects += 1
-                await self._tell(link, LinkDown(link.detail))
+                if link.lease_until is None:  # the last daemon may have renewed it until just now
+                    now = self._clock.now()
+                    link.lease_until = now + self._lease_s(link, now)
+                await self._tell(link, LinkDown(link.detail, link.lease_until))
                 wait = retry_delay_s(
                     max(1, link.failures),
                     self._dice.random(),

@@ -311,9 +311,13 @@ class LinkUp:
 
 @dataclass(frozen=True, slots=True)
 class LinkDown:
-    """The agent's stream ended or could not be opened; it is tried again."""
+    """The agent's stream ended or could not be opened; it is tried again.
+
+    `lease_until` is when the machine's dead-man lease is over unless the stream comes back.
+    """
 
     detail: str
+    lease_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,13 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
                 effects=(Say(state.id, bootstrap_command(state, view)),)
             )
         case LinkDown():
-            down = state.model_copy(update={"link_up": False, "silent_since": view.now})
+            down = state.model_copy(
+                update={
+                    "link_up": False,
+                    "silent_since": view.now,
+                    "tasks_over_at": parts.tasks_over_at(state, message.lease_until, view),
+                }
+            )
             return Decision(down, effects=(Look(state.handle.provider),))
         case VendorNotice(notice=notice) if notice is not None:
             return _taken_unready(state, notice.reason, view)
@@ -279,6 +285,7 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
                 update={
                     "link_up": False,
                     "silent_since": view.now,
+                    "tasks_over_at": parts.tasks_over_at(state, message.lease_until, view),
                     "gone_at": view.now + spec.unreachable_timeout,
                 }
             )
@@ -380,7 +387,12 @@ def link_up(state: Linked, message: LinkUp, view: View) -> Decision:
     if not message.accepted:
         return Decision(state)
     same_boot = state.boot == message.boot
-    update: dict[str, Any] = {"link_up": True, "silent_since": None, "boot": message.boot}
+    update: dict[str, Any] = {
+        "link_up": True,
+        "silent_since": None,
+        "tasks_over_at": None,
+        "boot": message.boot,
+    }
     if not same_boot:
         update["acked"] = 0
     if isinstance(state, Ready):

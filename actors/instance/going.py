@@ -36,6 +36,7 @@ from actors.messages import (
     LeaveWanted,
     LinkDown,
     LinkUp,
+    MachineGone,
     NothingFound,
     TaskLeft,
     TerminateFailed,
@@ -81,7 +82,13 @@ def while_draining(state: Draining, message: InstanceMessage, view: View) -> Dec
                 decision = decision.also(effects=(Say(state.id, Drain(epoch=view.epoch, within_s=left)),))
             return decision
         case LinkDown():
-            down = state.model_copy(update={"link_up": False, "silent_since": view.now})
+            down = state.model_copy(
+                update={
+                    "link_up": False,
+                    "silent_since": view.now,
+                    "tasks_over_at": parts.tasks_over_at(state, message.lease_until, view),
+                }
+            )
             return Decision(down, effects=(Look(state.handle.provider),))
         case Due() | TaskLeft() | VendorNotice() | Found() | BootstrapWanted() | LaunchWanted():
             return Decision(state)
@@ -135,6 +142,15 @@ def while_destroying(state: Destroying, message: InstanceMessage, view: View) ->
             return _found_at_last(state, handle, view)
         case NothingFound() if state.handle is None:
             return _never_there(state, view)
+        case Due() if state.tasks_over_at is not None and view.now >= state.tasks_over_at:
+            lost = parts.to_tasks(state, MachineGone(state.id, "lease"), view)
+            return Decision(state.model_copy(update={"tasks_over_at": None}), tells=lost)
+        case LinkDown(lease_until=until) if state.tasks_over_at is None and until is not None:
+            over_at = parts.tasks_over_at(state, until, view)
+            known = over_at is not None and over_at > view.now and view.index.tasks_on(state.id)
+            return Decision(state.model_copy(update={"tasks_over_at": over_at}) if known else state)
+        case LinkUp(accepted=True):
+            return Decision(state.model_copy(update={"tasks_over_at": None}))
         case Due() if state.next_at is not None and view.now >= state.next_at:
             again = state.model_copy(update={"next_at": None})
             return Decision(again, effects=(_call(state),))

@@ -53,7 +53,16 @@ def destroying_state(state: InstanceState, reason: str, now: float, next_at: flo
         launched_at=launched_at,
         reason=reason,
         next_at=next_at,
+        tasks_over_at=getattr(state, "tasks_over_at", None),
     )
+
+
+def tasks_over_at(state: InstanceState, lease_until: float | None, view: View) -> float | None:
+    """When the tasks of a machine that is not heard of have surely ended: its lease, skew and their grace."""
+    if lease_until is None:
+        return None
+    tasks = [view.index.tasks[task] for task in view.index.tasks_on(state.id)]
+    return lease_until + LEASE_SKEW_S + max((task.spec.grace_s for task in tasks), default=0.0)
 
 
 def linked_fields(state: Linked) -> dict[str, Any]:
@@ -66,6 +75,7 @@ def linked_fields(state: Linked) -> dict[str, Any]:
         "acked": state.acked,
         "link_up": state.link_up,
         "silent_since": state.silent_since,
+        "tasks_over_at": state.tasks_over_at,
         "bootstrap_requests": state.bootstrap_requests,
     }
 
@@ -84,6 +94,7 @@ def connect(state: Alive, view: View) -> Connect:
     )
 
 
+LEASE_SKEW_S = 60.0  # how much two clocks, and the agent's last steps, may differ
 VISIBLE_DEFAULT_S = 60.0  # when a provider's capabilities are not known (it left the config)
 
 

@@ -75,6 +75,7 @@ class _Linked(_Alive):
     acked: int = 0  # agent's reports up to here are in our journal
     link_up: bool = True
     silent_since: float | None = None  # when the stream broke
+    tasks_over_at: float | None = None  # by then its dead-man lease has surely ended its tasks
     bootstrap_requests: tuple[RequestId, ...] = ()  # users' BootstrapRequested that wait
 
 
@@ -144,11 +145,12 @@ class Destroying(_Instance):
     next_at: float | None = None
     empty_looks: int = 0
     last_fault: str = ""
+    tasks_over_at: float | None = None  # then tasks go elsewhere, though nobody saw the machine end
 
     @property
     def due_at(self) -> float | None:
-        """When to call again."""
-        return self.next_at
+        """When to call again, or to believe that its tasks have ended."""
+        return min((at for at in (self.next_at, self.tasks_over_at) if at is not None), default=None)
 
 
 class Destroyed(_Instance):

@@ -37,6 +37,7 @@ from actors.policy.backoff import retry_delay_s
 
 RETRY_FIRST_S = 2.0  # after a machine that did not get ready; doubles with each further one in a row
 RETRY_MOST_S = 300.0
+LOST_MOST_S = 15.0  # between machines that got ready and then vanished: the market's doing, not ours
 STABLE_S = 600.0  # a machine that worked for so long ends a row of losses
 SPEND_THE_NOTICE_S = 86_400.0  # a replaced machine's tasks keep what time the notice left them
 
@@ -291,7 +292,12 @@ def _lost(state: Filled, reason: str, view: View) -> tuple[Filled, float | None]
     if reason in ("preempted", "user") or view.now - state.since >= STABLE_S:
         return state.model_copy(update={"losses": 0}), None
     losses = state.losses + 1
-    return state.model_copy(update={"losses": losses}), None if losses <= 1 else _pause(losses, reason, view)
+    counted = state.model_copy(update={"losses": losses})
+    if losses <= 1:
+        return counted, None
+    most_s = RETRY_MOST_S if reason == "failed" else LOST_MOST_S
+    wait = retry_delay_s(losses - 1, view.draw, first_s=RETRY_FIRST_S, most_s=most_s)
+    return counted, view.now + wait
 
 
 def _old_is_gone(state: Replacing, view: View) -> Filling:

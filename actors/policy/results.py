@@ -62,5 +62,5 @@ def _never_started(ended: Ended, stop_reason: str | None) -> Verdict:
 
 def of_gone(reason: str) -> Verdict:
     """The verdict on an attempt whose machine is observed absent."""
-    word = reason if reason in ("preempted", "unreachable", "scale_in", "user") else "gone"
+    word = reason if reason in ("preempted", "unreachable", "lease", "scale_in", "user") else "gone"
     return Verdict("resource_failure", word, True)
