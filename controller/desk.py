@@ -35,6 +35,7 @@ from actors.spec import FilePut
 from controller.blobs import Blobs
 from controller.config import Config
 from controller.followers import Followers
+from controller.journal.backup import back_up_keys
 from controller.journal.journal import SqliteJournal
 from controller.recovery import Sweep
 from controller.status import Status
@@ -269,15 +270,17 @@ class Desk:
         return {"pools": names, "until": until}
 
     async def backup(self, path: Path) -> dict[str, Any]:
-        """Copy the journal while it is written. Raises BackupFailed.
+        """Copy the journal while it is written, and the keys beside it. Raises BackupFailed.
 
         Afterwards we lead under an epoch that a daemon started from the copy would not reach by itself:
         agents then tell it that they obey a newer one, and it only observes until it is told to adopt.
         """
         size = await self.journal.backup(path)
+        keys = await to_thread.run_sync(back_up_keys, self.state_dir / "keys", path)
         epoch = self.journal.epoch
         self.lead(await self.journal.advance_epoch(epoch + 1))
-        return {"path": str(path), "bytes": size, "owner": self.journal.owner, "epoch": epoch}
+        done = {"path": str(path), "keys": str(keys), "bytes": size}
+        return done | {"owner": self.journal.owner, "epoch": epoch}
 
     def health(self) -> dict[str, Any]:
         """Whether the daemon lives and can do its work, and if not, why."""

@@ -13,7 +13,7 @@ from controller.cli.command import Session, command
 from controller.client import EverpoolError, NotRunning
 from controller.config import Config, ConfigError, find, load
 from controller.doctor import diagnose_machine
-from controller.journal.backup import back_up
+from controller.journal.backup import back_up, back_up_keys
 from controller.journal.errors import JournalError
 from controller.journal.lock import StateDirectory
 
@@ -111,18 +111,20 @@ async def backup(
         typer.Option("--state-dir", metavar="DIR", help="Copy from this directory, no daemon needed."),
     ] = None,
 ) -> None:
-    """Copy the journal, while the daemon runs or not."""
+    """Copy the journal to PATH and the keys to PATH.keys.tar, while the daemon runs or not."""
     target = path.absolute()
     if state_dir is not None:
         try:
-            size = back_up(StateDirectory(state_dir.absolute()).journal, target)
+            directory = StateDirectory(state_dir.absolute())
+            size = back_up(directory.journal, target)
+            keys = back_up_keys(directory.keys, target)
         except JournalError as error:
             raise CliError(FAILED, str(error)) from error
-        done: dict[str, Any] = {"path": str(target), "bytes": size}
+        done: dict[str, Any] = {"path": str(target), "keys": str(keys), "bytes": size}
     else:
         async with session.client() as client:
             done = await client.backup(target)
-    session.show(done, f"{done['path']}: {done['bytes']} bytes")
+    session.show(done, f"{done['path']}: {done['bytes']} bytes; keys in {done['keys']}")
 
 
 async def doctor(session: Session, config: ConfigFile = None) -> int:

@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+import tarfile
 from contextlib import closing
 from pathlib import Path
 
@@ -37,6 +38,35 @@ def back_up(source: Path, target: Path, *, busy_s: float = 5.0) -> int:
     except OSError as error:
         raise BackupFailed(f"can't write {target}: {error.strerror}") from error
     return size
+
+
+def back_up_keys(keys: Path, target: Path) -> Path:
+    """Pack the keys directory beside a backup, as TARGET.keys.tar (mode 0600), and return its path.
+
+    Without them a restored journal knows its machines but can't log in to them. Packed after the journal,
+    so that no cluster of the copy is without its key.
+
+    Raises:
+        BackupFailed: the file exists, or can't be written.
+    """
+    packed = target.with_name(f"{target.name}.keys.tar")
+    partial = target.with_name(f".{packed.name}.{os.getpid()}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                with tarfile.open(fileobj=file, mode="w") as tar:
+                    if keys.is_dir():
+                        tar.add(keys, arcname="keys")
+                file.flush()
+                os.fsync(file.fileno())
+            _place(partial, packed)
+            _sync(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise BackupFailed(f"can't write {packed}: {error.strerror}") from error
+    return packed
 
 
 def _copy(source: Path, partial: Path, busy_s: float) -> None:

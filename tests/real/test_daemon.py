@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import statistics
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,18 @@ def statuses(rig: Rig) -> dict[str, tuple[str, int]]:
 # --- backups ------------------------------------------------------------------------------------------
 
 
+def unpack_keys(backup: Path, state: Path) -> None:
+    """What the backup packed beside the journal."""
+    with tarfile.open(f"{backup}.keys.tar") as tar:
+        tar.extractall(state, filter="data")
+
+
 def restore(rig: Rig, backup: Path) -> None:
     """Put an older journal into the place of the newer, as the docs say."""
     for path in rig.state.glob("journal.sqlite3*"):
         path.unlink()
     shutil.copy(backup, rig.state / "journal.sqlite3")
+    unpack_keys(backup, rig.state)
 
 
 @pytest.mark.parametrize("more", [True, False], ids=["machines launched since", "only agents know"])
@@ -212,6 +220,7 @@ def test_a_backup_into_a_fresh_directory_starts(rig: Rig) -> None:
     rig.state.rename(rig.root / "old")
     rig.state.mkdir(mode=0o700)
     shutil.copy(backup, rig.state / "journal.sqlite3")
+    unpack_keys(backup, rig.state)
     rig.start()
     assert rig.client.task(done.task_id)["result"] == "success"
     until(lambda: rig.events("instance_replaced"), "the machine that is gone is replaced")

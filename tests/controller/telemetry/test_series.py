@@ -244,7 +244,9 @@ def test_states_are_counted_as_they_change(series: Series) -> None:
             row(
                 "pool",
                 "a",
-                pools.Parked(**active(5).model_dump(exclude={"status", "failures", "whole", "proven"}), reason="r"),
+                pools.Parked(
+                    **active(5).model_dump(exclude={"status", "failures", "whole", "proven"}), reason="r"
+                ),
             ),
         ],
     )

@@ -161,8 +161,13 @@ class Rig:
         """Leave nothing behind: no stream, no agent, no task."""
         for stream in self.streams:
             stream.close()
-        if self.agent_pid():
-            self.kill_agent()
+        quiet = 0
+        while quiet < 5:  # one that was just being started may show up a moment later
+            quiet += 1
+            if self.agent_pid():
+                self.kill_agent()
+                quiet = 0
+            time.sleep(0.02)
         for pid in marked(str(self.dir)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
