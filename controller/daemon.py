@@ -249,7 +249,7 @@ class Daemon:
             guard_s=self.config.daemon.quarantine_s,
             quarantine=dict(recovered.quarantine),
             recovered=living,
-            may_act=lambda: not self.desk.observing_only,
+            may_act=lambda: not (self.desk.observing_only or self.desk.stopping),
         )
 
     def _make_desk(self) -> Desk:
@@ -318,7 +318,7 @@ class Daemon:
             return
         log.error("machines obey a newer daemon: observing only, until `everpool adopt`", epoch=epoch)
         (self._directory.path / OBSERVING_FILE).write_text(str(epoch))
-        self.desk.observing_only = True  # before the sweep acts on what it was shown
+        self.desk.stopping = True  # at once: the sweep must not act on what it was shown
         self.restart = True
         self._stop.set()
 
