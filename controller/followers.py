@@ -173,18 +173,25 @@ class Followers:
         """The first `limit` wanted events behind `after`, from the journal."""
         last = self._source.last_seq
         kinds = list(wanted.kinds) if wanted.kinds is not None else None
+        ended_by = await self._ended_by(wanted)  # before the rows: then those contain all that came before it
         rows = await self._source.events(after, limit, wanted.pool, kinds, wanted.request_id)
-        if wanted.request_id is not None:
-            rows = await self._with_end(rows, after, limit, wanted)
+        if ended_by is not None:
+            rows = await self._with_end(rows, after, limit, wanted, ended_by)
         full = len(rows) >= limit
         newest = rows[-1][0] if rows else after
         return Events(rows, newest if full else max(newest, last, after))
 
-    async def _with_end(self, rows: list[Row], after: int, limit: int, wanted: Wanted) -> list[Row]:
+    async def _ended_by(self, wanted: Wanted) -> int | None:
+        if wanted.request_id is None:
+            return None
+        known = await self._source.request(wanted.request_id)
+        return known.ended_by if known is not None else None
+
+    async def _with_end(
+        self, rows: list[Row], after: int, limit: int, wanted: Wanted, ended_by: int
+    ) -> list[Row]:
         """One Fact may end several requests and names one: add it where the others are asked for."""
-        known = await self._source.request(wanted.request_id or "")
-        ended_by = known.ended_by if known is not None else None
-        if ended_by is None or ended_by <= after or any(seq == ended_by for seq, _ in rows):
+        if ended_by <= after or any(seq == ended_by for seq, _ in rows):
             return rows
         if len(rows) >= limit and rows[-1][0] < ended_by:
             return rows

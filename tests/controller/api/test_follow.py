@@ -1,7 +1,7 @@
 """Following events: without a gap, without a double, whatever the follower does."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 import anyio
@@ -11,6 +11,7 @@ import pytest
 from actors.events import TaskStopRequested
 from controller.client import AsyncClient
 from controller.followers import PAGE, Followers, Wanted
+from controller.journal.reader import StoredRequest
 from tests.controller.api.conftest import task
 from tests.controller.api.desk import SmallDesk
 from tests.controller.journal.samples import until
@@ -195,3 +196,37 @@ async def test_leaving_clients_are_noticed(http: httpx.AsyncClient, desk: SmallD
         await anext(response.aiter_raw())
         assert desk.followers.count == 1
     await until(lambda: desk.followers.count == 0)
+
+
+class EndsMeanwhile:
+    """A journal in which a request ends right behind the first read of a page."""
+
+    last_seq = 1
+    reads = 0
+
+    def _there(self) -> int:
+        self.reads += 1
+        return 1 if self.reads == 1 else 3
+
+    async def events(
+        self,
+        after: int,
+        limit: int,
+        pool: str | None = None,
+        kinds: Sequence[str] | None = None,
+        request_id: str | None = None,
+    ) -> list[tuple[int, bytes]]:
+        del pool, kinds, request_id
+        seqs = range(after + 1, self._there() + 1)
+        return [(seq, b'{"seq": %d, "pool": "a", "request_id": "t"}' % seq) for seq in seqs][:limit]
+
+    async def request(self, request_id: str) -> StoredRequest | None:
+        over = self._there() == 3
+        return StoredRequest(
+            request_id, 1, "a", "task_requested", "ended" if over else "taken", 3 if over else None, 0.0, None
+        )
+
+
+async def test_an_end_that_comes_while_a_page_is_read_leaves_no_gap() -> None:
+    page = await Followers(EndsMeanwhile()).page(0, 10, Wanted(request_id="t"))
+    assert [seq for seq, _ in page.rows] == [1, 2, 3]
