@@ -1,6 +1,6 @@
 """What the actors need from whoever hosts them: the daemon, or the simulation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,8 +115,3 @@ class Dice(Protocol):
     def random(self) -> float:
         """A float from [0, 1)."""
         ...
-
-
-def by_request(envelopes: Iterable[Envelope]) -> dict[RequestId, int]:
-    """Map each request that the envelopes end to the seq of the Fact that ends it."""
-    return {request_id: envelope.seq for envelope in envelopes for request_id in envelope.ends}

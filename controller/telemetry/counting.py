@@ -51,10 +51,6 @@ class StateCounts(Collector):
         for row in sorted(rows, key=lambda row: float(getattr(row.state, "since", 0.0))):
             self._take(pool, row)
 
-    def _since(self, row: StateRow) -> float:
-        found = self._describe(row)
-        return found.since if found is not None else 0.0
-
     def _take(self, pool: str, row: StateRow) -> None:
         key = (row.kind, pool, row.id)
         after = None if row.state is None or row.terminal else self._describe(row)
