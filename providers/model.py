@@ -138,7 +138,10 @@ class Handle(Value):
 
 
 class Notice(Value):
-    """Word that a machine will be taken; `deadline_at` None when nobody says when."""
+    """Word that a machine will be taken; `deadline_at` None when nobody says when.
+
+    The deadline is in the daemon's time: an adapter whose vendor gives its own time subtracts its clock's error.
+    """
 
     reason: str
     deadline_at: float | None = None
@@ -148,7 +151,10 @@ SightingState = Literal["pending", "running", "stopping", "stopped"]
 
 
 class Sighting(Value):
-    """One machine of ours as a listing shows it. A machine that is gone is not listed at all."""
+    """One machine of ours as a listing shows it. One that is gone is not listed, or has `ended_at`.
+
+    `launched_at` and `ended_at` are the vendor's own times: what is billed lies between them.
+    """
 
     key: str
     handle: Handle
@@ -156,6 +162,7 @@ class Sighting(Value):
     address: Address | None = None
     host_public_key: str | None = None  # when the provider vouches for it
     launched_at: float
+    ended_at: float | None = None  # it is gone for good since then, says the vendor
     micro_usd_per_hour: int = 0
     lifecycle: Lifecycle = "on_demand"
     instance_type: str = ""
@@ -165,7 +172,7 @@ class Sighting(Value):
 
 
 class Listing(Value):
-    """All machines of one owner at one moment.
+    """All machines of one owner at one moment, `at` in the vendor's time (as its answer's Date says).
 
     `complete` is False when some region or page could not be read: then what is missing from it
     proves nothing.

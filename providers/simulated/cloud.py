@@ -153,7 +153,7 @@ class Cloud:
         self.machines[key] = self.living[machine.ref] = machine
         self._used[_place(offer)] = self._used.get(_place(offer), 0) + 1
         if self._spectator is not None:
-            self._spectator.machine_made(key, machine.ref)
+            self._spectator.machine_made(self.name, key, machine.ref, False)
         self.timeline.after(self.luck.delay_s(self.config.boot_delay), lambda: self._boot(machine))
         if offer.lifecycle == "spot":
             self._plan_preemption(machine)
@@ -193,7 +193,7 @@ class Cloud:
             machine.host.die(reason)
             machine.host = None
         if self._spectator is not None:
-            self._spectator.machine_ended(machine.key, machine.ref, reason)
+            self._spectator.machine_ended(self.name, machine.key, machine.ref, reason)
 
     def billed_micro_usd(self) -> int:
         """What everything here has cost so far."""

@@ -11,13 +11,14 @@ from actors.events import Envelope, Event, PoolRequested, Request
 from actors.instance.state import Ready
 from actors.ports import Accepted, Commit
 from actors.spec import PoolSpec
+from controller.simulation.clock import VirtualClock
+from controller.simulation.house import Life
+from controller.simulation.ledger import Ledger, MemoryJournal
 from providers.errors import ProviderError
 from providers.model import Handle, Order
 from providers.simulated.adapter import SimulatedProvider
 from providers.simulated.cloud import Cloud
 from providers.simulated.config import Delay, SimulatedConfig, SimulatedOffer
-from tests.simulation.daemon import Daemon, VirtualClock
-from tests.simulation.journal import Ledger, MemoryJournal
 from tests.simulation.referee import Referee
 
 POOL = "pool"
@@ -63,7 +64,7 @@ class House:
         self.envelopes: list[Envelope] = []
         self.launched: list[str] = []
         self.looked_for: list[str] = []
-        self.daemon: Daemon
+        self.daemon: Life
         self._tasks = tasks
         self._life = anyio.CancelScope()
         self._changed = anyio.Event()
@@ -88,13 +89,13 @@ class House:
         provider = Provider("sim", self.cloud.config, clock=self.clock.now, cloud=self.cloud)
         provider.launched, provider.looked_for = self.launched, self.looked_for
         journal = MemoryJournal(self.ledger, lambda: "go on", self.crash)
-        self.daemon = Daemon(self.ledger, journal, {"sim": provider}, self.referee, self.clock, Random(1))
+        self.daemon = Life(self.ledger, journal, {"sim": provider}, self.referee, self.clock, Random(1))
         self._life = anyio.CancelScope()
         self._tasks.start_soon(self._live, self.daemon, self._life)
         while not self.daemon.up:
             await anyio.lowlevel.checkpoint()
 
-    async def _live(self, daemon: Daemon, life: anyio.CancelScope) -> None:
+    async def _live(self, daemon: Life, life: anyio.CancelScope) -> None:
         with life:
             await daemon.run()
 

@@ -23,11 +23,12 @@ from actors.loop import Loop
 from actors.pool.state import Active
 from actors.ports import Accepted, JournalClosed
 from actors.spec import Image, Nodes, PoolSpec, Step, TaskSpec, Worker
+from controller.simulation.clock import VirtualClock
+from controller.simulation.house import OWNER, Life
+from controller.simulation.ledger import Fate, Ledger, MemoryJournal
 from providers.simulated.adapter import SimulatedProvider
 from providers.simulated.cloud import Cloud, Machine
 from providers.simulated.config import Delay, Faults, SimulatedConfig, SimulatedOffer
-from tests.simulation.daemon import OWNER, Daemon, VirtualClock
-from tests.simulation.journal import Fate, Ledger, MemoryJournal
 from tests.simulation.referee import Broken, Referee
 
 START = 1_767_225_600.0  # 2026-01-01, UTC
@@ -113,7 +114,7 @@ class World:
         self._user = random.Random(seed * 7 + 1)
         self._nature = random.Random(seed * 7 + 2)
         self._dice = random.Random(seed * 7 + 3)
-        self._daemon: Daemon | None = None
+        self._daemon: Life | None = None
         self._life = anyio.CancelScope()
         self._crash_commits = 0  # commits left until one of them is the last
         self._is_calm = False
@@ -161,7 +162,7 @@ class World:
         while True:
             journal = MemoryJournal(self.ledger, self._fate, self._crash)
             provider = SimulatedProvider(PROVIDER, self.cloud.config, clock=self.clock.now, cloud=self.cloud)
-            self._daemon = Daemon(
+            self._daemon = Life(
                 self.ledger, journal, {PROVIDER: provider}, self.referee, self.clock, self._dice
             )
             self._life = anyio.CancelScope()

@@ -7,6 +7,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+from controller.simulation.clock import VirtualClock
 from providers.model import ClusterHandle, ClusterOrder, Machine, Offer, Order, Sighting
 from providers.simulated.adapter import SimulatedProvider
 from providers.simulated.cloud import Cloud
@@ -30,7 +31,6 @@ from tests.contract.test_contract import (  # noqa: F401 - collected here too
     test_the_agent_is_the_same_on_the_next_stream,
     test_the_stream_to_a_machine_that_dies_ends_with_an_error,
 )
-from tests.simulation.daemon import VirtualClock
 
 pytestmark = pytest.mark.anyio
 CONFIG = SimulatedConfig(

@@ -29,6 +29,7 @@ from actors.events import (
 )
 from actors.instance.state import Ready
 from actors.ports import Commit
+from controller.simulation.house import Watcher
 from providers.agent.wire import LogLines
 
 ENDINGS: dict[str, tuple[str, ...]] = {
@@ -52,7 +53,7 @@ class Broken(Exception):
     """A rule of the house does not hold; the text names it."""
 
 
-class Referee:
+class Referee(Watcher):
     """Watches one run. The first broken rule is kept in `broken`; the run ends by it."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -84,16 +85,23 @@ class Referee:
 
     # --- the cloud (Spectator) --------------------------------------------------------------------
 
-    def machine_made(self, key: str, ref: str) -> None:
+    def machine_made(self, provider: str, key: str, ref: str, late: bool) -> None:
         """A machine begins to cost money."""
         self.rule(key not in self._made, f"two machines for one key: {key}")
         self._made[key] = self.billed[key] = ref
         self.counts["machines"] += 1
 
-    def machine_ended(self, key: str, ref: str, reason: str) -> None:
+    def machine_ended(self, provider: str, key: str, ref: str, reason: str) -> None:
         """A machine is gone."""
         del self.billed[key]
         self.counts[f"ended: {reason}"] += 1
+
+    def machine_resumed(self, provider: str, key: str, ref: str) -> None:
+        """A machine that had ended is there again."""
+        self.billed[key] = ref
+
+    def happened(self, text: str) -> None:
+        """Something went wrong on purpose."""
 
     def process_began(self, ref: str, task: str, attempt: int) -> None:
         """An attempt's process runs."""
@@ -109,7 +117,11 @@ class Referee:
         if self._running.get(task) == (ref, attempt):
             del self._running[task]
 
-    # --- telemetry --------------------------------------------------------------------------------
+    # --- the daemon's life (Watcher) --------------------------------------------------------------
+
+    def bug(self, text: str) -> None:
+        """A rule raised, or a call did what nobody expected."""
+        self.rule(self.forgives_bugs, f"a bug {text}")
 
     def lines(self, report: LogLines) -> None:
         """Lines of a task's output are kept: each once, none left out."""

@@ -1,4 +1,7 @@
-"""One life of the daemon in the simulation: the real loops, links, gateways and sweep, wired together."""
+"""One life of the daemon without a process around it: the real loops, links, gateways and sweep.
+
+It is what `everpool simulate` and the tests of the whole daemon run on a virtual clock.
+"""
 
 import random
 from collections.abc import Callable, Mapping
@@ -14,30 +17,28 @@ from actors.links import Links
 from actors.loop import Identity, Letter, Loop
 from actors.market.state import MarketState
 from actors.messages import RequestHeard
-from actors.ports import Accepted, Commit, Submission
+from actors.ports import Accepted, Clock, Commit, Submission
 from actors.spec import FilePut
 from controller.recovery import MARKETS, Sweep, recover
+from controller.simulation.ledger import Ledger, MemoryJournal
 from providers.agent.wire import Console, FetchedFile, LogLines, Metrics
 from providers.gateway import Gateway
 from providers.model import Machine, Value
 from providers.simulated.adapter import SimulatedProvider
-from tests.simulation.journal import Ledger, MemoryJournal
-from tests.simulation.referee import Referee
 
 OWNER = "sim-owner"
 OBSERVE_EVERY_S = 60.0
 GUARD_S = 120.0
 
 
-class VirtualClock:
-    """UTC as the run has it: an instant plus virtual time."""
+class Watcher:
+    """Who hears of what one life does besides commits; this one does not care."""
 
-    def __init__(self, start: float) -> None:
-        self._start = start
+    def bug(self, text: str) -> None:
+        """A rule raised, or a call did what nobody expected."""
 
-    def now(self) -> float:
-        """UTC seconds."""
-        return self._start + anyio.current_time()
+    def lines(self, report: LogLines) -> None:
+        """Lines of a task's output came in, to be kept once."""
 
 
 class _Keys:
@@ -69,11 +70,11 @@ class _Paths:
 
 
 class _Telemetry:
-    def __init__(self, referee: Referee) -> None:
-        self._referee = referee
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
 
     def log(self, pool: str, instance: str, boot: str, report: LogLines) -> None:
-        self._referee.lines(report)
+        self._watcher.lines(report)
 
     def console(self, pool: str, instance: str, report: Console) -> None:
         return
@@ -86,9 +87,9 @@ class _Telemetry:
 
 
 class _Observer:
-    def __init__(self, acting: Callable[[], Acting], referee: Referee) -> None:
+    def __init__(self, acting: Callable[[], Acting], watcher: Watcher) -> None:
         self._acting = acting
-        self._referee = referee
+        self._watcher = watcher
 
     def committed(self, commit: Commit) -> None:
         for row in commit.states:
@@ -101,20 +102,21 @@ class _Observer:
             self._acting().markets_changed()
 
     def bug(self, address: str, message: str, error: BaseException) -> None:
-        text = f"a bug at {address}, {message}: {error!r}"
-        self._referee.rule(self._referee.forgives_bugs, text)
+        self._watcher.bug(f"at {address}, {message}: {error!r}")
 
 
-class Daemon:
+class Life:
     """One incarnation: made of what the ledger holds, gone at `crash`.
 
     Args:
         ledger: what is durable.
         journal: this incarnation's way to it.
         providers: cut together with the journal.
-        referee: who watches.
-        clock: the virtual clock.
+        watcher: who hears of lines and bugs.
+        clock: this incarnation's idea of UTC.
         dice: this incarnation's randomness.
+        checking: whether every turn is checked against what always holds.
+        observe_every_s: seconds between two listings of a provider.
     """
 
     def __init__(
@@ -122,17 +124,20 @@ class Daemon:
         ledger: Ledger,
         journal: MemoryJournal,
         providers: Mapping[str, SimulatedProvider],
-        referee: Referee,
-        clock: VirtualClock,
+        watcher: Watcher,
+        clock: Clock,
         dice: random.Random,
+        *,
+        checking: bool = True,
+        observe_every_s: float = OBSERVE_EVERY_S,
     ) -> None:
         self.up = False
         self.loops: dict[str, Loop] = {}
         self._journal = journal
         self._providers = providers
-        self._referee = referee
         self._clock = clock
         self._dice = dice
+        self._checking = checking
         self._tasks: TaskGroup | None = None
         recovered = recover(ledger.living(), ledger.open_requests())
         self._requests = recovered.requests
@@ -140,14 +145,14 @@ class Daemon:
         self.links = Links(
             providers=dict(providers),
             paths=_Paths(),
-            telemetry=_Telemetry(referee),
+            telemetry=_Telemetry(watcher),
             post=self._post,
             clock=clock,
             dice=dice,
             owner=OWNER,
             epoch=journal.epoch,
         )
-        self._observer = _Observer(lambda: self.acting, referee)
+        self._observer = _Observer(lambda: self.acting, watcher)
         self.sweep = Sweep(
             journal=journal,
             observer=self._observer,
@@ -169,7 +174,7 @@ class Daemon:
             keys=_Keys(),
             files=_Files(),
             on_listing=self.sweep.listing,
-            on_trouble=lambda what, error: referee.rule(False, f"a bug in {what}: {error!r}"),
+            on_trouble=lambda what, error: watcher.bug(f"in {what}: {error!r}"),
         )
         self._identity = Identity(OWNER, journal.epoch)
         for name, provider in providers.items():
@@ -178,7 +183,7 @@ class Daemon:
                 owner=OWNER,
                 listener=self.acting,
                 now=clock.now,
-                observe_every_s=OBSERVE_EVERY_S,
+                observe_every_s=observe_every_s,
             )
         self._gateways = gateways
         self.acting.markets = self._loop(MARKETS, recovered.markets)
@@ -200,7 +205,7 @@ class Daemon:
             world=self.acting.world,
             outside=self.acting,
             states=states,
-            checking=True,
+            checking=self._checking,
         )
 
     async def run(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,6 +55,11 @@ class Ledger:
         self._rows: dict[tuple[str, str, str], StateRow] = {}
         self._requests: dict[str, _Asked] = {}
         self._witness = witness
+
+    @property
+    def rows(self) -> Mapping[tuple[str, str, str], StateRow]:
+        """Newest states of what is not over, by (pool, kind, id)."""
+        return self._rows
 
     @property
     def hash(self) -> str:
