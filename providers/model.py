@@ -140,7 +140,7 @@ class Handle(Value):
 class Notice(Value):
     """Word that a machine will be taken; `deadline_at` None when nobody says when.
 
-    The deadline is in the daemon's time: an adapter whose vendor gives its own time subtracts its clock's error.
+    The deadline is in the daemon's time: an adapter corrects what its vendor's clock says.
     """
 
     reason: str

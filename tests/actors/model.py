@@ -200,7 +200,7 @@ class Outside:
     def make(self, key: str, hidden_s: float) -> Machine:
         """A launch lands: a machine begins to cost money."""
         ref = f"m{len(self.keys)}"
-        self.turns.referee.machine_made(key, ref)
+        self.turns.referee.machine_made("sim", key, ref, False)
         self.turns.verdict()
         self.keys.add(key)
         now = self.turns.now
@@ -212,7 +212,7 @@ class Outside:
         """A machine is gone."""
         machine = self.machines.pop(key)
         machine.agent.die()
-        self.turns.referee.machine_ended(key, machine.ref, "gone")
+        self.turns.referee.machine_ended("sim", key, machine.ref, "gone")
 
     def now(self) -> float:
         """The clock of every machine."""
