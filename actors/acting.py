@@ -158,9 +158,9 @@ class Acting:
         """A watched machine is new or changed."""
         self._to_watcher(sighting.key, Found(sighting))
 
-    def absent(self, key: str) -> None:
-        """A watched machine is surely gone."""
-        self._to_watcher(key, AbsenceObserved())
+    def absent(self, key: str, at: float, *, certain: bool) -> None:
+        """A watched machine is gone."""
+        self._to_watcher(key, AbsenceObserved(at, certain))
 
     def noticed(self, key: str, notice: Notice | None) -> None:
         """The vendor pushed a notice, or withdrew it."""
@@ -261,10 +261,10 @@ class Acting:
     def word(self, pool: str, word: Word) -> None:
         """Pass a word on."""
         match word:
-            case Watch(provider=provider, key=key, instance_id=instance, launched_at=at):
+            case Watch(provider=provider, key=key, ref=ref, instance_id=instance, launched_at=at):
                 self._watchers[key] = _Watcher(pool, instance, provider)
                 if (gateway := self._gateways.get(provider)) is not None:
-                    gateway.watch(key, at)
+                    gateway.watch(key, ref, at)
             case Unwatch(provider=provider, key=key):
                 self._watchers.pop(key, None)
                 if (gateway := self._gateways.get(provider)) is not None:

@@ -61,10 +61,11 @@ Call = Launch | Find | Terminate | OpenCluster | CloseCluster
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Pass on what listings say of this key from now on, its absence too."""
+    """Pass on what listings say of this machine from now on, its absence too."""
 
     provider: str
     key: str
+    ref: str
     instance_id: InstanceId
     launched_at: float
 

@@ -330,6 +330,7 @@ class InstanceDestroyed(Value):
     kind: Literal["instance_destroyed"] = "instance_destroyed"
     instance_id: InstanceId
     reason: str = ""
+    cost_micro_usd: int = 0  # from its launch to its end, by the vendor's times where it tells them
 
 
 class LaunchRefused(Value):
@@ -367,6 +368,7 @@ class InstanceReaped(Value):
     key: str
     ref: str
     provider: ProviderName
+    cost_micro_usd: int = 0  # what no other fact has counted of it
 
 
 class BootstrapPhase(Value):

@@ -284,7 +284,15 @@ class FindFailed:
 
 @dataclass(frozen=True, slots=True)
 class AbsenceObserved:
-    """The machine is surely gone: missing from two complete listings, late enough after launch."""
+    """A machine is gone: missing from two complete listings, late enough after launch, or its vendor says so.
+
+    Attributes:
+        at: when it ended, or was missing for the first time; the vendor's time. None: nobody knows.
+        certain: the vendor said that it ended; what is only missing may be hidden.
+    """
+
+    at: float | None = None
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

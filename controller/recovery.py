@@ -2,27 +2,36 @@
 
 Recovery costs what lives, not what happened. The sweep looks at each listing, then at what is known: a known
 machine belongs to its instance, an unknown one with our mark is quarantined for an age guard and then
-reaped, one without our mark is never listed and never touched.
+reaped, one without our mark is never listed and never touched. A machine is its vendor's ref: a second one
+under a key that is in use is as unknown as any.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Protocol
 
 import anyio
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from actors.address import Address, Kind
 from actors.events import Envelope, Fact, InstanceAdopted, InstanceQuarantined, InstanceReaped
 from actors.instance.parts import instance_id
-from actors.instance.state import InstanceJson
+from actors.instance.state import Destroyed, InstanceJson
 from actors.loop import VERSIONS, Loop
 from actors.market.state import MarketJson
 from actors.node.state import NodeJson
 from actors.policy.adoption import VERSION as QUARANTINE_VERSION
-from actors.policy.adoption import Found, Quarantined, judge
+from actors.policy.adoption import (
+    Found,
+    Quarantined,
+    QuarantineState,
+    Reaped,
+    judge,
+    quarantine_id,
+)
 from actors.policy.backoff import retry_delay_s
+from actors.policy.billing import cost_micro_usd
 from actors.pool.state import PoolJson
 from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
 from actors.task.state import TaskJson
@@ -41,7 +50,7 @@ _JSON: dict[str, TypeAdapter[Any]] = {
     "instance": InstanceJson,
     "task": TaskJson,
     "market": MarketJson,
-    "quarantine": TypeAdapter(Quarantined),
+    "quarantine": TypeAdapter(Annotated[QuarantineState, Field(discriminator="status")]),
 }
 _VERSIONS: dict[str, int] = {str(kind): version for kind, version in VERSIONS.items()}
 _VERSIONS["quarantine"] = QUARANTINE_VERSION
@@ -53,7 +62,7 @@ class Recovered:
 
     pools: dict[str, dict[Address, Value]] = field(default_factory=dict)
     markets: dict[Address, Value] = field(default_factory=dict)
-    quarantine: dict[str, Quarantined] = field(default_factory=dict)
+    quarantine: dict[str, Quarantined] = field(default_factory=dict)  # by id
     requests: list[Envelope] = field(default_factory=list)
 
 
@@ -76,8 +85,8 @@ def recover(stored: Iterable[StoredState], requests: Iterable[Envelope]) -> Reco
             continue
         state = decoded(row.kind, row.version, row.body)
         if row.kind == "quarantine":
-            assert isinstance(state, Quarantined)
-            recovered.quarantine[state.key] = state
+            if isinstance(state, Quarantined):
+                recovered.quarantine[state.id] = state
         elif row.pool == MARKETS:
             recovered.markets[_address(row)] = state
         else:
@@ -90,13 +99,21 @@ def _address(row: StoredState) -> Address:
     return kinds[row.kind], row.id
 
 
+class SweepJournal(Journal, Protocol):
+    """A journal that also remembers what is over."""
+
+    async def state(self, pool: str, kind: str, name: str) -> StoredState | None:
+        """The newest state of one actor, over or not; None when it never was, or is forgotten."""
+        ...
+
+
 class Sweep:
     """Compares listings with what is known, and ends what nobody wants."""
 
     def __init__(
         self,
         *,
-        journal: Journal,
+        journal: SweepJournal,
         observer: Observer,
         clock: Clock,
         dice: Dice,
@@ -144,36 +161,47 @@ class Sweep:
             self._receive.close()
             raise
 
-    def _known(self, key: str) -> str | None:
-        """The living instance that a launch key belongs to."""
-        parts = key.split("/")
+    def _known(self, sighting: Sighting) -> str | None:
+        """The living instance that a machine is, or may be while nobody knows which one is its."""
+        parts = sighting.key.split("/")
         if len(parts) != 5 or parts[1] not in self._loops:
             return None
-        name = instance_id(key)
+        name = instance_id(sighting.key)
         instance = self._loops[parts[1]].index.instances.get(name)
-        return name if instance is not None and instance.key == key else None
+        if instance is None or instance.key != sighting.key:
+            return None
+        handle = getattr(instance, "handle", None)
+        return name if handle is None or handle.ref == sighting.handle.ref else None
 
     async def _one(self, provider: str, listing: Listing) -> None:
+        there: set[str] = set()
         for sighting in listing.sightings:
-            name = self._known(sighting.key)
-            quarantined = self.quarantine.get(sighting.key)
+            quarantined = self.quarantine.get(quarantine_id(sighting.handle))
+            if sighting.ended_at is not None:
+                if quarantined is not None:
+                    await self._reaped(quarantined, sighting.ended_at)
+                continue
+            name = self._known(sighting)
             if name is not None:
                 await self._adopted(name, sighting)
                 continue
-            if quarantined is not None and quarantined.missing:
-                self.quarantine[sighting.key] = quarantined.model_copy(update={"missing": 0})
+            if quarantined is not None:
+                there.add(quarantined.id)
+                if quarantined.missing:
+                    quarantined = quarantined.model_copy(update={"missing": 0, "missing_at": None})
+                    self.quarantine[quarantined.id] = quarantined
             match judge(Found(False, quarantined), self._clock.now()):
                 case "quarantine" if self._may_act():
                     await self._take_in(provider, sighting)
+                    there.add(quarantine_id(sighting.handle))
                 case "reap" if self._may_act() and quarantined is not None:
                     await self._reap(quarantined)
                 case _:
                     continue
         if listing.complete:
-            seen = {sighting.key for sighting in listing.sightings}
             for one in list(self.quarantine.values()):
-                if one.handle.provider == provider and one.key not in seen:
-                    await self._missing(one)
+                if one.handle.provider == provider and one.id not in there:
+                    await self._missing(one, listing.at)
 
     async def _adopted(self, name: str, sighting: Sighting) -> None:
         if name not in self._to_adopt:
@@ -184,10 +212,13 @@ class Sweep:
 
     async def _take_in(self, provider: str, sighting: Sighting) -> None:
         now = self._clock.now()
+        gateway = self._gateways.get(provider)
         one = Quarantined(
             key=sighting.key,
             handle=sighting.handle,
             micro_usd_per_hour=sighting.micro_usd_per_hour,
+            billing_unit=gateway.capabilities.billing_unit if gateway is not None else "second",
+            billed_from=max(sighting.launched_at, await self._counted_until(sighting)),
             seen_at=now,
             reap_at=now + self._guard_s,
         )
@@ -199,12 +230,25 @@ class Sweep:
             reap_at=one.reap_at,
         )
         await self._commit("", fact, (self._row(one),))
-        self.quarantine[one.key] = one
+        self.quarantine[one.id] = one
+
+    async def _counted_until(self, sighting: Sighting) -> float:
+        """Up to when the dollars of a machine that is there again were counted already; 0: never."""
+        parts = sighting.key.split("/")
+        found = 0.0
+        if len(parts) == 5:
+            row = await self._journal.state(parts[1], "instance", instance_id(sighting.key))
+            state = None if row is None else decoded(row.kind, row.version, row.body)
+            if isinstance(state, Destroyed) and state.ref == sighting.handle.ref:
+                found = state.ended_at or 0.0
+        row = await self._journal.state(SWEEP, "quarantine", quarantine_id(sighting.handle))
+        state = None if row is None else decoded(row.kind, row.version, row.body)
+        return max(found, state.ended_at) if isinstance(state, Reaped) else found
 
     async def _reap(self, one: Quarantined) -> None:
         wait = retry_delay_s(one.tries + 1, self._dice.random(), first_s=5, most_s=300)
         again = one.model_copy(update={"tries": one.tries + 1, "next_at": self._clock.now() + wait})
-        self.quarantine[one.key] = again
+        self.quarantine[one.id] = again
         await self._commit("", None, (self._row(again),))
         gateway = self._gateways.get(one.handle.provider)
         if gateway is None:
@@ -215,17 +259,28 @@ class Sweep:
             return  # it stays in quarantine, its dollars in a metric, and is tried again
         gateway.look()
 
-    async def _missing(self, one: Quarantined) -> None:
-        missing = one.missing + 1
-        if missing < 2:
-            self.quarantine[one.key] = one.model_copy(update={"missing": missing})
+    async def _missing(self, one: Quarantined, at: float) -> None:
+        if one.missing == 0:
+            self.quarantine[one.id] = one.model_copy(update={"missing": 1, "missing_at": at})
             return
-        fact = InstanceReaped(key=one.key, ref=one.handle.ref, provider=one.handle.provider)
-        await self._commit("", fact, (StateRow("quarantine", one.key, QUARANTINE_VERSION, None),))
-        del self.quarantine[one.key]
+        await self._reaped(one, at if one.missing_at is None else one.missing_at)
+
+    async def _reaped(self, one: Quarantined, ended_at: float) -> None:
+        cost = 0
+        if one.billed_from is not None:
+            cost = cost_micro_usd(one.micro_usd_per_hour, ended_at - one.billed_from, one.billing_unit)
+        fact = InstanceReaped(
+            key=one.key, ref=one.handle.ref, provider=one.handle.provider, cost_micro_usd=cost
+        )
+        over = StateRow(
+            "quarantine", one.id, QUARANTINE_VERSION, Reaped(key=one.key, ended_at=ended_at), terminal=True
+        )
+        by_key = StateRow("quarantine", one.key, QUARANTINE_VERSION, None)  # named so by the first release
+        await self._commit("", fact, (over, by_key))
+        del self.quarantine[one.id]
 
     def _row(self, one: Quarantined) -> StateRow:
-        return StateRow("quarantine", one.key, QUARANTINE_VERSION, one)
+        return StateRow("quarantine", one.id, QUARANTINE_VERSION, one)
 
     async def _commit(self, pool: str, fact: Fact | None, rows: tuple[StateRow, ...]) -> None:
         envelopes = []

@@ -14,6 +14,7 @@ from actors.instance import state as instances
 from actors.instance.state import InstanceState
 from actors.market.state import MarketState
 from actors.node.state import Filling, NodeState, Replacing, Vacant
+from actors.policy.adoption import Quarantined
 from actors.pool import state as pools
 from actors.pool.state import PoolState
 from actors.ports import Commit
@@ -80,7 +81,7 @@ class Status:
         tasks_ended_max, instances_ended_max, pools_ended_max: how much that is over is remembered.
         tasks_forgotten: ended tasks that were dropped for room since start.
         markets: memory of markets, by name.
-        quarantine: what is in quarantine, by key.
+        quarantine: what is in quarantine, by its id.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Status:
         self.pools_ended_max = pools_ended_max
         self.tasks_forgotten = 0
         self.markets: dict[str, MarketState] = {}
-        self.quarantine: dict[str, Value] = {}
+        self.quarantine: dict[str, Quarantined] = {}
         self._pools: dict[str, _Pool] = {}
         self._pools_ended: dict[str, _Pool] = {}
         self._instances: dict[str, InstanceState] = {}  # living and remembered
@@ -142,7 +143,7 @@ class Status:
                 self.markets[name] = state
             case "market":
                 self.markets.pop(name, None)
-            case "quarantine" if state is not None:
+            case "quarantine" if isinstance(state, Quarantined):
                 self.quarantine[name] = state
             case "quarantine":
                 self.quarantine.pop(name, None)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 from actors.instance import state as instances
-from actors.instance.state import InstanceState
+from actors.instance.state import Alive, Destroying, InstanceState
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
 from actors.pool import state as pools
 from actors.pool.state import PoolState
@@ -132,11 +132,16 @@ def micro_usd_per_hour(state: InstanceState) -> int:
         case instances.Requested() | instances.Destroyed():
             return 0
         case instances.Destroying():
-            return 0 if state.handle is None else state.offer.micro_usd_per_hour
+            return 0 if state.handle is None else _price(state)
         case instances.Provisioning() | instances.Bootstrapping() | instances.Ready() | instances.Draining():
-            return state.offer.micro_usd_per_hour
+            return _price(state)
         case _:
             assert_never(state)
+
+
+def _price(state: Alive | Destroying) -> int:
+    told = state.micro_usd_per_hour
+    return state.offer.micro_usd_per_hour if told is None else told
 
 
 def dollars(micro: int) -> float:

@@ -2,8 +2,9 @@
 
 It limits the rate of calls (terminates go first), collects launches into batches, keeps the newest offers,
 and runs the one observation loop, which compares each listing with what it saw before and passes on only
-what changed. Absence is believed when a watched key is missing from two complete listings in a row, both
-later than the provider's `visible_within_s` after its launch.
+what changed. A machine is its vendor's ref: two can have one key where a vendor knows no tokens. Absence is
+believed when a watched machine is missing from two complete listings in a row, both later than the provider's
+`visible_within_s` after its launch, or when a listing says that it has ended.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +39,8 @@ class Listener(Protocol):
     def seen(self, sighting: Sighting) -> None:
         """A watched machine is new or changed."""
 
-    def absent(self, key: str) -> None:
-        """A watched machine is surely gone."""
+    def absent(self, key: str, at: float, *, certain: bool) -> None:
+        """A watched machine is gone since `at` (the vendor's time); `certain`: the vendor says so itself."""
 
     def noticed(self, key: str, notice: Notice | None) -> None:
         """The vendor pushed a notice for a watched machine, or withdrew it."""
@@ -53,9 +54,11 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class _Watched:
+    key: str
     launched_at: float
     last: Sighting | None = None
     missing: int = 0
+    missing_at: float = 0.0  # when the first of these listings was made
 
 
 @dataclass(slots=True)
@@ -140,7 +143,8 @@ class Gateway:
         self._observe_every_s = observe_every_s
         self._offers_every_s = offers_every_s
         self._limit = RateLimit(calls_per_s, calls_burst, now)
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, _Watched] = {}  # by the vendor's ref
+        self._refs: dict[str, str] = {}  # of watched keys
         self._orders: list[_Waiting] = []
         self._ordered = anyio.Event()
         self._hurry = anyio.Event()
@@ -187,19 +191,22 @@ class Gateway:
 
     # --- watching ---------------------------------------------------------------------------------
 
-    def watch(self, key: str, launched_at: float) -> None:
-        """Pass on what is seen of this key, from the next listing on."""
-        if key not in self._watched:
-            self._watched[key] = _Watched(launched_at)
+    def watch(self, key: str, ref: str, launched_at: float) -> None:
+        """Pass on what is seen of this machine, from the next listing on."""
+        if self._refs.get(key, ref) != ref:
+            self.unwatch(key)
+        if ref not in self._watched:
+            self._watched[ref] = _Watched(key, launched_at)
+            self._refs[key] = ref
         self.tell_again(key)
 
     def unwatch(self, key: str) -> None:
         """Stop that."""
-        self._watched.pop(key, None)
+        self._watched.pop(self._refs.pop(key, ""), None)
 
     def tell_again(self, key: str) -> None:
-        """Pass on what the next listing shows of this key, changed or not."""
-        if (watched := self._watched.get(key)) is not None:
+        """Pass on what the next listing shows of this machine, changed or not."""
+        if (watched := self._watched.get(self._refs.get(key, ""))) is not None:
             watched.last = None
             self.look()
 
@@ -265,7 +272,7 @@ class Gateway:
         while True:
             try:
                 async for key, notice in self.provider.notices():
-                    if key in self._watched:
+                    if key in self._refs:
                         self._listener.noticed(key, notice)
             except ProviderError as error:
                 self.last_error = str(error)
@@ -292,31 +299,37 @@ class Gateway:
             return
         self.last_error = None if listing.complete else f"unreachable: {', '.join(listing.unreachable)}"
         if listing.complete:
-            self.observed_at = listing.at
+            self.observed_at = asked_at
         self._listener.listed(self.name, listing)
-        seen = {sighting.key for sighting in listing.sightings}
+        known = self._watched
+        seen: set[str] = set()
         for sighting in listing.sightings:
-            watched = self._watched.get(sighting.key)
+            ref = sighting.handle.ref
+            watched = known.get(ref)
             if watched is None:
                 continue
+            seen.add(ref)
             watched.missing = 0
-            if watched.last != sighting:
+            if watched.last is not sighting and watched.last != sighting:
                 watched.last = sighting
-                self._listener.seen(sighting)
-        if listing.complete:
-            self._count_missing(seen, asked_at)
+                if sighting.ended_at is None:
+                    self._listener.seen(sighting)
+                else:
+                    self._listener.absent(watched.key, sighting.ended_at, certain=True)
+        if listing.complete and len(seen) < len(known):
+            self._count_missing(seen, asked_at, listing.at)
 
-    def _count_missing(self, seen: set[str], asked_at: float) -> None:
-        for key, watched in list(self._watched.items()):
-            if key in seen or asked_at < watched.launched_at + self.capabilities.visible_within_s:
+    def _count_missing(self, seen: set[str], asked_at: float, listed_at: float) -> None:
+        for ref, watched in list(self._watched.items()):
+            if ref in seen or asked_at < watched.launched_at + self.capabilities.visible_within_s:
                 continue
             watched.missing += 1
-            if watched.missing >= 2:
-                watched.missing = 0  # told again after two more, until nobody watches
-                watched.last = None
-                self._listener.absent(key)
-            else:
+            if watched.missing == 1:
+                watched.missing_at = listed_at
                 self.look()
+            elif watched.missing % 2 == 0:  # told again after two more, until nobody watches
+                watched.last = None
+                self._listener.absent(watched.key, watched.missing_at, certain=False)
 
 
 @contextmanager

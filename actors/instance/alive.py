@@ -70,6 +70,8 @@ from providers.agent.wire import (
 )
 from providers.model import Notice, Sighting
 
+DOUBT_S = 10.0  # how long a machine that listings lack may take to answer, before it counts as gone
+
 # --- provisioning ---------------------------------------------------------------------------------
 
 
@@ -94,8 +96,8 @@ def while_provisioning(state: Provisioning, message: InstanceMessage, view: View
             return _never_ready(state, "timeout", f"{what} in time", view)
         case LeaveWanted(reason=reason):
             return endings.destroy(state, reason, view).also(tells=(endings.failed(state, reason),))
-        case AbsenceObserved():
-            return endings.gone(state, "gone", view)
+        case AbsenceObserved(at=at):
+            return endings.gone(state, "gone", view, at)
         case LinkUp() | LinkDown() | Due() | VendorNotice() | AgentSaid() | TaskLeft() | BootstrapWanted():
             return Decision(state)
         case LaunchWanted() | LaunchSucceeded() | LaunchFailed() | NothingFound() | FindFailed():
@@ -207,8 +209,10 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
             return _never_ready(state, "timeout", "set-up did not end in time", view)
         case LeaveWanted(reason=reason):
             return endings.destroy(state, reason, view).also(tells=(endings.failed(state, reason),))
-        case AbsenceObserved():
-            return endings.gone(state, "gone", view)
+        case AbsenceObserved() if (doubted := doubting(state, message, view)) is not None:
+            return doubted
+        case AbsenceObserved(at=at):
+            return endings.gone(state, "gone", view, at)
         case BootstrapWanted(request_id=request):
             waiting = (*state.bootstrap_requests, request)
             return Decision(state.model_copy(update={"bootstrap_requests": waiting}), taken=(request,))
@@ -298,8 +302,10 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
             return _seen(state, sighting, view)
         case LeaveWanted(reason=reason, within_s=within_s):
             return _sent_away(state, reason, within_s, view)
-        case AbsenceObserved():
-            decision = endings.gone(state, "gone", view)
+        case AbsenceObserved() if (doubted := doubting(state, message, view)) is not None:
+            return doubted
+        case AbsenceObserved(at=at):
+            decision = endings.gone(state, "gone", view, at)
             leaving = parts.to_node(state, InstanceLeaving(state.id, "gone", works=False))
             return Decision(decision.state, (leaving, *decision.tells), decision.effects, decision.facts)
         case BootstrapWanted(request_id=request):
@@ -379,6 +385,16 @@ def _sent_away(state: Ready, reason: str, within_s: float, view: View) -> Decisi
     return Decision(draining, tells=parts.to_tasks(state, MachineLeaving(state.id, reason), view))
 
 
+def doubting(state: Linked, message: AbsenceObserved, view: View) -> Decision | None:
+    """Listings lack a machine whose agent still talks to us: ask it first. None: believe them."""
+    if message.certain or (state.doubted_at is None and not state.link_up):
+        return None
+    if state.doubted_at is None:
+        doubted = state.model_copy(update={"doubted_at": view.now})
+        return Decision(doubted, effects=(parts.connect(doubted, view),))
+    return Decision(state) if view.now < state.doubted_at + DOUBT_S else None
+
+
 # --- the agent's word, in any connected state -----------------------------------------------------
 
 
@@ -390,6 +406,7 @@ def link_up(state: Linked, message: LinkUp, view: View) -> Decision:
     update: dict[str, Any] = {
         "link_up": True,
         "silent_since": None,
+        "doubted_at": None,
         "tasks_over_at": None,
         "boot": message.boot,
     }
@@ -531,5 +548,5 @@ def stays(state: Draining, view: View) -> Decision:
 
 def resume(state: Alive, view: View) -> tuple[Effect, ...]:
     """Watch the machine, and talk to it when it has an address. The rest is said at LinkUp."""
-    watch = Watch(state.handle.provider, state.key, state.id, state.launched_at)
+    watch = Watch(state.handle.provider, state.key, state.handle.ref, state.id, state.launched_at)
     return (watch,) if state.address is None else (watch, parts.connect(state, view))

@@ -61,17 +61,30 @@ def unfinished(state: InstanceState, reason: str) -> tuple[Published, ...]:
     )
 
 
-def gone(state: Alive | Destroying, reason: str, view: View) -> Decision:
-    """The machine is observed absent."""
+def gone(state: Alive | Destroying, reason: str, view: View, at: float | None) -> Decision:
+    """The machine is observed absent; `at` is when it ended, or was missing first, in the vendor's time."""
+    ended_at = view.now if at is None else at
+    cost = parts.cost(state, ended_at)
     facts = unfinished(state, reason)
     effects: tuple[Effect, ...] = (Unwatch(state.offer.provider, state.key), Disconnect(state.id))
     if not isinstance(state, Destroying | Draining):  # nobody had said that it would go
         facts = (preempted(state, reason), *facts)
         effects = (*effects, TellMarket(LossTold(state.offer.market)))
     ends = view.index.removal_requests(state.node, state.id)
-    destroyed = Published(InstanceDestroyed(instance_id=state.id, reason=reason), state.request_id, ends)
+    destroyed = Published(
+        InstanceDestroyed(instance_id=state.id, reason=reason, cost_micro_usd=cost), state.request_id, ends
+    )
+    over = Destroyed(
+        **parts.common(state),
+        since=view.now,
+        reason=reason,
+        launched=True,
+        ref=state.handle.ref if state.handle is not None else None,
+        ended_at=ended_at,
+        cost_micro_usd=cost,
+    )
     return Decision(
-        Destroyed(**parts.common(state), since=view.now, reason=reason, launched=True),
+        over,
         tells=(
             *parts.to_tasks(state, MachineGone(state.id, reason), view),
             parts.to_node(state, InstanceEnded(state.id, reason)),

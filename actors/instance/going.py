@@ -73,8 +73,10 @@ def while_draining(state: Draining, message: InstanceMessage, view: View) -> Dec
             return Decision(state.model_copy(update={"deadline": sooner}))
         case Found(sighting=sighting) if sighting.state in ("stopping", "stopped"):
             return endings.destroy(state, state.reason, view)
-        case AbsenceObserved():
-            return endings.gone(state, state.reason, view)
+        case AbsenceObserved() if (doubted := alive.doubting(state, message, view)) is not None:
+            return doubted
+        case AbsenceObserved(at=at):
+            return endings.gone(state, state.reason, view, at)
         case LinkUp():
             decision = alive.link_up(state, message, view)
             left = max(0.0, state.deadline - view.now)
@@ -112,8 +114,8 @@ def _hurried(state: Draining, reason: str, within_s: float, view: View) -> Decis
 def while_destroying(state: Destroying, message: InstanceMessage, view: View) -> Decision:
     """Next step of a machine that must end; never given up."""
     match message:
-        case AbsenceObserved():
-            return endings.gone(state, state.reason, view)
+        case AbsenceObserved(at=at):
+            return endings.gone(state, state.reason, view, at)
         case TerminateSucceeded():
             later = view.now + SEEN_AFTER_TERMINATE_S
             accepted = state.model_copy(update={"accepted": True, "next_at": later, "last_fault": ""})
@@ -133,11 +135,7 @@ def while_destroying(state: Destroying, message: InstanceMessage, view: View) ->
             update = {"tries": state.tries + 1, "next_at": view.now + wait, "last_fault": fault.value}
             return Decision(state.model_copy(update=update))
         case Found(sighting=sighting) if state.handle is None:
-            return _found_at_last(state, sighting.handle, view)
-        case Found(sighting=sighting) if state.handle is not None and (
-            state.handle.ref != sighting.handle.ref
-        ):
-            return Decision(state, effects=(Terminate(sighting.handle),))  # a twin under our key
+            return _found_at_last(parts.billed(state, sighting), sighting.handle, view)
         case LaunchSucceeded(handle=handle) if state.handle is None:
             return _found_at_last(state, handle, view)
         case NothingFound() if state.handle is None:
@@ -191,7 +189,10 @@ def _found_at_last(state: Destroying, handle: Handle, view: View) -> Decision:
     )
     return Decision(
         state.model_copy(update={"handle": handle, "next_at": None}),
-        effects=(Watch(handle.provider, state.key, state.id, state.launched_at), Terminate(handle)),
+        effects=(
+            Watch(handle.provider, state.key, handle.ref, state.id, state.launched_at),
+            Terminate(handle),
+        ),
         facts=(Published(fact, request_id=state.request_id),),
     )
 
@@ -214,4 +215,5 @@ def resume(state: Destroying) -> tuple[Effect, ...]:
     calls = () if state.next_at is not None else (_call(state),)
     if state.handle is None:  # it may never have been there: looked up by key, not watched
         return calls
-    return (Watch(state.offer.provider, state.key, state.id, state.launched_at), *calls)
+    watch = Watch(state.offer.provider, state.key, state.handle.ref, state.id, state.launched_at)
+    return (watch, *calls)

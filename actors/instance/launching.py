@@ -82,7 +82,7 @@ def launched(state: Requested, handle: Handle, view: View) -> Decision:
     )
     news = TellMarket(LaunchTold(state.offer.market, state.offer.micro_usd_per_hour))
     # The call took its time: the machine may be as young as the answer, and not be listed yet.
-    watch = Watch(handle.provider, state.key, state.id, view.now)
+    watch = Watch(handle.provider, state.key, handle.ref, state.id, view.now)
     spec = view.index.pool_spec
     alive_state = Provisioning(
         **parts.common(state),
@@ -126,7 +126,7 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
         case Found(sighting=sighting):  # looked for, or seen in a listing before the call answered
             decision = launched(state, sighting.handle, view)
             if isinstance(decision.state, Provisioning):
-                seen = alive.while_provisioning(decision.state, message, view)
+                seen = alive.while_provisioning(parts.billed(decision.state, sighting), message, view)
                 return Decision(
                     seen.state,
                     decision.tells + seen.tells,

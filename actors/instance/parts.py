@@ -1,6 +1,6 @@
 """Pieces that all states of an instance share: its fields, and who hears of it. Pure."""
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from actors.address import Address
 from actors.decision import View
@@ -12,14 +12,33 @@ from actors.instance.state import (
     Linked,
 )
 from actors.messages import Message
-from providers.model import Handle
+from actors.policy.billing import cost_micro_usd
+from providers.model import Handle, Sighting
 
 _COMMON = ("id", "key", "pool", "node", "request_id", "replacing", "offer", "cluster", "created_at")
+_BILL = ("billed_from", "micro_usd_per_hour")
+T = TypeVar("T", bound=Alive | Destroying)
 
 
 def common(state: InstanceState) -> dict[str, Any]:
     """The fields that every state of an instance has, for the next state."""
-    return {name: getattr(state, name) for name in _COMMON}
+    return {name: getattr(state, name) for name in (*_COMMON, *_BILL)}
+
+
+def billed(state: T, sighting: Sighting) -> T:
+    """The state with what the vendor shows of the bill."""
+    if state.billed_from == sighting.launched_at and state.micro_usd_per_hour == sighting.micro_usd_per_hour:
+        return state
+    update = {"billed_from": sighting.launched_at, "micro_usd_per_hour": sighting.micro_usd_per_hour}
+    return cast(T, state.model_copy(update=update))
+
+
+def cost(state: Alive | Destroying, until: float) -> int:
+    """Micro-dollars from its launch until then; both are the vendor's times where it told its own."""
+    began = state.launched_at if state.billed_from is None else state.billed_from
+    per_hour = state.micro_usd_per_hour
+    per_hour = state.offer.micro_usd_per_hour if per_hour is None else per_hour
+    return cost_micro_usd(per_hour, until - began, state.offer.billing_unit)
 
 
 def to_tasks(state: InstanceState, message: Message, view: View) -> tuple[tuple[Address, Message], ...]:
@@ -75,6 +94,7 @@ def linked_fields(state: Linked) -> dict[str, Any]:
         "acked": state.acked,
         "link_up": state.link_up,
         "silent_since": state.silent_since,
+        "doubted_at": state.doubted_at,
         "tasks_over_at": state.tasks_over_at,
         "bootstrap_requests": state.bootstrap_requests,
     }

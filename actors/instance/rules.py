@@ -11,6 +11,7 @@ from actors.decision import Decision, View
 from actors.effects import Effect
 from actors.instance import alive, endings, going, launching, parts
 from actors.instance.state import (
+    Alive,
     Bootstrapping,
     Destroyed,
     Destroying,
@@ -20,12 +21,16 @@ from actors.instance.state import (
     Ready,
     Requested,
 )
-from actors.messages import InstanceLeaving, InstanceMessage, LaunchWanted
+from actors.messages import Found, InstanceLeaving, InstanceMessage, LaunchWanted
 from providers.gateway import LAUNCH_TIMEOUT_S
 
 
 def decide(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
     """Next step of one instance."""
+    if isinstance(message, Found) and isinstance(state, Alive | Destroying) and state.handle is not None:
+        if message.sighting.handle.ref != state.handle.ref:
+            return Decision(state)  # a twin under our key, which the sweep ends
+        state = parts.billed(state, message.sighting)
     match state:
         case None:
             if isinstance(message, LaunchWanted):

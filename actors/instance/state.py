@@ -21,6 +21,8 @@ class _Instance(Value):
     cluster: ClusterHandle
     created_at: float
     since: float  # when this state was entered
+    billed_from: float | None = None  # the vendor's time of the launch; None: not told yet
+    micro_usd_per_hour: int | None = None  # what the vendor takes; None: not told, as offered
 
     @property
     def due_at(self) -> float | None:
@@ -75,6 +77,7 @@ class _Linked(_Alive):
     acked: int = 0  # agent's reports up to here are in our journal
     link_up: bool = True
     silent_since: float | None = None  # when the stream broke
+    doubted_at: float | None = None  # when listings began to lack it though its stream was open
     tasks_over_at: float | None = None  # by then its dead-man lease has surely ended its tasks
     bootstrap_requests: tuple[RequestId, ...] = ()  # users' BootstrapRequested that wait
 
@@ -159,6 +162,9 @@ class Destroyed(_Instance):
     status: Literal["destroyed"] = "destroyed"
     reason: str
     launched: bool
+    ref: str | None = None  # of its machine
+    ended_at: float | None = None  # the vendor's time up to which `cost_micro_usd` counts
+    cost_micro_usd: int = 0
 
 
 InstanceState = Requested | Provisioning | Bootstrapping | Ready | Draining | Destroying | Destroyed

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from providers.model import Handle, Value
+from providers.model import BillingUnit, Handle, Value
 
 VERSION = 1
 Judgement = Literal["known", "quarantine", "wait", "reap"]
@@ -16,18 +16,42 @@ class Quarantined(Value):
     key: str
     handle: Handle
     micro_usd_per_hour: int
+    billing_unit: BillingUnit = "second"
+    billed_from: float | None = None  # the vendor's time from which no other fact counts its dollars
     seen_at: float
     reap_at: float
     next_at: float | None = None  # when terminate is called again; None: not called yet
     tries: int = 0
     missing: int = 0  # complete listings in a row without it
+    missing_at: float | None = None  # when the first of these was made, in the vendor's time
+
+    @property
+    def id(self) -> str:
+        """What names it: two machines can have one key where a vendor knows no tokens."""
+        return quarantine_id(self.handle)
+
+
+class Reaped(Value):
+    """A quarantined machine that was observed absent; kept for a while, should it come back."""
+
+    status: Literal["reaped"] = "reaped"
+    key: str
+    ended_at: float  # the vendor's time up to which its dollars are counted
+
+
+QuarantineState = Quarantined | Reaped
+
+
+def quarantine_id(handle: Handle) -> str:
+    """The name of a machine in quarantine."""
+    return f"{handle.provider}:{handle.ref}"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is known of a machine that a listing shows."""
 
-    known: bool  # some living state has its key
+    known: bool  # some living state is about it
     quarantined: Quarantined | None
 
 

@@ -19,6 +19,8 @@ from actors.ports import (
 )
 from controller.journal.reader import StoredState
 
+REMEMBERED, REMEMBERED_MAX = ("instance", "quarantine"), 10_000  # terminal states that are kept
+
 Fate = Literal["go on", "crash before", "crash after"]
 
 
@@ -53,6 +55,7 @@ class Ledger:
         self.healed = anyio.Event()
         self._hash = hashlib.sha256()
         self._rows: dict[tuple[str, str, str], StateRow] = {}
+        self._over: dict[tuple[str, str, str], StateRow] = {}
         self._requests: dict[str, _Asked] = {}
         self._witness = witness
 
@@ -83,6 +86,8 @@ class Ledger:
             key = (commit.pool, row.kind, row.id)
             if row.state is None or row.terminal:
                 self._rows.pop(key, None)
+                if row.kind in REMEMBERED:
+                    self._remember(key, row)
             else:
                 self._rows[key] = row
         for request_id in commit.taken:
@@ -93,6 +98,17 @@ class Ledger:
                 if request_id in self._requests:
                     self._requests[request_id].ended_by = envelope.seq
         self._witness.stored(commit)
+
+    def _remember(self, key: tuple[str, str, str], row: StateRow) -> None:
+        self._over.pop(key, None)
+        if row.state is not None:
+            self._over[key] = row
+            if len(self._over) > REMEMBERED_MAX:
+                del self._over[next(iter(self._over))]
+
+    def row(self, pool: str, kind: str, name: str) -> StateRow | None:
+        """The newest state of one actor, over or not; only some kinds are remembered once they are over."""
+        return self._rows.get((pool, kind, name)) or self._over.get((pool, kind, name))
 
     def accept(self, submission: Submission) -> Accepted | Conflict:
         """Make a Request durable, once."""
@@ -184,6 +200,15 @@ class MemoryJournal:
         answers = [self._ledger.accept(submission) for submission in submissions]
         await anyio.lowlevel.checkpoint()
         return answers
+
+    async def state(self, pool: str, kind: str, name: str) -> StoredState | None:
+        """The newest state of one actor, over or not; None when it never was, or is forgotten."""
+        await anyio.lowlevel.checkpoint()
+        row = self._ledger.row(pool, kind, name)
+        if row is None or row.state is None:
+            return None
+        body = row.state.model_dump_json().encode()
+        return StoredState(pool, kind, name, row.version, body, row.terminal)
 
     async def _writable(self) -> None:
         if self._ledger.failing:

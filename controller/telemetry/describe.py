@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 from actors.instance import state as instances
 from actors.node import state as nodes
-from actors.policy.adoption import Quarantined
+from actors.policy.adoption import Quarantined, Reaped
 from actors.pool import state as pools
 from actors.ports import StateRow
 from actors.task import state as tasks
@@ -79,6 +79,8 @@ def describe(row: StateRow) -> Described | None:
             | tasks.Stopped()
         ) as state:
             return Described(state.status, state.since, over=isinstance(state, tasks.Stopped))
+        case Reaped() as state:
+            return Described(state.status, state.ended_at, over=True)
         case Quarantined() as state:
             return Described(
                 state.status,

@@ -63,6 +63,8 @@ class Account:
         self.asked: list[tuple[str, Any]] = []
         self.times: list[float] = []
         self.machines: dict[str, SightingState] = {}
+        self.refs: dict[str, str] = {}  # of keys; else the key itself
+        self.ended: dict[str, float] = {}
         self.refusals: dict[str, ProviderError] = {}  # by key
         self.failure: ProviderError | None = None  # of the next call
         self.slow = False  # calls do not come back
@@ -136,8 +138,9 @@ class Account:
 
     def sighting(self, key: str) -> Sighting:
         """A machine as it is shown."""
-        handle = Handle(provider="acme", ref=key)
-        return Sighting(key=key, handle=handle, state=self.machines[key], launched_at=0)
+        handle = Handle(provider="acme", ref=self.refs.get(key, key))
+        state, ended_at = self.machines[key], self.ended.get(key)
+        return Sighting(key=key, handle=handle, state=state, launched_at=0, ended_at=ended_at)
 
 
 class Heard:
@@ -145,6 +148,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.words: list[tuple[str, Any]] = []
+        self.ends: list[tuple[float, bool]] = []
         self.changed = anyio.Event()
 
     def _hear(self, what: str, about: Any) -> None:
@@ -154,8 +158,9 @@ class Heard:
     def seen(self, sighting: Sighting) -> None:
         self._hear("seen", (sighting.key, sighting.state))
 
-    def absent(self, key: str) -> None:
+    def absent(self, key: str, at: float, *, certain: bool) -> None:
         self._hear("absent", key)
+        self.ends.append((at, certain))
 
     def noticed(self, key: str, notice: Notice | None) -> None:
         self._hear("noticed", (key, notice))
@@ -418,7 +423,7 @@ async def test_a_change_is_told_once() -> None:
     account = Account()
     account.machines = {"a": "pending", "stranger": "running"}
     async with opened(account, observe_every_s=0.01) as (gateway, heard):
-        gateway.watch("a", 0)
+        gateway.watch("a", "a", 0)
         await heard.until(lambda: bool(heard.of("seen")))
         told = len(heard.of("listed"))
         await heard.until(lambda: len(heard.of("listed")) > told + 5)
@@ -434,7 +439,7 @@ async def test_absence_needs_two_complete_listings_late_enough() -> None:
     account = Account()
     async with opened(account) as (gateway, heard):
         launched_at = anyio.current_time()
-        gateway.watch("a", launched_at)
+        gateway.watch("a", "a", launched_at)
         account.complete = False
         await anyio.sleep(VISIBLE_S * 3)  # however many incomplete ones: they prove nothing
         assert not heard.of("absent")
@@ -450,7 +455,7 @@ async def test_a_young_machine_may_be_missing() -> None:
     account = Account()
     async with opened(account, observe_every_s=5) as (gateway, heard):
         launched_at = anyio.current_time()
-        gateway.watch("a", launched_at)
+        gateway.watch("a", "a", launched_at)
         await heard.until(lambda: bool(heard.of("absent")))
         assert anyio.current_time() >= launched_at + VISIBLE_S
         assert len(heard.of("listed")) > 5
@@ -460,7 +465,7 @@ async def test_a_young_machine_may_be_missing() -> None:
 async def test_one_that_is_seen_again_was_not_absent() -> None:
     account = Account()
     async with opened(account, observe_every_s=5) as (gateway, heard):
-        gateway.watch("a", anyio.current_time() - VISIBLE_S)
+        gateway.watch("a", "a", anyio.current_time() - VISIBLE_S)
         await heard.until(lambda: bool(heard.of("listed")))
         account.machines["a"] = "running"
         await heard.until(lambda: bool(heard.of("seen")))
@@ -474,7 +479,7 @@ async def test_one_that_is_seen_again_was_not_absent() -> None:
 async def test_absence_is_told_again_until_nobody_watches() -> None:
     account = Account()
     async with opened(account, observe_every_s=5) as (gateway, heard):
-        gateway.watch("a", anyio.current_time() - VISIBLE_S)
+        gateway.watch("a", "a", anyio.current_time() - VISIBLE_S)
         await heard.until(lambda: len(heard.of("absent")) == 3)
         gateway.unwatch("a")
         await anyio.sleep(100)
@@ -494,7 +499,7 @@ async def test_a_failed_listing_proves_nothing_and_the_next_comes() -> None:
 
     account = Failing()
     async with opened(account, observe_every_s=5) as (gateway, heard):
-        gateway.watch("a", anyio.current_time() - 1000)
+        gateway.watch("a", "a", anyio.current_time() - 1000)
         await anyio.sleep(100)
         assert failures >= 20
         assert not heard.of("absent")
@@ -545,7 +550,7 @@ async def test_notices_of_watched_machines_are_passed_on() -> None:
     account.pushed = [("a", notice), ("stranger", notice), ("a", None)]
     heard = Heard()
     gateway = Gateway(account, owner="o", listener=heard, now=anyio.current_time)
-    gateway.watch("a", 0)
+    gateway.watch("a", "a", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gateway.run)
         await heard.until(lambda: len(heard.of("noticed")) == 2)

@@ -44,7 +44,7 @@ def trust_terminate(patch: pytest.MonkeyPatch) -> None:
 
     def hasty(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
         if isinstance(state, Destroying) and isinstance(message, TerminateSucceeded):
-            return endings.gone(state, state.reason, view)
+            return endings.gone(state, state.reason, view, None)
         return decide(state, message, view)
 
     patch.setattr(instance_rules, "decide", hasty)
