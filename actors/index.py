@@ -181,6 +181,7 @@ class Index:
                 self._reslot_all(self.instances)
         elif isinstance(old, _POOL):
             self.pool = None
+            self._reslot_all(self.instances)
 
     def _task(self, task: str, old: TaskState | None, new: TaskState | None) -> None:
         if old is not None and not isinstance(old, Stopped):
