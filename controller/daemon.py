@@ -26,14 +26,14 @@ from prometheus_client import CollectorRegistry
 
 from actors.acting import Acting
 from actors.address import Address
-from actors.events import ClusterDestroyed, PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
+from actors.events import ClusterDestroyed
 from actors.instance.state import Destroyed as DestroyedInstance
 from actors.links import Links
 from actors.loop import Identity, Letter, Loop
 from actors.market.state import MarketState
 from actors.ports import Accepted, Commit, JournalClosed, Observer, StateRow
 from actors.supervisor import attempt_call
-from controller import sdnotify
+from controller import clock, sdnotify
 from controller.api.app import build_app
 from controller.api.serving import AddressInUse, Listening, bind, serve
 from controller.blobs import Blobs
@@ -46,6 +46,7 @@ from controller.journal.journal import SqliteJournal
 from controller.journal.lock import StateDirectory
 from controller.keys import Keys
 from controller.recovery import MARKETS, Recovered, Sweep, recover
+from controller.reload import changes
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
@@ -72,17 +73,6 @@ HOLD_FILE = "hold.json"
 OBSERVING_FILE = "observing-only"  # there while a newer epoch than ours was seen; holds that epoch
 
 log = structlog.get_logger()
-
-
-class WallClock:
-    """UTC seconds that never go back: the wall clock at the start, and a steady clock since."""
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-
-    def now(self) -> float:
-        """UTC seconds since the epoch."""
-        return time.monotonic() + self._offset
 
 
 class Observers:
@@ -148,7 +138,9 @@ class Daemon:
     ) -> None:
         self.config = config
         self.path = path
-        self.clock = WallClock()
+        self._began = clock.start(time.time(), journal.last_at(), clock.expected(directory.path))
+        self.clock = clock.SteadyClock(self._began.at, clock.boottime)
+        self._note_clock()
         self.dice = random.Random()
         self.journal = journal
         self._directory = directory
@@ -279,6 +271,13 @@ class Daemon:
             hold_saved=self._save_hold,
             machine=self._machine,
         )
+
+    def _note_clock(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the next start then trusts the system's clock less
+            clock.keep(self._directory.path, self._began.at)
+        wrong = self._began.at - time.time()
+        if wrong > clock.WRONG_S:
+            log.warning("the system's clock is behind the journal's newest event: ours goes on", by_s=wrong)
 
     # --- small links between the parts ------------------------------------------------------------
 
@@ -422,7 +421,9 @@ class Daemon:
     async def run(self, listening: Listening) -> None:
         """Start everything, live until told to stop, stop everything that is ours."""
         gc.disable()  # what is read lives on: looking for garbage in it again and again costs a second
-        recovered = recover(self.journal.load_states(living_only=True), self.journal.open_requests())
+        recovered = recover(
+            self.journal.load_states(living_only=True), self.journal.open_requests(), self._began
+        )
         self.sweep = self.desk.sweep = self._make_sweep(recovered)
         for pool, states in recovered.pools.items():
             self.status.load(pool, states)
@@ -536,26 +537,12 @@ class Daemon:
 
     async def _apply_pools(self, config: Config) -> dict[str, str]:
         """Make the pools that the config names what it says; answers what was done to each."""
-        done: dict[str, str] = {}
-        requests: list[Request] = []
-        for name, pool in config.pools.items():
-            state = self.status.pool_state(name)
-            lives = name in self.acting.loops
-            if pool.remove:
-                if lives and (state is None or state.status != "draining"):
-                    requests.append(ShutdownRequested(cluster_id=name))
-                    done[name] = "removed"
-            elif pool.spec is not None and not lives:
-                requests.append(PoolRequested(pool=name, spec=pool.spec))
-                done[name] = "made"
-            elif pool.spec is not None and state is not None and state.made_by != CONFIG:
-                done[name] = "left alone: a pool of that name was made by the API"
-            elif pool.spec is not None and state is not None and state.spec != pool.spec:
-                requests.append(PoolUpdateRequested(pool=name, spec=pool.spec))
-                done[name] = "updated"
+        states = {name: self.status.pool_state(name) for name in self.acting.loops}
+        plan = changes(config.pools, states)
+        requests = [request for _, _, request in plan if request is not None]
         if requests:
             await self.desk.submit(requests, CONFIG)
-        return done
+        return {name: what for name, what, _ in plan}
 
     async def _apply_at_start(self) -> None:
         """Make the config's pools; tried again while the journal can't be written."""

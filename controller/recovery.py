@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 from actors.address import Address, Kind
 from actors.events import Envelope, Fact, InstanceAdopted, InstanceQuarantined, InstanceReaped
 from actors.instance.parts import instance_id
-from actors.instance.state import Destroyed, InstanceJson
+from actors.instance.state import Alive, Destroyed, Destroying, InstanceJson, Linked, Requested
 from actors.loop import VERSIONS, Loop
 from actors.market.state import MarketJson
 from actors.node.state import NodeJson
@@ -35,6 +35,7 @@ from actors.policy.billing import cost_micro_usd
 from actors.pool.state import PoolJson
 from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
 from actors.task.state import TaskJson
+from controller.clock import TRUSTED, Start
 from controller.journal.reader import StoredState
 from controller.journal.upcasters import upcast
 from providers.errors import ProviderError
@@ -77,8 +78,8 @@ def decoded(kind: str, version: int, body: bytes) -> Value:
     return state
 
 
-def recover(stored: Iterable[StoredState], requests: Iterable[Envelope]) -> Recovered:
-    """Sort what lives by whose it is."""
+def recover(stored: Iterable[StoredState], requests: Iterable[Envelope], began: Start = TRUSTED) -> Recovered:
+    """Sort what lives by whose it is; `began` tells whether its times can be trusted."""
     recovered = Recovered(requests=list(requests))
     for row in stored:
         if row.terminal:
@@ -90,8 +91,22 @@ def recover(stored: Iterable[StoredState], requests: Iterable[Envelope]) -> Reco
         elif row.pool == MARKETS:
             recovered.markets[_address(row)] = state
         else:
-            recovered.pools.setdefault(row.pool, {})[_address(row)] = state
+            recovered.pools.setdefault(row.pool, {})[_address(row)] = _in_time(state, began)
     return recovered
+
+
+def _in_time(state: Value, began: Start) -> Value:
+    """Move the times that guard against a second machine or a second run, after the clock jumped."""
+    jumped, update = began.jumped_s, dict[str, float]()
+    if jumped <= 0.0:
+        return state
+    if isinstance(state, Linked | Destroying) and state.tasks_over_at is not None:
+        update["tasks_over_at"] = state.tasks_over_at + jumped
+    if isinstance(state, Alive | Destroying):
+        update["launched_at"] = min(began.at, state.launched_at + jumped)
+    elif isinstance(state, Requested):
+        update["asked_at"] = min(began.at, state.asked_at + jumped)
+    return state.model_copy(update=update) if update else state
 
 
 def _address(row: StoredState) -> Address:

@@ -157,6 +157,10 @@ class SqliteJournal:
         """Return accepted requests that no state has taken over yet, oldest first. For recovery."""
         return self._reader.open_requests()
 
+    def last_at(self) -> float:
+        """Return the newest event's time, UTC seconds; 0 when there is none. For the clock at a start."""
+        return self._reader.last_at()
+
     async def events(
         self,
         after: int,

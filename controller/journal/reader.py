@@ -69,6 +69,13 @@ class Reader:
         with explained(self._path), closing(self._connect()) as connection:
             return [Envelope.model_validate_json(body) for (body,) in connection.execute(query)]
 
+    def last_at(self) -> float:
+        """Return the newest event's time, UTC seconds; 0 when there is none. For the clock at a start."""
+        query = "SELECT body FROM events ORDER BY seq DESC LIMIT 1"
+        with explained(self._path), closing(self._connect()) as connection:
+            row = connection.execute(query).fetchone()
+        return 0.0 if row is None else Envelope.model_validate_json(row[0]).at
+
     async def events(
         self,
         after: int,

@@ -19,6 +19,7 @@ from actors.market.state import MarketState
 from actors.messages import RequestHeard
 from actors.ports import Accepted, Clock, Commit, Submission
 from actors.spec import FilePut
+from controller.clock import TRUSTED, Start
 from controller.recovery import MARKETS, Sweep, recover
 from controller.simulation.ledger import Ledger, MemoryJournal
 from providers.agent.wire import Console, FetchedFile, LogLines, Metrics
@@ -115,6 +116,7 @@ class Life:
         watcher: who hears of lines and bugs.
         clock: this incarnation's idea of UTC.
         dice: this incarnation's randomness.
+        began: when this life begins by its clock, and how far that can be trusted.
         checking: whether every turn is checked against what always holds.
         observe_every_s: seconds between two listings of a provider.
     """
@@ -128,6 +130,7 @@ class Life:
         clock: Clock,
         dice: random.Random,
         *,
+        began: Start = TRUSTED,
         checking: bool = True,
         observe_every_s: float = OBSERVE_EVERY_S,
     ) -> None:
@@ -139,7 +142,7 @@ class Life:
         self._dice = dice
         self._checking = checking
         self._tasks: TaskGroup | None = None
-        recovered = recover(ledger.living(), ledger.open_requests())
+        recovered = recover(ledger.living(), ledger.open_requests(), began)
         self._requests = recovered.requests
         gateways: dict[str, Gateway] = {}
         self.links = Links(
@@ -237,9 +240,9 @@ class Life:
         for provider in self._providers.values():
             provider.cut()
 
-    async def submit(self, pool: str, request: Request) -> Accepted:
+    async def submit(self, pool: str, request: Request, principal: str = "user") -> Accepted:
         """Accept a request, durably, and hand it over."""
-        submission = Submission(pool, request, "user", self._clock.now())
+        submission = Submission(pool, request, principal, self._clock.now())
         answer = (await self._journal.accept([submission]))[0]
         assert isinstance(answer, Accepted)
         if answer.new:

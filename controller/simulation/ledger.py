@@ -49,6 +49,7 @@ class Ledger:
         self.epoch = 0
         self.next_seq = 1
         self.events = 0
+        self.last_at = 0.0  # the newest event's time
         self.commits = 0
         self.refused = 0  # commits that found the disk full
         self.failing = False
@@ -134,6 +135,7 @@ class Ledger:
 
     def _append(self, envelope: Envelope) -> None:
         self.events += 1
+        self.last_at = max(self.last_at, envelope.at)
         text = json.dumps(envelope.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         self._hash.update(text.encode() + b"\n")
         self._witness.journaled(envelope)

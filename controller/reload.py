@@ -1,0 +1,36 @@
+"""What a config that is read anew asks of the pools there are. Pure; the daemon submits what comes of it."""
+
+from collections.abc import Mapping, Sequence
+
+from actors.events import PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
+from actors.pool.state import PoolState
+from controller.config import PoolConfig
+from controller.desk import CONFIG
+
+
+def changes(
+    pools: Mapping[str, PoolConfig], states: Mapping[str, PoolState | None]
+) -> Sequence[tuple[str, str, Request | None]]:
+    """Return what is to be done, as (pool, what is done, the Request that does it). What fits is left out.
+
+    Args:
+        pools: what the config names.
+        states: every pool that lives; None for one that was asked for and has no state yet.
+    """
+    done: list[tuple[str, str, Request | None]] = []
+    for name, pool in pools.items():
+        lives, state = name in states, states.get(name)
+        if pool.remove:
+            if lives and (state is None or state.status != "draining"):
+                done.append((name, "removed", ShutdownRequested(cluster_id=name)))
+        elif pool.spec is None:
+            continue
+        elif not lives:
+            done.append((name, "made", PoolRequested(pool=name, spec=pool.spec)))
+        elif state is None:
+            continue
+        elif state.made_by != CONFIG:
+            done.append((name, "left alone: a pool of that name was made by the API", None))
+        elif state.spec != pool.spec:
+            done.append((name, "updated", PoolUpdateRequested(pool=name, spec=pool.spec)))
+    return done

@@ -1,0 +1,416 @@
+"""What a simulated run came to: shares of time, money, launches and losses of each pool.
+
+Times are kept in whole microseconds and money in whole micro-dollars, so that nothing is lost in adding up.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from actors.events import (
+    Envelope,
+    Error,
+    InstancePreempted,
+    LaunchRefused,
+    NoticeWithdrawn,
+    PoolParked,
+    TaskAttemptEnded,
+    TaskCompleted,
+)
+from actors.instance.state import Alive, Destroyed, Destroying
+from actors.node.state import Filled, Filling, Replacing
+from actors.pool.state import Active
+from actors.ports import Commit, StateRow
+from providers.model import MICRO, Value
+from providers.simulated.cloud import Cloud, Machine
+
+MICRO_S = 1_000_000  # microseconds in a second
+HOUR_S = 3600
+
+
+class TimesToWhole(Value):
+    """How long a pool lacked nodes, in seconds, each time that it had been whole before.
+
+    `median_s`, `p95_s` and `max_s` are times that occurred, and None when there was none.
+    """
+
+    count: int = 0
+    median_s: float | None = None
+    p95_s: float | None = None
+    max_s: float | None = None
+
+
+class TaskFigures(Value):
+    """What became of the load. `all_done_after_s` None: some task was not over at the end."""
+
+    asked: int
+    done: int
+    failed: int
+    attempts_lost: int
+    all_done_after_s: float | None
+
+
+class PoolFigures(Value):
+    """One pool. Shares are of the time that was simulated, from the moment the pool was asked for.
+
+    Attributes:
+        availability: share of time with all desired nodes ready; None when none is desired.
+        ready_share: mean share of the desired nodes that were ready.
+        below_min_share: share of time with fewer ready than the pool's `min`.
+        cost_micro_usd: what all its machines cost, billed as their provider bills.
+        on_demand_micro_usd: the desired nodes, all the time, at the price of the cheapest fitting on-demand offer
+            at the start; None when nobody sells one.
+        preemptions: machines taken back, or announced to be, or lost without a word.
+        launches: machines that were made; `launches_per_loss` counts those beyond the first ones, and is
+            None without a loss.
+        launches_refused: orders that ended without a machine.
+        whole_first_after_s: None when it never was.
+        why_short: what the pool says it waits for, when it is not whole at the end.
+    """
+
+    pool: str
+    nodes_desired: int
+    nodes_min: int
+    availability: float | None
+    ready_share: float | None
+    below_min_share: float | None
+    cost_micro_usd: int
+    cost_usd: float
+    on_demand_micro_usd: int | None
+    on_demand_usd: float | None
+    cost_percent_of_on_demand: float | None
+    machine_hours_spot: float
+    machine_hours_on_demand: float
+    preemptions: int
+    launches: int
+    launches_refused: int
+    launches_per_loss: float | None
+    whole_first_after_s: float | None
+    whole_again: TimesToWhole
+    is_whole_at_end: bool
+    why_short: str | None
+    tasks: TaskFigures | None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a pool went over time, to be drawn. Times are seconds since the start.
+
+    Attributes:
+        ready: (time, nodes ready from then on).
+        usd_per_hour: (time, what its machines cost an hour from then on).
+        preempted: when machines were taken.
+        on_demand_usd_per_hour: what the desired nodes would cost on demand; None: unknown.
+    """
+
+    seconds: float
+    desired: int
+    ready: Sequence[tuple[float, int]]
+    usd_per_hour: Sequence[tuple[float, float]]
+    preempted: Sequence[float]
+    on_demand_usd_per_hour: float | None
+
+
+@dataclass(slots=True)
+class _Pool:
+    """What is seen of one pool."""
+
+    name: str
+    desired: int
+    least: int
+    tasks_asked: int
+    filled_by: dict[int, str] = field(default_factory=dict)  # node -> the instance that works there
+    refs: dict[str, str] = field(default_factory=dict)  # instance -> machine
+    waits: dict[int, str] = field(default_factory=dict)  # node -> what it waits for
+    ready: set[int] = field(default_factory=set)
+    parked: str = ""
+    last_error: str = ""
+    last_refusal: str = ""
+    since_us: int = 0  # up to here time is added up
+    whole_us: int = 0
+    below_us: int = 0
+    ready_us: int = 0  # nodes times microseconds
+    first_whole_us: int | None = None
+    short_from_us: int | None = None  # None: whole, or never was
+    spells_us: list[int] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    last_task_us: int = 0
+    machines: list[Machine] = field(default_factory=list)
+    ready_steps: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    rate_steps: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])  # micro-dollars an hour
+    preempted_us: list[int] = field(default_factory=list)
+
+    def add_up(self, now_us: int) -> None:
+        """Count the time that has passed as it was."""
+        passed, ready = now_us - self.since_us, len(self.ready)
+        self.since_us = now_us
+        self.ready_us += passed * min(ready, self.desired)
+        if ready >= self.desired:
+            self.whole_us += passed
+        if ready < self.least:
+            self.below_us += passed
+
+    def settle(self, now_us: int) -> None:
+        """Take in that other nodes may be ready than before."""
+        is_whole = len(self.ready) >= self.desired
+        if is_whole and self.first_whole_us is None:
+            self.first_whole_us = now_us
+        elif is_whole and self.short_from_us is not None:
+            self.spells_us.append(now_us - self.short_from_us)
+            self.short_from_us = None
+        elif not is_whole and self.first_whole_us is not None and self.short_from_us is None:
+            self.short_from_us = now_us
+        _step(self.ready_steps, now_us, len(self.ready))
+
+    def rate(self, now_us: int, change: int) -> None:
+        """A machine begins or ceases to cost so much."""
+        _step(self.rate_steps, now_us, self.rate_steps[-1][1] + change)
+
+
+class Onlooker:
+    """Watches the daemon's commits and the clouds at once: a node is ready when both say that its machine is.
+
+    It is the `Witness` of the ledger and the `Spectator` of the clouds.
+
+    Args:
+        pools: desired nodes, the least that are enough, and tasks asked for, by pool.
+        now: virtual seconds since the start.
+        progress: called with that time whenever something was committed.
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[str, tuple[int, int, int]],
+        now: Callable[[], float],
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.clouds: dict[str, Cloud] = {}
+        self._now = now
+        self._progress = progress
+        self._pools = {name: _Pool(name, *sizes) for name, sizes in pools.items()}
+        self._living: dict[str, str] = {}  # machine -> its pool
+        self._machines: dict[str, Machine] = {}
+
+    def _now_us(self) -> int:
+        return round(self._now() * MICRO_S)
+
+    # --- Witness ----------------------------------------------------------------------------------
+
+    def journaled(self, envelope: Envelope) -> None:
+        """Count what happened."""
+        pool = self._pools.get(envelope.pool)
+        if pool is None:
+            return
+        match envelope.event:
+            case InstancePreempted():
+                pool.counts["preempted"] += 1
+                pool.preempted_us.append(self._now_us())
+            case NoticeWithdrawn():
+                pool.counts["withdrawn"] += 1
+            case LaunchRefused(market=market, fault=fault):
+                pool.counts["refused"] += 1
+                pool.last_refusal = f"{market}: {fault}"
+            case PoolParked(reason=reason):
+                pool.parked = reason
+            case TaskAttemptEnded(result=result) if result != "success":
+                pool.counts["attempts lost"] += 1
+            case TaskCompleted(success=success):
+                pool.counts["tasks done" if success else "tasks failed"] += 1
+                pool.last_task_us = self._now_us()
+            case Error(message=message):
+                pool.last_error = message
+            case _:
+                return
+
+    def stored(self, commit: Commit) -> None:
+        """See which nodes have a machine that works."""
+        self._progress(self._now())
+        pool = self._pools.get(commit.pool)
+        if pool is None:
+            return
+        now_us = self._now_us()
+        pool.add_up(now_us)
+        for row in commit.states:
+            _take(pool, row)
+        pool.ready = {node for node, one in pool.filled_by.items() if pool.refs.get(one) in self._living}
+        pool.settle(now_us)
+
+    # --- Spectator --------------------------------------------------------------------------------
+
+    def machine_made(self, provider: str, key: str, ref: str, late: bool) -> None:
+        """A machine begins to cost money."""
+        pool = self._owner_of(key)
+        if pool is None:
+            return
+        machine = self._machines[ref] = self.clouds[provider].living[ref]
+        pool.machines.append(machine)
+        pool.counts["launches"] += 1
+        self._begins(pool, ref)
+
+    def machine_ended(self, provider: str, key: str, ref: str, reason: str) -> None:
+        """A machine is gone: its node is not ready from now on, whatever the daemon thinks."""
+        pool = self._owner_of(key)
+        if pool is None or self._living.pop(ref, None) is None:
+            return
+        now_us = self._now_us()
+        pool.rate(now_us, -self._machines[ref].offer.micro_usd_per_hour)
+        lost = {node for node in pool.ready if pool.refs.get(pool.filled_by[node]) == ref}
+        if lost:
+            pool.add_up(now_us)
+            pool.ready -= lost
+            pool.settle(now_us)
+
+    def machine_resumed(self, provider: str, key: str, ref: str) -> None:
+        """A machine is there again, and costs again; nothing of ours runs on it."""
+        pool = self._owner_of(key)
+        if pool is not None and ref not in self._living:
+            self._begins(pool, ref)
+
+    def happened(self, text: str) -> None:
+        """Something went wrong on purpose."""
+
+    def process_began(self, ref: str, task: str, attempt: int) -> None:
+        """An attempt runs."""
+
+    def process_ended(self, ref: str, task: str, attempt: int) -> None:
+        """An attempt is over."""
+
+    def _owner_of(self, key: str) -> _Pool | None:
+        parts = key.split("/")  # owner/pool/node/incarnation/try
+        return self._pools.get(parts[1]) if len(parts) == 5 else None
+
+    def _begins(self, pool: _Pool, ref: str) -> None:
+        self._living[ref] = pool.name
+        pool.rate(self._now_us(), self._machines[ref].offer.micro_usd_per_hour)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def figures(self, pool_name: str, on_demand: int | None, clock: Callable[[], float]) -> PoolFigures:
+        """What a pool has come to by now.
+
+        Args:
+            pool_name: which.
+            on_demand: price of the cheapest fitting on-demand offer, micro-dollars an hour.
+            clock: the clouds' UTC seconds.
+        """
+        pool, now_us, now = self._pools[pool_name], self._now_us(), clock()
+        pool.add_up(now_us)
+        cost = sum(machine.billed_micro_usd(now) for machine in pool.machines)
+        baseline = None
+        if on_demand is not None:
+            baseline = pool.desired * on_demand * now_us // (HOUR_S * MICRO_S)
+        counts = pool.counts
+        losses = counts["preempted"] - counts["withdrawn"]
+        is_whole = len(pool.ready) >= pool.desired
+        some = pool.desired > 0 and now_us > 0
+        return PoolFigures(
+            pool=pool.name,
+            nodes_desired=pool.desired,
+            nodes_min=pool.least,
+            availability=pool.whole_us / now_us if some else None,
+            ready_share=pool.ready_us / (now_us * pool.desired) if some else None,
+            below_min_share=pool.below_us / now_us if some else None,
+            cost_micro_usd=cost,
+            cost_usd=cost / MICRO,
+            on_demand_micro_usd=baseline,
+            on_demand_usd=None if baseline is None else baseline / MICRO,
+            cost_percent_of_on_demand=round(100 * cost / baseline, 3) if baseline else None,
+            machine_hours_spot=_hours(pool.machines, "spot", now),
+            machine_hours_on_demand=_hours(pool.machines, "on_demand", now),
+            preemptions=losses,
+            launches=counts["launches"],
+            launches_refused=counts["refused"],
+            launches_per_loss=(
+                round(max(0, counts["launches"] - pool.desired) / losses, 3) if losses > 0 else None
+            ),
+            whole_first_after_s=None if pool.first_whole_us is None else pool.first_whole_us / MICRO_S,
+            whole_again=times_to_whole(pool.spells_us),
+            is_whole_at_end=is_whole,
+            why_short=None if is_whole else _why_short(pool),
+            tasks=_tasks(pool) if pool.tasks_asked else None,
+        )
+
+    def course(self, pool_name: str, on_demand: int | None) -> Course:
+        """How a pool has gone until now."""
+        pool = self._pools[pool_name]
+        return Course(
+            seconds=self._now_us() / MICRO_S,
+            desired=pool.desired,
+            ready=[(at / MICRO_S, ready) for at, ready in pool.ready_steps],
+            usd_per_hour=[(at / MICRO_S, rate / MICRO) for at, rate in pool.rate_steps],
+            preempted=[at / MICRO_S for at in pool.preempted_us],
+            on_demand_usd_per_hour=None if on_demand is None else pool.desired * on_demand / MICRO,
+        )
+
+
+def _step(steps: list[tuple[int, int]], at: int, value: int) -> None:
+    """Note a new value; of several at one moment only the last counts."""
+    if steps[-1][0] == at:
+        steps.pop()
+    if not steps or steps[-1][1] != value:
+        steps.append((at, value))
+
+
+def _take(pool: _Pool, row: StateRow) -> None:
+    """Take in one changed state."""
+    state = row.state
+    match row.kind:
+        case "node":
+            node = int(row.id)
+            pool.filled_by.pop(node, None)
+            pool.waits.pop(node, None)
+            match state:
+                case Filled(instance_id=at_work) | Replacing(old_id=at_work):
+                    pool.filled_by[node] = at_work
+                case Filling(why_waiting=why) if why:
+                    pool.waits[node] = why
+        case "instance" if isinstance(state, Alive):
+            pool.refs[row.id] = state.handle.ref
+        case "instance" if state is None or isinstance(state, Destroying | Destroyed):
+            pool.refs.pop(row.id, None)
+        case "pool" if isinstance(state, Active):
+            pool.parked = ""
+
+
+def times_to_whole(spells_us: Sequence[int]) -> TimesToWhole:
+    """Sum up the times during which a pool was short, given in microseconds."""
+    if not spells_us:
+        return TimesToWhole()
+    ordered = sorted(spells_us)
+
+    def at(share: float) -> float:
+        return ordered[math.ceil(share * len(ordered)) - 1] / MICRO_S
+
+    return TimesToWhole(count=len(ordered), median_s=at(0.5), p95_s=at(0.95), max_s=at(1))
+
+
+def _hours(machines: Sequence[Machine], lifecycle: str, now: float) -> float:
+    lived = (
+        round(((now if one.ended_at is None else one.ended_at) - one.launched_at) * MICRO_S)
+        for one in machines
+        if one.offer.lifecycle == lifecycle
+    )
+    return round(sum(lived) / (MICRO_S * HOUR_S), 3)
+
+
+def _why_short(pool: _Pool) -> str | None:
+    """The pool's own words, the most telling first."""
+    if pool.parked:
+        return f"parked: {pool.parked}"
+    if pool.waits:
+        common = Counter(why for _, why in sorted(pool.waits.items())).most_common(1)
+        return common[0][0]
+    return pool.last_refusal or pool.last_error or None
+
+
+def _tasks(pool: _Pool) -> TaskFigures:
+    done, failed = pool.counts["tasks done"], pool.counts["tasks failed"]
+    is_over = done + failed >= pool.tasks_asked
+    return TaskFigures(
+        asked=pool.tasks_asked,
+        done=done,
+        failed=failed,
+        attempts_lost=pool.counts["attempts lost"],
+        all_done_after_s=pool.last_task_us / MICRO_S if is_over else None,
+    )
