@@ -487,6 +487,48 @@ async def test_absence_is_told_again_until_nobody_watches() -> None:
 
 
 @virtual
+async def test_a_machine_is_its_ref_and_not_its_key() -> None:
+    account = Account()
+    account.machines = {"a": "running"}
+    account.refs["a"] = "twin"
+    async with opened(account, observe_every_s=5) as (gateway, heard):
+        gateway.watch("a", "mine", anyio.current_time() - VISIBLE_S)
+        await heard.until(lambda: bool(heard.of("absent")))
+        assert not heard.of("seen")
+        gateway.watch("a", "twin", anyio.current_time())
+        await heard.until(lambda: bool(heard.of("seen")))
+
+
+@virtual
+async def test_what_has_ended_by_the_vendors_word_is_gone_at_once() -> None:
+    account = Account()
+    account.machines = {"a": "running"}
+    async with opened(account, observe_every_s=5) as (gateway, heard):
+        gateway.watch("a", "a", anyio.current_time())
+        await heard.until(lambda: bool(heard.of("seen")))
+        account.ended["a"] = 7.0
+        told = len(heard.of("listed"))
+        await heard.until(lambda: bool(heard.of("absent")))
+        assert len(heard.of("listed")) == told + 1
+        assert heard.ends == [(7.0, True)]
+
+
+@virtual
+async def test_what_is_missing_ended_when_it_was_missing_first() -> None:
+    account = Account()
+    account.machines = {"a": "running"}
+    async with opened(account, observe_every_s=5) as (gateway, heard):
+        gateway.watch("a", "a", anyio.current_time() - VISIBLE_S)
+        await heard.until(lambda: bool(heard.of("seen")))
+        del account.machines["a"]
+        left = anyio.current_time()
+        await heard.until(lambda: bool(heard.of("absent")))
+        ((ended_at, certain),) = heard.ends
+        assert not certain
+        assert left <= ended_at < anyio.current_time()  # the first of the two listings, not the second
+
+
+@virtual
 async def test_a_failed_listing_proves_nothing_and_the_next_comes() -> None:
     account = Account()
     failures = 0

@@ -6,14 +6,17 @@ import pytest
 from hypothesis import settings
 
 from actors.effects import Find, Launch, Terminate
+from actors.instance.alive import DOUBT_S
 from actors.instance.launching import CALLS_MAX
 from actors.instance.state import Bootstrapping, Destroying, Draining, Ready, Requested
 from actors.messages import (
+    AbsenceObserved,
     BootstrapWanted,
     InstanceFailed,
     InstanceLeaving,
     InstanceNotLaunched,
     LeaveWanted,
+    LinkDown,
     TerminateSucceeded,
     VendorNotice,
 )
@@ -134,6 +137,45 @@ def test_one_that_is_not_wanted_any_more_is_ended_when_the_call_answers() -> Non
     assert calls(machine) == [Terminate]
     assert REQUEST in machine.turns.ended
     machine.teardown()
+
+
+# --- a listing that lacks it -----------------------------------------------------------------------
+
+
+def test_one_that_talks_to_us_is_asked_before_a_listing_is_believed() -> None:
+    machine = ready()
+    machine.hear(AbsenceObserved(5.0))
+    assert state(machine, Ready).doubted_at == machine.turns.now
+    machine.here.fair_step()  # its stream was opened again, and it answers
+    while state(machine, Ready).doubted_at is not None:
+        machine.here.fair_step()
+    machine.turns.now += DOUBT_S
+    machine.hear(AbsenceObserved(5.0))
+    assert state(machine, Ready).doubted_at == machine.turns.now
+    machine.teardown()
+
+
+def test_one_that_does_not_answer_in_time_is_gone() -> None:
+    machine = ready()
+    machine.hear(AbsenceObserved(5.0))
+    machine.hear(AbsenceObserved(5.0))
+    assert isinstance(machine.state, Ready)
+    machine.here.vanish(KEY)
+    machine.turns.now += DOUBT_S
+    machine.hear(AbsenceObserved(5.0))
+    assert machine.state is None
+    machine.teardown()
+
+
+def test_the_vendors_word_and_a_broken_stream_are_believed_at_once() -> None:
+    for word in (AbsenceObserved(5.0, certain=True), AbsenceObserved(5.0)):
+        machine = ready()
+        machine.here.vanish(KEY)
+        if not word.certain:
+            machine.hear(LinkDown("cut"))
+        machine.hear(word)
+        assert machine.state is None
+        machine.teardown()
 
 
 # --- its way out ----------------------------------------------------------------------------------
