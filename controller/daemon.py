@@ -140,10 +140,10 @@ class Daemon:
         self.path = path
         self._began = clock.start(time.time(), journal.last_at(), clock.expected(directory.path))
         self.clock = clock.SteadyClock(self._began.at, clock.boottime)
-        self._note_clock()
         self.dice = random.Random()
         self.journal = journal
         self._directory = directory
+        self._note_clock()
         self._identity = Identity(journal.owner, journal.epoch)
         self._stop = anyio.Event()
         self._tasks: TaskGroup | None = None

@@ -175,7 +175,8 @@ def _placed(node: int, state: Active, ranking: Ranking, view: View) -> tuple[Add
         opening = True
     if opening:  # hurried as soon as the cluster is open
         return address, NotPlaced("waits for the provider's network and keys", view.now + 60)
-    reason = it.why_waiting or _why_none(ranking)
+    # What it was refused with just now says more than the ranking; what it waited for before does not.
+    reason = (it.why_waiting if it.refused else "") or _why_none(ranking)
     jitter = 1 + 0.5 * view.draw
     return address, NotPlaced(reason, max(ranking.retry_at, view.now + jitter))
 

@@ -1,4 +1,4 @@
-"""What a simulated run came to: shares of time, money, launches and losses of each pool.
+"""Adding up what a simulated run comes to: shares of time, money, launches and losses of each pool.
 
 Times are kept in whole microseconds and money in whole micro-dollars, so that nothing is lost in adding up.
 """
@@ -22,94 +22,13 @@ from actors.instance.state import Alive, Destroyed, Destroying
 from actors.node.state import Filled, Filling, Replacing
 from actors.pool.state import Active
 from actors.ports import Commit, StateRow
-from providers.model import MICRO, Value
-from providers.simulated.cloud import Cloud, Machine
+from controller.simulation.results import Course, PoolFigures, TaskFigures, TimesToWhole
+from providers.model import MICRO, Offer
+from providers.simulated.cloud import Cloud
+from providers.simulated.machine import Machine
 
 MICRO_S = 1_000_000  # microseconds in a second
 HOUR_S = 3600
-
-
-class TimesToWhole(Value):
-    """How long a pool lacked nodes, in seconds, each time that it had been whole before.
-
-    `median_s`, `p95_s` and `max_s` are times that occurred, and None when there was none.
-    """
-
-    count: int = 0
-    median_s: float | None = None
-    p95_s: float | None = None
-    max_s: float | None = None
-
-
-class TaskFigures(Value):
-    """What became of the load. `all_done_after_s` None: some task was not over at the end."""
-
-    asked: int
-    done: int
-    failed: int
-    attempts_lost: int
-    all_done_after_s: float | None
-
-
-class PoolFigures(Value):
-    """One pool. Shares are of the time that was simulated, from the moment the pool was asked for.
-
-    Attributes:
-        availability: share of time with all desired nodes ready; None when none is desired.
-        ready_share: mean share of the desired nodes that were ready.
-        below_min_share: share of time with fewer ready than the pool's `min`.
-        cost_micro_usd: what all its machines cost, billed as their provider bills.
-        on_demand_micro_usd: the desired nodes, all the time, at the price of the cheapest fitting on-demand offer
-            at the start; None when nobody sells one.
-        preemptions: machines taken back, or announced to be, or lost without a word.
-        launches: machines that were made; `launches_per_loss` counts those beyond the first ones, and is
-            None without a loss.
-        launches_refused: orders that ended without a machine.
-        whole_first_after_s: None when it never was.
-        why_short: what the pool says it waits for, when it is not whole at the end.
-    """
-
-    pool: str
-    nodes_desired: int
-    nodes_min: int
-    availability: float | None
-    ready_share: float | None
-    below_min_share: float | None
-    cost_micro_usd: int
-    cost_usd: float
-    on_demand_micro_usd: int | None
-    on_demand_usd: float | None
-    cost_percent_of_on_demand: float | None
-    machine_hours_spot: float
-    machine_hours_on_demand: float
-    preemptions: int
-    launches: int
-    launches_refused: int
-    launches_per_loss: float | None
-    whole_first_after_s: float | None
-    whole_again: TimesToWhole
-    is_whole_at_end: bool
-    why_short: str | None
-    tasks: TaskFigures | None
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How a pool went over time, to be drawn. Times are seconds since the start.
-
-    Attributes:
-        ready: (time, nodes ready from then on).
-        usd_per_hour: (time, what its machines cost an hour from then on).
-        preempted: when machines were taken.
-        on_demand_usd_per_hour: what the desired nodes would cost on demand; None: unknown.
-    """
-
-    seconds: float
-    desired: int
-    ready: Sequence[tuple[float, int]]
-    usd_per_hour: Sequence[tuple[float, float]]
-    preempted: Sequence[float]
-    on_demand_usd_per_hour: float | None
 
 
 @dataclass(slots=True)
@@ -137,9 +56,11 @@ class _Pool:
     counts: Counter[str] = field(default_factory=Counter)
     last_task_us: int = 0
     machines: list[Machine] = field(default_factory=list)
+    running: Counter[str] = field(default_factory=Counter)  # machines that cost now, by lifecycle
+    running_us: Counter[str] = field(default_factory=Counter)  # machines times microseconds
     ready_steps: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     rate_steps: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])  # micro-dollars an hour
-    preempted_us: list[int] = field(default_factory=list)
+    preempted_us: dict[str, int] = field(default_factory=dict)  # instance -> when it was taken
 
     def add_up(self, now_us: int) -> None:
         """Count the time that has passed as it was."""
@@ -150,6 +71,8 @@ class _Pool:
             self.whole_us += passed
         if ready < self.least:
             self.below_us += passed
+        for lifecycle, count in self.running.items():
+            self.running_us[lifecycle] += passed * count
 
     def settle(self, now_us: int) -> None:
         """Take in that other nodes may be ready than before."""
@@ -163,9 +86,11 @@ class _Pool:
             self.short_from_us = now_us
         _step(self.ready_steps, now_us, len(self.ready))
 
-    def rate(self, now_us: int, change: int) -> None:
-        """A machine begins or ceases to cost so much."""
-        _step(self.rate_steps, now_us, self.rate_steps[-1][1] + change)
+    def cost(self, now_us: int, offer: Offer, change: int) -> None:
+        """A machine begins (1) or ceases (-1) to cost money."""
+        self.add_up(now_us)
+        self.running[offer.lifecycle] += change
+        _step(self.rate_steps, now_us, self.rate_steps[-1][1] + change * offer.micro_usd_per_hour)
 
 
 class Onlooker:
@@ -203,11 +128,10 @@ class Onlooker:
         if pool is None:
             return
         match envelope.event:
-            case InstancePreempted():
-                pool.counts["preempted"] += 1
-                pool.preempted_us.append(self._now_us())
-            case NoticeWithdrawn():
-                pool.counts["withdrawn"] += 1
+            case InstancePreempted(instance=one):
+                pool.preempted_us[one.instance.id] = self._now_us()
+            case NoticeWithdrawn(instance_id=one_id):
+                pool.preempted_us.pop(one_id, None)
             case LaunchRefused(market=market, fault=fault):
                 pool.counts["refused"] += 1
                 pool.last_refusal = f"{market}: {fault}"
@@ -254,12 +178,9 @@ class Onlooker:
         if pool is None or self._living.pop(ref, None) is None:
             return
         now_us = self._now_us()
-        pool.rate(now_us, -self._machines[ref].offer.micro_usd_per_hour)
-        lost = {node for node in pool.ready if pool.refs.get(pool.filled_by[node]) == ref}
-        if lost:
-            pool.add_up(now_us)
-            pool.ready -= lost
-            pool.settle(now_us)
+        pool.cost(now_us, self._machines[ref].offer, -1)
+        pool.ready -= {node for node in pool.ready if pool.refs.get(pool.filled_by[node]) == ref}
+        pool.settle(now_us)
 
     def machine_resumed(self, provider: str, key: str, ref: str) -> None:
         """A machine is there again, and costs again; nothing of ours runs on it."""
@@ -282,7 +203,7 @@ class Onlooker:
 
     def _begins(self, pool: _Pool, ref: str) -> None:
         self._living[ref] = pool.name
-        pool.rate(self._now_us(), self._machines[ref].offer.micro_usd_per_hour)
+        pool.cost(self._now_us(), self._machines[ref].offer, 1)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -301,7 +222,7 @@ class Onlooker:
         if on_demand is not None:
             baseline = pool.desired * on_demand * now_us // (HOUR_S * MICRO_S)
         counts = pool.counts
-        losses = counts["preempted"] - counts["withdrawn"]
+        losses = len(pool.preempted_us)
         is_whole = len(pool.ready) >= pool.desired
         some = pool.desired > 0 and now_us > 0
         return PoolFigures(
@@ -316,8 +237,8 @@ class Onlooker:
             on_demand_micro_usd=baseline,
             on_demand_usd=None if baseline is None else baseline / MICRO,
             cost_percent_of_on_demand=round(100 * cost / baseline, 3) if baseline else None,
-            machine_hours_spot=_hours(pool.machines, "spot", now),
-            machine_hours_on_demand=_hours(pool.machines, "on_demand", now),
+            machine_hours_spot=_hours(pool.running_us["spot"]),
+            machine_hours_on_demand=_hours(pool.running_us["on_demand"]),
             preemptions=losses,
             launches=counts["launches"],
             launches_refused=counts["refused"],
@@ -339,7 +260,7 @@ class Onlooker:
             desired=pool.desired,
             ready=[(at / MICRO_S, ready) for at, ready in pool.ready_steps],
             usd_per_hour=[(at / MICRO_S, rate / MICRO) for at, rate in pool.rate_steps],
-            preempted=[at / MICRO_S for at in pool.preempted_us],
+            preempted=[at / MICRO_S for at in pool.preempted_us.values()],
             on_demand_usd_per_hour=None if on_demand is None else pool.desired * on_demand / MICRO,
         )
 
@@ -385,13 +306,8 @@ def times_to_whole(spells_us: Sequence[int]) -> TimesToWhole:
     return TimesToWhole(count=len(ordered), median_s=at(0.5), p95_s=at(0.95), max_s=at(1))
 
 
-def _hours(machines: Sequence[Machine], lifecycle: str, now: float) -> float:
-    lived = (
-        round(((now if one.ended_at is None else one.ended_at) - one.launched_at) * MICRO_S)
-        for one in machines
-        if one.offer.lifecycle == lifecycle
-    )
-    return round(sum(lived) / (MICRO_S * HOUR_S), 3)
+def _hours(micros: int) -> float:
+    return round(micros / (MICRO_S * HOUR_S), 3)
 
 
 def _why_short(pool: _Pool) -> str | None:
@@ -399,8 +315,8 @@ def _why_short(pool: _Pool) -> str | None:
     if pool.parked:
         return f"parked: {pool.parked}"
     if pool.waits:
-        common = Counter(why for _, why in sorted(pool.waits.items())).most_common(1)
-        return common[0][0]
+        common = Counter(why for _, why in sorted(pool.waits.items())).most_common(1)[0][0]
+        return f"{common} ({pool.last_refusal})" if pool.last_refusal else common
     return pool.last_refusal or pool.last_error or None
 
 

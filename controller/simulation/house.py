@@ -24,7 +24,7 @@ from controller.recovery import MARKETS, Sweep, recover
 from controller.simulation.ledger import Ledger, MemoryJournal
 from providers.agent.wire import Console, FetchedFile, LogLines, Metrics
 from providers.gateway import Gateway
-from providers.model import Machine, Value
+from providers.model import Listing, Machine, Value
 from providers.simulated.adapter import SimulatedProvider
 
 OWNER = "sim-owner"
@@ -40,6 +40,9 @@ class Watcher:
 
     def lines(self, report: LogLines) -> None:
         """Lines of a task's output came in, to be kept once."""
+
+    def listed(self, provider: str, listing: Listing) -> None:
+        """A listing came in, whole or not."""
 
 
 class _Keys:
@@ -142,6 +145,7 @@ class Life:
         self._dice = dice
         self._checking = checking
         self._tasks: TaskGroup | None = None
+        self._watcher = watcher
         recovered = recover(ledger.living(), ledger.open_requests(), began)
         self._requests = recovered.requests
         gateways: dict[str, Gateway] = {}
@@ -176,7 +180,7 @@ class Life:
             links=self.links,
             keys=_Keys(),
             files=_Files(),
-            on_listing=self.sweep.listing,
+            on_listing=self._listing,
             on_trouble=lambda what, error: watcher.bug(f"in {what}: {error!r}"),
         )
         self._identity = Identity(OWNER, journal.epoch)
@@ -210,6 +214,10 @@ class Life:
             states=states,
             checking=self._checking,
         )
+
+    def _listing(self, provider: str, listing: Listing) -> None:
+        self._watcher.listed(provider, listing)
+        self.sweep.listing(provider, listing)
 
     async def run(self) -> None:
         """Live until cancelled."""

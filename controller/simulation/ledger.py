@@ -47,6 +47,7 @@ class Ledger:
 
     def __init__(self, witness: Witness) -> None:
         self.epoch = 0
+        self.writer = 0  # epoch of the incarnation that wrote last
         self.next_seq = 1
         self.events = 0
         self.last_at = 0.0  # the newest event's time
@@ -189,6 +190,7 @@ class MemoryJournal:
         if fate == "crash before":
             self._crash()
         else:
+            self._ledger.writer = self.epoch
             self._ledger.write(commit)
             if fate == "crash after":
                 self._crash()
@@ -199,6 +201,7 @@ class MemoryJournal:
     async def accept(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Conflict]:
         """Make Requests durable."""
         await self._writable()
+        self._ledger.writer = self.epoch
         answers = [self._ledger.accept(submission) for submission in submissions]
         await anyio.lowlevel.checkpoint()
         return answers

@@ -1,10 +1,11 @@
 """A simulated provider that is listed seldom while its listings can't say anything new.
 
-The daemon lists its machines every few seconds for ever; of a run over weeks that would be nearly all the work.
+The daemon lists its machines every few seconds for ever; of a run over weeks that would be nearly all
+the work.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import anyio
 
@@ -45,9 +46,10 @@ class RestingProvider(SimulatedProvider):
         self._stirred.set()
 
     def _is_at_rest(self) -> bool:
-        return self.cloud.timeline.now() >= self._awake_until and all(
-            machine.state == "running" and machine.notice is None for machine in self.cloud.living.values()
-        )
+        living = self.cloud.living.values()
+        if not all(machine.state in ("running", "stopped") and machine.notice is None for machine in living):
+            self.stir()  # what becomes of it has to be listed too
+        return self.cloud.timeline.now() >= self._awake_until
 
     async def observe(self, owner: str) -> Listing:
         """Every machine of an owner that can be seen, at once or when something has happened."""
@@ -72,7 +74,9 @@ class RestingProvider(SimulatedProvider):
         self.stir()
         return await super().terminate(handles)
 
-    def attach(self, machine: Machine) -> AbstractAsyncContextManager[AgentChannel]:
+    @asynccontextmanager
+    async def attach(self, machine: Machine) -> AsyncGenerator[AgentChannel]:
         """Talk to a machine's agent."""
         self.stir()
-        return super().attach(machine)
+        async with super().attach(machine) as channel:
+            yield channel

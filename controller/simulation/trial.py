@@ -11,15 +11,17 @@ from actors.events import PoolRequested, TaskRequested
 from actors.policy.placement import mismatch
 from actors.spec import PoolSpec, TaskSpec
 from controller.simulation.clock import VirtualClock
-from controller.simulation.figures import Course, Onlooker, PoolFigures
+from controller.simulation.figures import Onlooker
 from controller.simulation.house import Life, Watcher
 from controller.simulation.ledger import Ledger, MemoryJournal
 from controller.simulation.resting import RestingProvider
+from controller.simulation.results import Course, PoolFigures
 from controller.simulation.virtual import run_virtual
 from providers.model import Value
-from providers.simulated.cloud import Cloud, Machine
+from providers.simulated.cloud import Cloud
 from providers.simulated.config import SimulatedConfig
-from providers.simulated.host import Script
+from providers.simulated.machine import Machine
+from providers.simulated.processes import Script
 
 START = 1_767_225_600.0  # 2026-01-01, UTC
 NEVER_S = 31_536_000.0  # the longest time that a spec can name
@@ -112,7 +114,11 @@ class _Eyes(Onlooker):
     ) -> None:
         tasks = scenario.load.tasks if scenario.load is not None else 0
         sizes = {
-            name: (spec.nodes.desired, spec.nodes.desired if spec.nodes.min is None else spec.nodes.min, tasks)
+            name: (
+                spec.nodes.desired,
+                spec.nodes.desired if spec.nodes.min is None else spec.nodes.min,
+                tasks,
+            )
             for name, spec in scenario.pools.items()
         }
         super().__init__(sizes, now, progress)
@@ -158,9 +164,7 @@ def _act_out(script: Scripted, cloud: Cloud, machine: Machine, number: int) -> N
     )
     if not is_meant:
         return
-    cloud.timeline.after(
-        script.after_s, lambda: cloud.preempt(machine, script.within_s, kill=script.kill)
-    )
+    cloud.timeline.after(script.after_s, lambda: cloud.preempt(machine, script.within_s, kill=script.kill))
     if script.withdraw_after_s is not None:
         cloud.timeline.after(script.after_s + script.withdraw_after_s, lambda: cloud.withdraw(machine))
 
@@ -173,9 +177,7 @@ class Trial:
         progress: called now and then with the virtual seconds that have passed.
     """
 
-    def __init__(
-        self, scenario: Scenario, progress: Callable[[float], None] = lambda seconds: None
-    ) -> None:
+    def __init__(self, scenario: Scenario, progress: Callable[[float], None] = lambda seconds: None) -> None:
         self.courses: dict[str, Course] = {}
         self._scenario = scenario
         self._progress = progress
@@ -259,7 +261,7 @@ def unhurried(spec: PoolSpec) -> PoolSpec:
 
 
 def on_demand_price(spec: PoolSpec, clouds: Mapping[str, Cloud]) -> int | None:
-    """The cheapest on-demand offer that fits, in micro-dollars an hour; what the pool may cost does not matter."""
+    """Micro-dollars an hour of the cheapest on-demand offer that fits, however dear; None: none fits."""
     wanted = spec.model_copy(update={"allocation": "on-demand", "max_hourly_cost": None})
     prices = [
         offer.micro_usd_per_hour

@@ -1,67 +1,35 @@
-"""The cloud in memory: what exists in it, what it costs, and what it takes back.
+"""The cloud in memory: what happens to its machines, and what goes wrong with it, by script or by seed.
 
-Everything here is synchronous and happens at one moment; `adapter.py` adds the time that calls take.
-One heap of planned events drives all machines (`timeline.py`): no task and no thread per machine.
+What goes wrong on purpose is told to the spectator. All of it can be asked of a machine that has ended:
+then nothing happens.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
-from providers.errors import Fault, ProviderError
-from providers.model import (
-    Address,
-    ClusterHandle,
-    ClusterOrder,
-    Handle,
-    Notice,
-    Offer,
-    Order,
-    Sighting,
-    SightingState,
-)
-from providers.simulated.config import SimulatedConfig, offers_of
-from providers.simulated.faults import Luck
-from providers.simulated.host import SimulatedHost, Spectator
-from providers.simulated.timeline import Timeline
+from providers.model import Notice
+from providers.simulated.channel import SimulatedChannel
+from providers.simulated.config import Incident, SimulatedConfig
+from providers.simulated.estate import FOR_EVER, Estate
+from providers.simulated.machine import Machine
+from providers.simulated.markets import Place, place_of
+from providers.simulated.spectator import Spectator
 
-SSH_USER = "sim"
+__all__ = ["Cloud", "Machine"]
+
+HUNG_UP_AFTER_S = 30.0  # of silence, as the keepalives of ssh do
+STALLED_S = 20.0  # at most, before a stream breaks in the middle of a line
+DYING_WITHIN_S = 60.0  # an agent that dies in the middle of its work, when there is none
+MISDIRECTED_IN_S = 120.0
 
 
-@dataclass(slots=True)
-class Machine:
-    """One machine, from its launch on; kept after its end, because its key is never used again."""
-
-    ref: str
-    key: str
-    owner: str
-    epoch: int
-    offer: Offer
-    cluster_id: str
-    launched_at: float
-    visible_at: float
-    state: SightingState = "pending"
-    address: Address | None = None
-    notice: Notice | None = None
-    ended_at: float | None = None
-    host: SimulatedHost | None = None
-    has_agent: bool = True
-    silent_until: float = 0.0
-    shown: Sighting | None = None  # as it was listed last; None: changed since
-
-    def billed_micro_usd(self, now: float) -> int:
-        """What it has cost, to the begun second."""
-        end = now if self.ended_at is None else self.ended_at
-        return math.ceil(max(0.0, end - self.launched_at)) * self.offer.micro_usd_per_hour // 3600
-
-
-class Cloud:
-    """One account's machines.
+class Cloud(Estate):
+    """One account, with prices, capacity, preemptions and faults.
 
     Args:
         name: what the config calls the provider.
         config: what it sells and how it behaves.
-        clock: UTC seconds.
+        clock: the vendor's UTC seconds; never goes back.
         spectator: who watches what really happens.
     """
 
@@ -72,218 +40,99 @@ class Cloud:
         clock: Callable[[], float],
         spectator: Spectator | None = None,
     ) -> None:
-        self.name = name
-        self.config = config
-        self.offers = offers_of(config, name)
-        self.luck = Luck(config.seed, config.faults)
-        self.timeline = Timeline(clock)
-        self.machines: dict[str, Machine] = {}  # by key, all there ever were
-        self.living: dict[str, Machine] = {}  # by ref
-        self.clusters: dict[str, ClusterHandle] = {}
+        super().__init__(name, config, clock, spectator)
         self.on_notice: list[Callable[[str, Notice | None], None]] = []  # who is pushed notices
-        self._spectator = spectator
-        self._markets = {offer.market: offer for offer in self.offers}
-        self._capacity = {(one.zone, one.instance_type): one.capacity for one in config.offers}
-        self._used: dict[tuple[str, str, str], int] = {}
+        self.locked_until = 0.0
+        self.throttled_until = 0.0
+        self._has_begun = False
 
     async def run(self) -> None:
         """Make time pass. Exactly one task must do this."""
+        self.begin()
         await self.timeline.run()
 
-    # --- clusters ---------------------------------------------------------------------------------
-
-    def open_cluster(self, order: ClusterOrder) -> ClusterHandle:
-        """Make a cluster, or find the one of that id."""
-        handle = ClusterHandle(
-            cluster_id=order.cluster_id, provider=self.name, region=order.region, ssh_user=SSH_USER
-        )
-        return self.clusters.setdefault(order.cluster_id, handle)
-
-    def close_cluster(self, cluster_id: str) -> None:
-        """Remove a cluster. Raises ProviderError while there are machines in it."""
-        if any(machine.cluster_id == cluster_id for machine in self.living.values()):
-            raise ProviderError(Fault.CONFLICT, f"cluster {cluster_id} has machines (simulated)")
-        self.clusters.pop(cluster_id, None)
-
-    # --- machines ---------------------------------------------------------------------------------
-
-    def make(self, order: Order) -> Machine:
-        """Launch one machine, or find the one that has the key. Raises ProviderError."""
-        known = self.machines.get(order.key)
-        if known is not None:
-            if known.ended_at is not None:
-                raise ProviderError(Fault.GONE, f"the machine of {order.key} has ended (simulated)")
-            return known
-        if order.offer.market not in self._markets:
-            raise ProviderError(Fault.REJECTED, f"nobody sells {order.offer.market} (simulated)")
-        if order.cluster.cluster_id not in self.clusters:
-            raise ProviderError(Fault.REJECTED, f"no cluster {order.cluster.cluster_id} (simulated)")
-        if len(self.living) >= self.config.machines_max:
-            raise ProviderError(Fault.QUOTA, f"{self.config.machines_max} machines are the limit (simulated)")
-        capacity = self._capacity[(order.offer.zone, order.offer.instance_type.name)]
-        if capacity is not None and self._used.get(_place(order.offer), 0) >= capacity:
-            raise ProviderError(Fault.CAPACITY, f"none left in {order.offer.market} (simulated)")
-        return self.plant(
-            order.key, order.owner, order.offer, epoch=order.epoch, cluster_id=order.cluster.cluster_id
-        )
-
-    def plant(
-        self,
-        key: str,
-        owner: str,
-        offer: Offer,
-        *,
-        epoch: int = 0,
-        cluster_id: str = "",
-        has_agent: bool = True,
-    ) -> Machine:
-        """Make a machine, perhaps one that nobody ordered here, or that is not ours and has no agent."""
-        now = self.timeline.now()
-        machine = Machine(
-            ref=f"i-{len(self.machines) + 1:06d}",
-            key=key,
-            owner=owner,
-            epoch=epoch,
-            offer=self._markets.get(offer.market, offer),
-            cluster_id=cluster_id,
-            has_agent=has_agent,
-            launched_at=now,
-            visible_at=now + round(self.luck.random() * self.config.visible_within_s, 3),
-        )
-        self.machines[key] = self.living[machine.ref] = machine
-        self._used[_place(offer)] = self._used.get(_place(offer), 0) + 1
-        if self._spectator is not None:
-            self._spectator.machine_made(self.name, key, machine.ref, False)
-        self.timeline.after(self.luck.delay_s(self.config.boot_delay), lambda: self._boot(machine))
-        if offer.lifecycle == "spot":
-            self._plan_preemption(machine)
-        return machine
-
-    def _boot(self, machine: Machine) -> None:
-        if machine.state != "pending" or machine.ended_at is not None:
+    def begin(self) -> None:
+        """Plan what is known to come: incidents, and capacity that changes."""
+        if self._has_begun:
             return
-        number = int(machine.ref[2:])
-        host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-        machine.state, machine.address, machine.shown = "running", Address(host=host), None
-        if machine.has_agent:
-            machine.host = SimulatedHost(
-                machine.ref, self.timeline, lambda: self.end(machine, "lease"), self._spectator
-            )
-        if machine.notice is not None:
-            self._tell_host(machine)
+        self._has_begun = True
+        began = self.timeline.now() - self.age_s
+        for incident in self.config.incidents:
+            self.timeline.at(began + incident.at_s, partial(self._carry_out, incident))
+        for place in self._markets.changing():
+            self._plan_capacity(place)
 
-    def terminate(self, ref: str) -> None:
-        """Begin to end a machine; one that is gone is no error."""
-        machine = self.living.get(ref)
-        if machine is None or machine.state == "stopping":
+    def _happened(self, text: str) -> None:
+        if self.spectator is not None:
+            self.spectator.happened(f"{self.name}: {text}")
+
+    # --- preemption and notices -------------------------------------------------------------------
+
+    def _was_made(self, machine: Machine) -> None:
+        if machine.offer.lifecycle != "spot":
             return
-        machine.state, machine.shown = "stopping", None
-        if machine.host is not None:
-            machine.host.die("terminated")
-        self.timeline.after(self.luck.delay_s(self.config.end_delay), lambda: self.end(machine, "terminated"))
+        wait = self.luck.wait_s(self._markets.hazard_per_hour(machine.offer))
+        if wait is not None:
+            self.timeline.after(wait, partial(self._want_back, machine, machine.began_at, self._lead_s()))
 
-    def end(self, machine: Machine, reason: str) -> None:
-        """A machine is gone, now."""
-        if machine.ended_at is not None:
-            return
-        machine.ended_at, machine.shown = self.timeline.now(), None
-        del self.living[machine.ref]
-        self._used[_place(machine.offer)] -= 1
-        if machine.host is not None:
-            machine.host.die(reason)
-            machine.host = None
-        if self._spectator is not None:
-            self._spectator.machine_ended(self.name, machine.key, machine.ref, reason)
+    def _want_back(self, machine: Machine, began_at: float, lead_s: float | None) -> None:
+        if not self.luck.calm and machine.began_at == began_at:  # else it was stopped since
+            self.preempt(machine, lead_s)
 
-    def billed_micro_usd(self) -> int:
-        """What everything here has cost so far."""
-        now = self.timeline.now()
-        return sum(machine.billed_micro_usd(now) for machine in self.machines.values())
-
-    # --- what is shown ----------------------------------------------------------------------------
-
-    def sightings(self, owner: str) -> tuple[Sighting, ...]:
-        """Every machine of an owner that is visible by now."""
-        now = self.timeline.now()
-        return tuple(
-            self._sighting(machine)
-            for machine in self.living.values()
-            if machine.owner == owner and machine.visible_at <= now
-        )
-
-    def find(self, key: str) -> Sighting | None:
-        """The machine of a key, when it is visible."""
-        machine = self.machines.get(key)
-        if machine is None or machine.ended_at is not None or machine.visible_at > self.timeline.now():
+    def _lead_s(self) -> float | None:
+        """How long before a preemption its notice comes; None: without a word."""
+        config = self.config
+        if config.notice_s is None or (config.notice_share < 1 and self.luck.random() >= config.notice_share):
             return None
-        return self._sighting(machine)
-
-    def handle(self, machine: Machine) -> Handle:
-        """How we name a machine."""
-        return Handle(
-            provider=self.name, ref=machine.ref, region=machine.offer.region, zone=machine.offer.zone
-        )
-
-    def _sighting(self, machine: Machine) -> Sighting:
-        if machine.shown is None:
-            machine.shown = Sighting(
-                key=machine.key,
-                handle=self.handle(machine),
-                state=machine.state,
-                address=machine.address,
-                launched_at=machine.launched_at,
-                micro_usd_per_hour=machine.offer.micro_usd_per_hour,
-                lifecycle=machine.offer.lifecycle,
-                instance_type=machine.offer.instance_type.name,
-                notice=machine.notice,
-                epoch=machine.epoch,
-                detail=machine.state,
-            )
-        return machine.shown
-
-    # --- preemption -------------------------------------------------------------------------------
-
-    def _plan_preemption(self, machine: Machine) -> None:
-        hazard = self.config.hazard_per_hour(machine.offer.zone, machine.offer.instance_type.name)
-        wait = self.luck.wait_s(hazard)
-        if wait is None:
-            return
-        lead = self.config.notice_s
-        if lead is not None and self.luck.random() >= self.config.notice_share:
-            lead = None
-        self.timeline.after(wait, lambda: None if self.luck.calm else self.preempt(machine, lead))
+        return config.notice_s
 
     def preempt(self, machine: Machine, within_s: float | None, *, kill: bool = True) -> None:
         """Take a machine back: after a notice of so many seconds, or (None) without a word."""
-        if machine.ended_at is not None or machine.notice is not None:
+        if not _costs(machine) or machine.is_leaving:
             return
         if within_s is None:
             self.end(machine, "preempted")
             return
-        self._announce(machine, Notice(reason="spot", deadline_at=self.timeline.now() + within_s))
+        if machine.notice is not None:
+            return
+        machine.is_leaving = kill
+        notice = Notice(reason="spot", deadline_at=self.timeline.now() + within_s)
+        self._announce(machine, notice)
         if kill:
-            self.timeline.after(within_s, lambda: self._take(machine))
-
-    def silence(self, machine: Machine, seconds: float) -> None:
-        """Nobody can talk to a machine for a while; what runs on it goes on."""
-        machine.silent_until = self.timeline.now() + seconds
-        if machine.host is not None and machine.host.channel is not None:
-            machine.host.channel.close("silence")
+            self.timeline.after(within_s, lambda: self._take(machine, notice))
 
     def withdraw(self, machine: Machine) -> None:
         """Take a notice back; the machine stays."""
         if machine.notice is not None:
+            machine.is_leaving = False
             self._announce(machine, None)
 
-    def _take(self, machine: Machine) -> None:
-        if machine.notice is not None:
+    def _take(self, machine: Machine, notice: Notice) -> None:
+        if machine.notice is notice:  # else it was withdrawn
             self.end(machine, "preempted")
 
     def _announce(self, machine: Machine, notice: Notice | None) -> None:
         machine.notice, machine.shown = notice, None
         self._tell_host(machine)
+        key = machine.key
+        if self.luck.misdirects() and self.living:
+            key = self.luck.pick(list(self.living.values()), 1)[0].key
+            self._happened(f"the notice for {machine.key} names {key}")
+        self._push(key, notice)
+        again_s = self.luck.push_again_s()
+        if again_s is not None:
+            self.timeline.after(again_s, lambda: self._push_now(key, notice))
+
+    def _push(self, key: str, notice: Notice | None) -> None:
+        delay_s = self.luck.delay_s(self.config.notice_push_delay)
+        if delay_s > 0:
+            self.timeline.after(delay_s, lambda: self._push_now(key, notice))
+        else:
+            self._push_now(key, notice)
+
+    def _push_now(self, key: str, notice: Notice | None) -> None:
         for push in list(self.on_notice):
-            push(machine.key, notice)
+            push(key, notice)
 
     def _tell_host(self, machine: Machine) -> None:
         if machine.host is None:
@@ -294,6 +143,227 @@ class Cloud:
         else:
             machine.host.noticed(notice.reason, round(notice.deadline_at - self.timeline.now(), 3))
 
+    def _boot(self, machine: Machine) -> None:
+        super()._boot(machine)
+        if machine.notice is not None:
+            self._tell_host(machine)
 
-def _place(offer: Offer) -> tuple[str, str, str]:
-    return offer.zone, offer.instance_type.name, offer.lifecycle
+    def repeat_notice(self, machine: Machine) -> None:
+        """Push a machine's notice again."""
+        if machine.notice is not None:
+            self._happened(f"notice again for {machine.key}")
+            self._push_now(machine.key, machine.notice)
+
+    def misdirect_notice(self, machine: Machine) -> None:
+        """Push a notice for a machine that is not meant: neither listing nor machine know of it."""
+        if machine.ended_at is None:
+            self._happened(f"notice for {machine.key}, which is not meant")
+            deadline = self.timeline.now() + (self.config.notice_s or MISDIRECTED_IN_S)
+            self._push_now(machine.key, Notice(reason="spot", deadline_at=deadline))
+
+    # --- capacity ---------------------------------------------------------------------------------
+
+    def _plan_capacity(self, place: Place) -> None:
+        age_s = self.age_s
+        next_s = self._markets.next_capacity_s(place, age_s)
+        if next_s is not None:
+            at = self.timeline.now() - age_s + next_s
+            self.timeline.at(at, partial(self._change_capacity, place))
+
+    def _change_capacity(self, place: Place) -> None:
+        """Take back what runs there beyond what there is now."""
+        capacity = self._markets.capacity(place, self.age_s)
+        self._plan_capacity(place)
+        if capacity is None or place[2] != "spot" or self._used.get(place, 0) <= capacity:
+            return
+        there = [one for one in self.living.values() if _costs(one) and place_of(one.offer) == place]
+        staying = [one for one in there if not one.is_leaving]
+        for machine in self.luck.pick(staying, max(0, len(staying) - capacity)):
+            if machine.notice is not None:  # an empty threat until now
+                self.withdraw(machine)
+            self.preempt(machine, self._lead_s())
+
+    # --- what goes wrong with machines ------------------------------------------------------------
+
+    def silence(self, machine: Machine, seconds: float) -> None:
+        """Nobody can talk to a machine for a while; what runs on it goes on."""
+        if machine.ended_at is None:
+            self._happened(f"silence of {machine.key} for {seconds:g} s")
+            self._silence(machine, seconds)
+
+    def isolate(self, machine: Machine) -> None:
+        """Nobody can ever talk to a machine again; it runs and is listed."""
+        if machine.ended_at is None:
+            self._happened(f"{machine.key} can't be reached any more")
+            self._silence(machine, FOR_EVER)
+
+    def _silence(self, machine: Machine, seconds: float) -> None:
+        until = self.timeline.now() + seconds
+        machine.silent_until = max(machine.silent_until, until)
+        channel = machine.host.channel if machine.host is not None else None
+        if channel is not None:
+            channel.wire.stall()
+            self.timeline.after(min(seconds, HUNG_UP_AFTER_S), partial(self._unsilence, machine, channel))
+
+    def _unsilence(self, machine: Machine, channel: SimulatedChannel) -> None:
+        """A short silence is only a delay; a long one ends the stream."""
+        if machine.silent_until <= self.timeline.now():
+            channel.wire.release()
+        else:
+            channel.close()
+
+    def unlist(self, machine: Machine, seconds: float) -> None:
+        """Listings and `find` lack a machine for a while; it lives and can be talked to."""
+        if machine.ended_at is None:
+            self._happened(f"{machine.key} is not listed for {seconds:g} s")
+            machine.unlisted_until = max(machine.unlisted_until, self.timeline.now() + seconds)
+
+    def stop(self, machine: Machine, resume_after_s: float | None) -> None:
+        """A machine is outbid: it stops, costs nothing, and perhaps runs again; None: never.
+
+        Its processes die, its disk stays. When it runs again nothing of ours does, until somebody attaches.
+        """
+        if machine.state != "running" or machine.ended_at is not None:
+            return
+        self._happened(f"{machine.key} is outbid")
+        if resume_after_s is None and not self.config.lists_stopped:
+            self.end(machine, "stopped")
+            return
+        machine.state, machine.notice, machine.is_leaving, machine.shown = "stopped", None, False, None
+        if machine.host is not None:
+            machine.host.stop()
+        machine.disk, machine.host = machine.host, None
+        self._stop_billing(machine, "stopped")
+        self._free_address(machine)
+        if resume_after_s is not None:
+            self.timeline.after(resume_after_s, lambda: self._resume(machine))
+
+    def _resume(self, machine: Machine) -> None:
+        if machine.state != "stopped" or machine.ended_at is not None:
+            return
+        now = self.timeline.now()
+        self._happened(f"{machine.key} runs again")
+        machine.billed = machine.billed_micro_usd(now)
+        machine.began_at, machine.stopped_at = now, None
+        self._count(machine, 1)
+        machine.state, machine.shown = "running", None
+        self._give_address(machine)
+        machine.host, machine.disk = machine.disk, None
+        if machine.host is not None:
+            machine.host.boot()
+        if self.spectator is not None:
+            self.spectator.machine_resumed(self.name, machine.key, machine.ref)
+        self._was_made(machine)
+
+    def kill_agent(self, machine: Machine) -> None:
+        """A machine's agent dies, in half of the cases in the middle of its work; what it ran lives on."""
+        host = machine.host
+        if host is None or not host.lives:
+            return
+        self._happened(f"the agent of {machine.key} dies")
+        actions = 0 if self.luck.random() < 0.5 else 1 + int(self.luck.random() * 8)
+        host.agent_dies(actions)
+        if host.is_dying:
+            self.timeline.after(DYING_WITHIN_S, lambda: host.agent_dies() if host.is_dying else None)
+
+    # --- what goes wrong with the account ---------------------------------------------------------
+
+    def darken(self, zone: str, seconds: float) -> None:
+        """Nothing of a zone can be asked, had or talked to for a while; its machines run on."""
+        self._happened(f"zone {zone} is dark for {seconds:g} s")
+        self._dark[zone] = max(self._dark.get(zone, 0.0), self.timeline.now() + seconds)
+        for machine in list(self.living.values()):
+            if machine.offer.zone == zone:
+                self._silence(machine, seconds)
+
+    def lock_out(self, seconds: float) -> None:
+        """Every call answers that the credentials are wrong."""
+        self._happened(f"credentials are refused for {seconds:g} s")
+        self.locked_until = max(self.locked_until, self.timeline.now() + seconds)
+
+    def throttle(self, seconds: float) -> None:
+        """Every call answers that there were too many."""
+        self._happened(f"calls are throttled for {seconds:g} s")
+        self.throttled_until = max(self.throttled_until, self.timeline.now() + seconds)
+
+    def cut_streams(self, share: float) -> None:
+        """Break a share of the open agent streams in the middle of a line."""
+        talking = [
+            one for one in self.living.values() if one.host is not None and one.host.channel is not None
+        ]
+        chosen = self.luck.pick(talking, round(share * len(talking)))
+        self._happened(f"{len(chosen)} of {len(talking)} streams are cut")
+        for machine in chosen:
+            self.cut_stream(machine)
+
+    def cut_stream(self, machine: Machine) -> None:
+        """Stall a machine's stream; then a part of what is on the wire arrives, and it breaks."""
+        if machine.host is not None and machine.host.channel is not None:
+            self._tear(machine.host.channel)
+
+    def break_stream(self, channel: SimulatedChannel) -> None:
+        """A stream breaks: between two lines, or in the middle of one."""
+        if self.luck.random() < 0.5:
+            channel.close()
+        else:
+            self._tear(channel)
+
+    def _tear(self, channel: SimulatedChannel) -> None:
+        channel.wire.stall()
+        draw = self.luck.random()
+        self.timeline.after(round(STALLED_S * self.luck.random(), 3), lambda: channel.wire.tear(draw))
+
+    # --- the script -------------------------------------------------------------------------------
+
+    def _carry_out(self, incident: Incident) -> None:
+        zones = sorted({offer.zone for offer in self.config.offers})
+        match incident.what:
+            case "dark":
+                for zone in zones if incident.zone is None else (incident.zone,):
+                    self.darken(zone, incident.for_s)
+            case "credentials":
+                self.lock_out(incident.for_s)
+            case "throttle":
+                self.throttle(incident.for_s)
+            case _:
+                there = [
+                    one
+                    for one in self.living.values()
+                    if _costs(one) and incident.zone in (None, one.offer.zone)
+                ]
+                count = round(incident.share * len(there)) if incident.count is None else incident.count
+                for machine in self.luck.pick(there, count):
+                    self._befall(machine, incident)
+
+    def _befall(self, machine: Machine, incident: Incident) -> None:
+        match incident.what:
+            case "preempt":
+                self._happened(f"{machine.key} is taken back")
+                self.preempt(machine, self._lead_s())
+            case "false_notice":
+                self._happened(f"an empty notice for {machine.key}")
+                self.preempt(machine, self.config.notice_s or MISDIRECTED_IN_S, kill=False)
+                self.timeline.after(incident.for_s, lambda: self.withdraw(machine))
+            case "silence":
+                self.silence(machine, incident.for_s)
+            case "isolate":
+                self.isolate(machine)
+            case "unlist":
+                self.unlist(machine, incident.for_s)
+            case "stop":
+                self.stop(machine, incident.for_s or None)
+            case "kill_agent":
+                self.kill_agent(machine)
+            case "cut":
+                self.cut_stream(machine)
+            case "repeat_notice":
+                self.repeat_notice(machine)
+            case "misdirect_notice":
+                self.misdirect_notice(machine)
+            case "dark" | "credentials" | "throttle":
+                return  # these befall the account
+
+
+def _costs(machine: Machine) -> bool:
+    """Whether it is there and not stopped."""
+    return machine.stopped_at is None and machine.ended_at is None
