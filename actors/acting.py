@@ -158,9 +158,9 @@ class Acting:
         """A watched machine is new or changed."""
         self._to_watcher(sighting.key, Found(sighting))
 
-    def absent(self, key: str, at: float, *, certain: bool) -> None:
+    def absent(self, key: str, at: float, told: Sighting | None) -> None:
         """A watched machine is gone."""
-        self._to_watcher(key, AbsenceObserved(at, certain))
+        self._to_watcher(key, AbsenceObserved(at, told))
 
     def noticed(self, key: str, notice: Notice | None) -> None:
         """The vendor pushed a notice, or withdrew it."""

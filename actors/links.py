@@ -6,11 +6,15 @@ committed it. What was said while the stream was down is lost on purpose: the st
 is up. One task per link, and a short-lived one while something is to be sent.
 """
 
+import heapq
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
+from anyio import TaskHandle
 from anyio.abc import TaskGroup
 
 from actors.effects import Connect
@@ -37,7 +41,7 @@ from providers.agent.wire import (
 )
 from providers.contract import AgentChannel, Provider, Wire
 from providers.errors import Fault, HostError, ProviderError
-from providers.model import Machine
+from providers.model import Machine, at_rest
 
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.5, 15.0
 HELLO_TIMEOUT_S = 30.0
@@ -78,7 +82,7 @@ class Link:
 
     pool: str
     wish: Connect
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    task: TaskHandle[None] | None = None
     channel: AgentChannel | None = None
     outbox: list[Wire] = field(default_factory=list)
     flushing: bool = False
@@ -126,13 +130,16 @@ class Links:
         self._tasks: TaskGroup | None = None
         self._hold_until: dict[str, float] = {}
         self._came_up = anyio.Event()
+        self._renewals: list[tuple[float, int, Link]] = []  # a heap; what is over is passed over
+        self._renewal_count = 0
+        self._leases_up: Counter[float] = Counter()  # links that are up, by the length of their lease
 
     async def run(self) -> None:
         """Keep links and leases until cancelled. Wishes made before are taken up."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             for link in self.links.values():
-                tasks.start_soon(self._keep, link)
+                link.task = tasks.start_soon(self._keep, link)
             while True:
                 self._came_up = anyio.Event()
                 with anyio.move_on_after(self._renew_leases()):
@@ -144,17 +151,17 @@ class Links:
         """Keep a stream open; a changed address or spec opens a new one."""
         known = self.links.get(wish.instance_id)
         if known is not None:
-            known.scope.cancel()
+            self._end(known)
         link = Link(pool, wish)
         self.links[wish.instance_id] = link
         if self._tasks is not None:
-            self._tasks.start_soon(self._keep, link)
+            link.task = self._tasks.start_soon(self._keep, link)
 
     def disconnect(self, instance: InstanceId) -> None:
         """Close the stream and forget it."""
         link = self.links.pop(instance, None)
         if link is not None:
-            link.scope.cancel()
+            self._end(link)
 
     def say(self, instance: InstanceId, commands: Sequence[Command]) -> None:
         """Send commands if the stream is up; else they are lost, and said again when it is."""
@@ -163,7 +170,6 @@ class Links:
             return
         if len(link.outbox) + len(commands) > OUTBOX_MAX:  # an agent that does not listen
             link.detail = "does not take commands"
-            link.scope.cancel()
             self.connect(link.pool, replace(link.wish, boot=link.boot, acked=link.acked))
             return
         link.outbox.extend(command.model_dump(mode="json") for command in commands)
@@ -185,7 +191,7 @@ class Links:
         """Speak under a newer epoch of ours from now on; every agent hears it at once."""
         self._epoch = epoch
         for link in self.links.values():
-            link.renew_at = 0.0
+            self._renew(link, 0.0)
         self._came_up.set()
 
     def hold(self, pool: str, until: float) -> None:
@@ -193,7 +199,7 @@ class Links:
         self._hold_until[pool] = until
         for link in self.links.values():
             if link.pool == pool:
-                link.renew_at = 0.0
+                self._renew(link, 0.0)
         self._came_up.set()
 
     def holds(self, now: float) -> dict[str, float]:
@@ -205,95 +211,119 @@ class Links:
     def _lease_s(self, link: Link, now: float) -> float:
         return max(link.wish.spec.lease_s, self._hold_until.get(link.pool, 0.0) - now)
 
+    def _renew(self, link: Link, at: float) -> None:
+        """Renew a link's lease then, if it is up by then."""
+        link.renew_at = at
+        self._renewal_count += 1
+        heapq.heappush(self._renewals, (at, self._renewal_count, link))
+
+    def _is_due(self, at: float, link: Link) -> bool:
+        return link.up and link.renew_at == at and self.links.get(link.wish.instance_id) is link
+
     def _renew_leases(self) -> float | None:
         """Renew what is due; answers how long until the next is."""
-        now, soonest, tick = self._clock.now(), None, LEASE_TICK_S
-        for link in self.links.values():
-            if not link.up:
-                continue
-            if link.renew_at <= now:
+        now, heap = self._clock.now(), self._renewals
+        while heap and (heap[0][0] <= now or not self._is_due(heap[0][0], heap[0][2])):
+            at, _, link = heapq.heappop(heap)
+            if self._is_due(at, link):
                 lease_s = self._lease_s(link, now)
                 self.say(link.wish.instance_id, [Lease(epoch=self._epoch, lease_s=lease_s)])
                 link.lease_until = now + lease_s
-                link.renew_at = now + link.wish.spec.lease_s / LEASES_A_PERIOD
-            soonest = link.renew_at if soonest is None else min(soonest, link.renew_at)
-            tick = min(tick, link.wish.spec.lease_s / LEASES_A_PERIOD)  # a short lease can't wait for others
-        return None if soonest is None else max(tick, soonest - now)
+                self._renew(link, now + link.wish.spec.lease_s / LEASES_A_PERIOD)
+        if not heap:
+            return None
+        shortest = min(lease_s for lease_s, count in self._leases_up.items() if count)
+        tick = min(LEASE_TICK_S, shortest / LEASES_A_PERIOD)  # a short lease can't wait for others
+        return max(tick, heap[0][0] - now)
 
     # --- one link ---------------------------------------------------------------------------------
 
     async def _keep(self, link: Link) -> None:
-        with link.scope:
-            while True:
-                error = await attempt_call(lambda: self._until_it_ends(link), lambda error: error)
-                if not isinstance(error, ProviderError):  # a bug costs one stream
-                    self._on_trouble(f"link {link.wish.instance_id}", error)
-                link.detail = error.detail if isinstance(error, ProviderError) else type(error).__name__
-                link.failures += 1
-                was_up, link.up, link.channel = link.up, False, None
-                link.outbox.clear()
-                if was_up:
-                    self.reconnects += 1
-                if link.lease_until is None:  # the last daemon may have renewed it until just now
-                    now = self._clock.now()
-                    link.lease_until = now + self._lease_s(link, now)
-                await self._tell(link, LinkDown(link.detail, link.lease_until))
-                wait = retry_delay_s(
-                    max(1, link.failures),
-                    self._dice.random(),
-                    first_s=RECONNECT_FIRST_S,
-                    most_s=RECONNECT_MOST_S,
-                )
-                await anyio.sleep(wait)
+        while True:
+            error = await attempt_call(partial(self._once, link), _itself)
+            if not isinstance(error, ProviderError):  # a bug costs one stream
+                self._on_trouble(f"link {link.wish.instance_id}", error)
+            link.detail = error.detail if isinstance(error, ProviderError) else type(error).__name__
+            link.failures += 1
+            if link.up:
+                self.reconnects += 1
+            self._mark(link, up=False)
+            link.channel = None
+            link.outbox.clear()
+            if link.lease_until is None:  # the last daemon may have renewed it until just now
+                now = self._clock.now()
+                link.lease_until = now + self._lease_s(link, now)
+            await self._tell(link, LinkDown(link.detail, link.lease_until))
+            wait = retry_delay_s(
+                max(1, link.failures),
+                self._dice.random(),
+                first_s=RECONNECT_FIRST_S,
+                most_s=RECONNECT_MOST_S,
+            )
+            await anyio.sleep(wait)
+
+    def _end(self, link: Link) -> None:
+        """Nobody wants this stream any more. What was said on it before may still be sent."""
+        self._mark(link, up=False)
+        if link.task is not None:
+            link.task.cancel()
+
+    def _mark(self, link: Link, *, up: bool) -> None:
+        if link.up != up:
+            link.up = up
+            self._leases_up[link.wish.spec.lease_s] += 1 if up else -1
 
     async def _tell(self, link: Link, message: Any) -> None:
         await self._post(link.pool, Letter(("instance", link.wish.instance_id), message))
 
-    async def _until_it_ends(self, link: Link) -> Exception:
-        await self._once(link)
-        return HostError(Fault.UNKNOWN, "the stream ended")
-
-    async def _once(self, link: Link) -> None:
+    async def _once(self, link: Link) -> Exception:
         """One stream, from hello to its end (HostError)."""
         wish = link.wish
         provider = self._providers.get(wish.handle.provider)
         if provider is None:
             raise HostError(Fault.REJECTED, f"provider {wish.handle.provider!r} is not in the config")
-        async with provider.attach(self._paths.machine(wish)) as channel:
-            if link.boot is None:
-                link.boot, link.acked = wish.boot, wish.acked
-            await channel.send([self._hello(link).model_dump(mode="json")])
-            received: list[AgentHello | Report] = []
-            with anyio.move_on_after(HELLO_TIMEOUT_S):
-                received = await self._received(channel)
-            if not received or not isinstance(first := received[0], AgentHello):
-                raise HostError(Fault.UNKNOWN, "the agent did not say hello")
-            if first.boot != link.boot:
-                link.boot, link.acked = first.boot, 0
-            link.waiting_ids = link.stored_ids = 0
-            if not first.accepted:
-                self._on_newer(first.epoch)
-                raise HostError(Fault.CONFLICT, f"the agent obeys a newer daemon (epoch {first.epoch})")
-            link.agent = first.agent
-            link.failures, link.up, link.channel, link.detail = 0, True, channel, ""
-            now = self._clock.now()
-            link.lease_until = now + self._lease_s(link, now)
-            link.renew_at = now + wish.spec.lease_s / LEASES_A_PERIOD
-            self._came_up.set()
-            await self._tell(link, LinkUp(first.boot, first.accepted, first.tasks))
-            if isinstance(channel, Upgradable) and channel.theirs != channel.ours:
-                await channel.upgrade(self._epoch)  # the stream may end by it, and is opened again
-            await self._handle(link, received[1:])
-            patience_s = None
-            if provider.capabilities.heartbeat:  # metrics are its sign of life
-                patience_s = max(SILENCE_MIN_S, SILENT_REPORTS * wish.spec.metrics_every_s)
+        patience_s = None
+        if provider.capabilities.heartbeat:  # metrics are its sign of life
+            patience_s = max(SILENCE_MIN_S, SILENT_REPORTS * wish.spec.metrics_every_s)
+        async with provider.attach(at_rest(self._paths.machine(wish))) as channel:
+            await self._greet(link, channel)
             while True:
-                received = []
-                with anyio.move_on_after(patience_s):
-                    received = await self._received(channel)
+                received = await self._received(channel, patience_s)
                 if not received:
                     raise HostError(Fault.UNKNOWN, f"the agent said nothing for {patience_s:g} s")
                 await self._handle(link, received)
+                del received  # or it would be kept until the next comes
+        return HostError(Fault.UNKNOWN, "the stream ended")
+
+    async def _greet(self, link: Link, channel: AgentChannel) -> None:
+        """Say hello, hear it, and take in what came with it."""
+        wish = link.wish
+        if link.boot is None:
+            link.boot, link.acked = wish.boot, wish.acked
+        await channel.send([self._hello(link).model_dump(mode="json")])
+        received = await self._received(channel, HELLO_TIMEOUT_S)
+        if not received or not isinstance(first := received[0], AgentHello):
+            raise HostError(Fault.UNKNOWN, "the agent did not say hello")
+        if first.instance not in ("", wish.instance_id):
+            raise HostError(Fault.REJECTED, f"at this address is the machine of {first.instance}")
+        if first.boot != link.boot:
+            link.boot, link.acked = first.boot, 0
+        link.waiting_ids = link.stored_ids = 0
+        if not first.accepted:
+            self._on_newer(first.epoch)
+            raise HostError(Fault.CONFLICT, f"the agent obeys a newer daemon (epoch {first.epoch})")
+        link.agent = first.agent
+        link.failures, link.channel, link.detail = 0, channel, ""
+        if self.links.get(wish.instance_id) is link:  # else it is about to end
+            self._mark(link, up=True)
+        now = self._clock.now()
+        link.lease_until = now + self._lease_s(link, now)
+        self._renew(link, now + wish.spec.lease_s / LEASES_A_PERIOD)
+        self._came_up.set()
+        await self._tell(link, LinkUp(first.boot, first.accepted, first.tasks))
+        if isinstance(channel, Upgradable) and channel.theirs != channel.ours:
+            await channel.upgrade(self._epoch)  # the stream may end by it, and is opened again
+        await self._handle(link, received[1:])
 
     def _hello(self, link: Link) -> Hello:
         spec = link.wish.spec
@@ -312,8 +342,14 @@ class Links:
             health=health,
         )
 
-    async def _received(self, channel: AgentChannel) -> list[AgentHello | Report]:
-        messages = await channel.receive()
+    async def _received(self, channel: AgentChannel, patience_s: float | None) -> list[AgentHello | Report]:
+        """What came; nothing when nothing did for so long."""
+        messages: Sequence[Wire] = ()
+        if patience_s is None:  # thousands wait here: no scope for each without a need
+            messages = await channel.receive()
+        else:
+            with anyio.move_on_after(patience_s):
+                messages = await channel.receive()
         try:
             return FromAgentJson.validate_python(messages)
         except ValueError as error:
@@ -376,3 +412,7 @@ class Links:
             link.outbox.clear()  # the reading side meets the same end, and reports it
         finally:
             link.flushing = False
+
+
+def _itself(error: Exception) -> Exception:
+    return error

@@ -34,7 +34,7 @@ from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
 from actors.supervisor import Bug, Supervisor, attempt
 from actors.task import rules as task_rules
 from actors.task import state as task_state
-from providers.model import Value
+from providers.model import Value, at_rest
 
 MAILBOX_MAX = 20_000  # letters waiting; senders wait when it is full, the API refuses earlier
 BATCH_MAX = 2_000  # letters taken into one turn
@@ -158,7 +158,7 @@ class Loop:
         self._send: MemoryObjectSendStream[Letter] = send
         self._receive: MemoryObjectReceiveStream[Letter] = receive
         for address, state in (states or {}).items():
-            self._states[address] = state
+            self._states[address] = at_rest(state)
             self.index.apply(address, None, state)
 
     # --- from outside -----------------------------------------------------------------------------
@@ -557,6 +557,8 @@ class Loop:
                 self._last_fact.pop(address, None)
                 if address[0] == "instance":
                     self.index.forget(address[1])
+            elif state is not None:
+                at_rest(state)
         for address in draft.changed:
             self._arm(address, self._states.get(address))
         self._rearm(letters, now)

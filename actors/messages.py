@@ -288,11 +288,11 @@ class AbsenceObserved:
 
     Attributes:
         at: when it ended, or was missing for the first time; the vendor's time. None: nobody knows.
-        certain: the vendor said that it ended; what is only missing may be hidden.
+        told: what the vendor says of its end. None: it is only missing, and may be hidden.
     """
 
     at: float | None = None
-    certain: bool = False
+    told: Sighting | None = None
 
 
 @dataclass(frozen=True, slots=True)

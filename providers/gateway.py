@@ -39,8 +39,8 @@ class Listener(Protocol):
     def seen(self, sighting: Sighting) -> None:
         """A watched machine is new or changed."""
 
-    def absent(self, key: str, at: float, *, certain: bool) -> None:
-        """A watched machine is gone since `at` (the vendor's time); `certain`: the vendor says so itself."""
+    def absent(self, key: str, at: float, told: Sighting | None) -> None:
+        """A watched machine is gone since `at` (the vendor's time); `told`: the vendor says so itself."""
 
     def noticed(self, key: str, notice: Notice | None) -> None:
         """The vendor pushed a notice for a watched machine, or withdrew it."""
@@ -315,7 +315,7 @@ class Gateway:
                 if sighting.ended_at is None:
                     self._listener.seen(sighting)
                 else:
-                    self._listener.absent(watched.key, sighting.ended_at, certain=True)
+                    self._listener.absent(watched.key, sighting.ended_at, sighting)
         if listing.complete and len(seen) < len(known):
             self._count_missing(seen, asked_at, listing.at)
 
@@ -329,7 +329,7 @@ class Gateway:
                 self.look()
             elif watched.missing % 2 == 0:  # told again after two more, until nobody watches
                 watched.last = None
-                self._listener.absent(watched.key, watched.missing_at, certain=False)
+                self._listener.absent(watched.key, watched.missing_at, None)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Money is integer micro-dollars, times are seconds since the epoch (UTC), memory is GB.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,26 @@ class Value(BaseModel):
     """Base of everything that crosses a border: immutable, and a misspelt field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+V = TypeVar("V", bound=Value)
+_NAMES: dict[type[Value], set[str]] = {}
+
+
+def at_rest(value: V) -> V:
+    """The same value in a fraction of the memory, to be kept for long.
+
+    Each has a set of the names of those fields that were given, larger than the fields themselves; nobody
+    here asks for it, so that all values of a class can share one.
+    """
+    kind = type(value)
+    names = _NAMES.get(kind) or _NAMES.setdefault(kind, set(kind.model_fields))
+    if value.__pydantic_fields_set__ is not names:
+        object.__setattr__(value, "__pydantic_fields_set__", names)
+        for part in value.__dict__.values():
+            if isinstance(part, Value):
+                at_rest(part)
+    return value
 
 
 class Market(Value):
@@ -209,4 +229,5 @@ class Capabilities(Value):
     look_again_s: float = 1.0  # how soon a listing may follow another while something is expected to change
     heartbeat: bool = True  # agents report metrics every so often, and silence means something
     host_keys: bool = True  # machines show the host key that we generated for them
+    tokens: bool = True  # a key launched again is the same machine; False: find it before launching again
     agent_python: str = "python3"

@@ -387,7 +387,7 @@ def _sent_away(state: Ready, reason: str, within_s: float, view: View) -> Decisi
 
 def doubting(state: Linked, message: AbsenceObserved, view: View) -> Decision | None:
     """Listings lack a machine whose agent still talks to us: ask it first. None: believe them."""
-    if message.certain or (state.doubted_at is None and not state.link_up):
+    if message.told is not None or (state.doubted_at is None and not state.link_up):
         return None
     if state.doubted_at is None:
         doubted = state.model_copy(update={"doubted_at": view.now})

@@ -21,16 +21,18 @@ from actors.instance.state import (
     Ready,
     Requested,
 )
-from actors.messages import Found, InstanceLeaving, InstanceMessage, LaunchWanted
+from actors.messages import AbsenceObserved, Found, InstanceLeaving, InstanceMessage, LaunchWanted
 from providers.gateway import LAUNCH_TIMEOUT_S
+from providers.model import Sighting
 
 
 def decide(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
     """Next step of one instance."""
-    if isinstance(message, Found) and isinstance(state, Alive | Destroying) and state.handle is not None:
-        if message.sighting.handle.ref != state.handle.ref:
+    sighting = _shown(message)
+    if sighting is not None and isinstance(state, Alive | Destroying) and state.handle is not None:
+        if sighting.handle.ref != state.handle.ref:
             return Decision(state)  # a twin under our key, which the sweep ends
-        state = parts.billed(state, message.sighting)
+        state = parts.billed(state, sighting)
     match state:
         case None:
             if isinstance(message, LaunchWanted):
@@ -52,6 +54,16 @@ def decide(state: InstanceState | None, message: InstanceMessage, view: View) ->
             return Decision(state)
         case _:
             assert_never(state)
+
+
+def _shown(message: InstanceMessage) -> Sighting | None:
+    match message:
+        case Found(sighting=sighting):
+            return sighting
+        case AbsenceObserved(told=told):
+            return told
+        case _:
+            return None
 
 
 def resume(state: InstanceState, view: View) -> tuple[Effect, ...]:

@@ -961,11 +961,15 @@ class Core:
         if epoch < self.epoch:
             self._acts.append(Send([self._hello_of(False)]))
             return
+        instance = str(message.get("instance", ""))
+        if self.instance and instance != self.instance:  # its address was another machine's before
+            self._acts.append(Send([self._hello_of(False)]))
+            return
         health = message.get("health")
         config = {
             "epoch": epoch,
             "owner": str(message.get("owner", "")),
-            "instance": str(message.get("instance", "")),
+            "instance": instance,
             "slots": max(slots, 1),
             "metrics_every_s": float(message.get("metrics_every_s") or 0),
             "health": dict(health) if health else None,
@@ -991,6 +995,7 @@ class Core:
             "agent": self.about[0],
             "python": self.about[1],
             "boot": self.boot,
+            "instance": self.instance,
             "next_id": self.next_id,
             "epoch": self.epoch,
             "tasks": [[t.task, t.attempt, _STATE_WORDS[t.state]] for t in self.tasks.values()],
@@ -1859,6 +1864,7 @@ class Core:
         if item.rebooted:
             self.lease_at = self.now + self.lease_s if self.lease_s > 0 else None
             self.notices.clear()
+            self.instance = ""  # the disk may have come from another machine's image
         if self.health is not None:
             self.health_at = self.now + float(self.health["every_s"])
         for task in self.tasks.values():

@@ -160,13 +160,16 @@ class AgentHello(_Message):
         tasks: attempts it holds: "task attempt state" with state waiting, running or ended.
         dropped: messages that did not fit into the spool, since boot.
         lease_left_s: seconds until the machine ends itself.
-        accepted: False when the daemon's epoch is older than `epoch`: nothing it says is obeyed.
+        instance: whom it serves; empty before the first hello.
+        accepted: False when the daemon's epoch is older than `epoch`, or it meant another instance: nothing
+            it says is obeyed.
     """
 
     t: Literal["hello"] = "hello"
     protocol: int
     agent: str
     boot: str
+    instance: str = ""
     next_id: int
     epoch: int
     tasks: tuple[tuple[str, int, str], ...] = ()

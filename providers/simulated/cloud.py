@@ -329,7 +329,7 @@ class Cloud(Estate):
                 there = [
                     one
                     for one in self.living.values()
-                    if _costs(one) and incident.zone in (None, one.offer.zone)
+                    if incident.zone in (None, one.offer.zone) and _can_befall(one, incident)
                 ]
                 count = round(incident.share * len(there)) if incident.count is None else incident.count
                 for machine in self.luck.pick(there, count):
@@ -367,3 +367,11 @@ class Cloud(Estate):
 def _costs(machine: Machine) -> bool:
     """Whether it is there and not stopped."""
     return machine.stopped_at is None and machine.ended_at is None
+
+
+def _can_befall(machine: Machine, incident: Incident) -> bool:
+    if incident.what == "preempt":
+        return _costs(machine) and not machine.is_leaving
+    if incident.what == "repeat_notice":
+        return machine.notice is not None
+    return _costs(machine)

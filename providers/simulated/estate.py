@@ -53,6 +53,7 @@ class Estate:
         self._billed = 0  # by machines that ended
         self._markets = Markets(config, name)
         self._used: dict[Place, int] = {}
+        self._addresses = 0  # ever made
         self._at_address: dict[str, Machine] = {}
         self._free_addresses: list[str] = []
         self._dark: dict[str, float] = {}  # zone: until when
@@ -228,10 +229,12 @@ class Estate:
     # --- addresses --------------------------------------------------------------------------------
 
     def _give_address(self, machine: Machine) -> None:
-        number = int(machine.ref.rpartition("-")[2])
-        host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         if self._free_addresses:
             host = self._free_addresses.pop()
+        else:
+            self._addresses += 1
+            number = self._addresses
+            host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         machine.address = Address(host=host)
         self._at_address[host] = machine
 

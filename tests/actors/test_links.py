@@ -84,6 +84,7 @@ class House:
         self.stored: list[tuple[str, int]] = []
         self.disk_full = False
         self.newer: list[int] = []
+        self.instance = ""
         self.epoch = EPOCH
         self.boot = "boot-1"
         self.accepted = True
@@ -141,6 +142,7 @@ class House:
             "protocol": 1,
             "agent": "a",
             "boot": self.boot,
+            "instance": self.instance,
             "next_id": 1,
             "epoch": self.epoch,
             "accepted": self.accepted,
@@ -343,6 +345,15 @@ async def test_an_agent_that_obeys_a_newer_daemon_is_not_talked_to() -> None:
         assert house.newer[0] == EPOCH + 1
         await house.until(lambda: house.heard(LinkDown))
         assert not house.heard(LinkUp)
+
+
+async def test_the_agent_of_another_machine_is_not_talked_to() -> None:
+    async with opened() as house:
+        house.instance, house.accepted = "other", False
+        house.connect()
+        await house.until(lambda: house.heard(LinkDown))
+        assert not house.heard(LinkUp) and not house.newer
+        assert "other" in house.link.detail
 
 
 async def test_what_the_protocol_does_not_have_ends_the_stream() -> None:

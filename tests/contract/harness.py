@@ -39,6 +39,10 @@ class Harness(Protocol):
         """How to get into the machine that was made of `order`."""
         ...
 
+    def again(self) -> Provider:
+        """Another adapter for the same account, as the next daemon has it."""
+        ...
+
     async def kill(self, order: Order) -> None:
         """End the order's machine without a word."""
         ...
@@ -63,10 +67,17 @@ class LocalHarness:
 
     backend: ClassVar[Any] = "asyncio"
 
-    def __init__(self, provider: LocalProvider, keys: KeyStore, cluster: ClusterHandle) -> None:
+    def __init__(
+        self,
+        provider: LocalProvider,
+        keys: KeyStore,
+        cluster: ClusterHandle,
+        again: Callable[[], LocalProvider],
+    ) -> None:
         self.provider = provider
         self.keys = keys
         self.cluster = cluster
+        self.again = again
 
     @classmethod
     @asynccontextmanager
@@ -75,13 +86,18 @@ class LocalHarness:
     ) -> AsyncIterator["LocalHarness"]:
         """A local provider and a cluster in `directory`."""
         offers = (LocalOffer(spot=0.003, on_demand=0.01), LocalOffer(zone="small", spot=0.001, capacity=2))
-        provider = LocalProvider("local", config or LocalConfig(offers=offers), directory / "p", agent)
+        config = config or LocalConfig(offers=offers)
+
+        def made() -> LocalProvider:
+            return LocalProvider("local", config, directory / "p", agent)
+
+        provider = made()
         keys = KeyStore(directory / "keys")
         _, public = keys.cluster_key("c1")
         cluster = await provider.open_cluster(
             ClusterOrder(cluster_id="c1", owner=OWNER, pool="pool", region="local", public_key=public)
         )
-        harness = cls(provider, keys, cluster)
+        harness = cls(provider, keys, cluster, made)
         try:
             yield harness
         finally:

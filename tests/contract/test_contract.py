@@ -1,6 +1,7 @@
 """What every adapter must do, by `providers/contract.py`."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 import pytest
@@ -42,6 +43,13 @@ async def listen(channel: AgentChannel) -> None:
         await channel.receive()
 
 
+async def talk_on(channel: AgentChannel) -> None:
+    with anyio.fail_after(20):
+        while True:  # what is said last may still be on its way
+            await channel.send([{"t": "nothing"}])
+            await anyio.sleep(0.01)
+
+
 async def test_every_offer_is_a_market_of_its_own_with_a_price(harness: Harness) -> None:
     offers = await harness.provider.offers()
     assert offers
@@ -76,6 +84,125 @@ async def test_concurrent_launches_of_one_key_make_one_machine(harness: Harness)
     assert len(set(seen)) == 1
     listing = await harness.provider.observe(OWNER)
     assert [one.handle for one in listing.sightings] == [seen[0]]
+
+
+async def test_a_key_is_known_to_the_next_daemon_too(harness: Harness) -> None:
+    order = harness.order(0, await offer_of(harness))
+    [handle] = handles(await harness.provider.launch([order]))
+    await harness.provider.aclose()
+    await harness.provider.aclose()
+    following = harness.again()
+    try:
+        assert handles(await following.launch([order])) == [handle]
+        assert [one.handle for one in (await following.observe(OWNER)).sightings] == [handle]
+        assert await following.terminate([handle]) == [None]
+    finally:
+        await following.aclose()
+
+
+async def test_nothing_asked_is_nothing_done(harness: Harness) -> None:
+    assert list(await harness.provider.launch([])) == []
+    assert list(await harness.provider.terminate([])) == []
+    assert (await harness.provider.observe(OWNER)).sightings == ()
+
+
+async def test_what_can_be_done_is_told_beforehand(harness: Harness) -> None:
+    can, offers = harness.provider.capabilities, await harness.provider.offers()
+    assert can.launch_batch_max >= 1
+    assert can.machines_max >= 1
+    assert can.visible_within_s >= 0
+    assert can.spot == any(offer.lifecycle == "spot" for offer in offers)
+    assert {offer.billing_unit for offer in offers} == {can.billing_unit}
+
+
+async def test_a_machine_is_seen_as_soon_as_is_promised(harness: Harness) -> None:
+    order = harness.order(0, await offer_of(harness))
+    [handle] = handles(await harness.provider.launch([order]))
+    await anyio.sleep(harness.provider.capabilities.visible_within_s)
+    found = await harness.provider.find(order.key)
+    assert found is not None
+    assert found.handle == handle
+    assert [one.handle for one in (await harness.provider.observe(OWNER)).sightings] == [handle]
+
+
+async def test_a_machine_is_shown_the_same_everywhere_and_its_launch_does_not_move(harness: Harness) -> None:
+    before = (await harness.provider.observe(OWNER)).at
+    order = harness.order(0, await offer_of(harness))
+    handles(await harness.provider.launch([order]))
+    found = await until_running(harness, order)
+    listing = await harness.provider.observe(OWNER)
+    assert listing.sightings == (found,)
+    assert before <= found.launched_at <= listing.at
+    assert found.ended_at is None
+    assert await harness.again().find(order.key) == found
+
+
+async def test_outcomes_are_in_the_order_of_the_orders(harness: Harness) -> None:
+    offer = await offer_of(harness)
+    orders = [harness.order(node, offer) for node in (2, 0, 1)]
+    made = handles(await harness.provider.launch(orders))
+    for order, handle in zip(orders, made, strict=True):
+        found = await harness.provider.find(order.key)
+        assert found is not None
+        assert found.handle == handle
+    gone = made[0].model_copy(update={"ref": made[0].ref[:-4] + "0000"})
+    assert await harness.provider.terminate([made[1], gone, made[0]]) == [None, None, None]
+    await until_absent(harness, orders[0])
+    await until_absent(harness, orders[1])
+    assert [one.key for one in (await harness.provider.observe(OWNER)).sightings] == [orders[2].key]
+
+
+async def test_a_call_that_is_cancelled_leaves_the_adapter_usable(harness: Harness) -> None:
+    provider, offer = harness.provider, await offer_of(harness)
+    order, bystander = harness.order(0, offer), harness.order(1, offer)
+    [handle] = handles(await provider.launch([bystander]))
+    for seconds in (0, 0.001, 0.03):
+        for call in (
+            partial(provider.launch, [order]),
+            partial(provider.observe, OWNER),
+            partial(provider.find, order.key),
+            partial(provider.offers),
+            partial(provider.terminate, [handle]),
+        ):
+            with anyio.move_on_after(seconds):
+                await call()
+    outcome = (await provider.launch([order]))[0]
+    listing = await provider.observe(OWNER)
+    assert [one.handle for one in listing.sightings if one.key == order.key] == [outcome]
+    assert await provider.terminate([handle]) == [None]
+    await until_absent(harness, bystander)
+
+
+async def test_a_stream_that_is_cancelled_does_no_harm(harness: Harness) -> None:
+    order = harness.order(0, await offer_of(harness))
+    handles(await harness.provider.launch([order]))
+    machine = harness.machine(order, await until_running(harness, order))
+    for seconds in (0, 0.01):
+        with anyio.move_on_after(seconds):
+            async with harness.provider.attach(machine) as channel:
+                await listen(channel)
+    async with harness.provider.attach(machine) as channel:
+        assert (await greeting(channel))["accepted"] is True
+
+
+async def test_messages_come_whole_and_in_order(harness: Harness) -> None:
+    order = harness.order(0, await offer_of(harness))
+    handles(await harness.provider.launch([order]))
+    machine = harness.machine(order, await until_running(harness, order))
+    names = [f"nonsense-{number}-{'x' * 20}" for number in range(50)]
+    heard: list[Wire] = []
+    async with harness.provider.attach(machine) as channel:
+        await greeting(channel)
+        await channel.send([{"t": name, "epoch": 3} for name in names[:20]])
+        for name in names[20:]:
+            await channel.send([{"t": name, "epoch": 3}])
+        with anyio.fail_after(20):
+            while len(heard) < len(names):
+                heard += [one for one in await channel.receive() if one["t"] == "refused"]
+    assert [one["command"] for one in heard] == names
+    numbers = [int(str(one["id"])) for one in heard]
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) == len(names)
 
 
 async def test_find_sees_a_key_only_after_its_launch(harness: Harness) -> None:
@@ -229,6 +356,11 @@ async def test_the_stream_to_a_machine_that_dies_ends_with_an_error(harness: Har
         await harness.kill(order)
         with anyio.fail_after(20), pytest.raises(HostError):
             await listen(channel)
+        for _ in range(2):  # it stays so
+            with pytest.raises(HostError):
+                await listen(channel)
+        with pytest.raises(HostError):
+            await talk_on(channel)
     await until_absent(harness, order)
     with pytest.raises(HostError) as caught:
         async with harness.provider.attach(machine):

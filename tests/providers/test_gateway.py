@@ -158,9 +158,9 @@ class Heard:
     def seen(self, sighting: Sighting) -> None:
         self._hear("seen", (sighting.key, sighting.state))
 
-    def absent(self, key: str, at: float, *, certain: bool) -> None:
+    def absent(self, key: str, at: float, told: Sighting | None) -> None:
         self._hear("absent", key)
-        self.ends.append((at, certain))
+        self.ends.append((at, told is not None))
 
     def noticed(self, key: str, notice: Notice | None) -> None:
         self._hear("noticed", (key, notice))

@@ -168,10 +168,12 @@ def test_one_that_does_not_answer_in_time_is_gone() -> None:
 
 
 def test_the_vendors_word_and_a_broken_stream_are_believed_at_once() -> None:
-    for word in (AbsenceObserved(5.0, certain=True), AbsenceObserved(5.0)):
+    for certain in (True, False):
         machine = ready()
+        shown = machine.here.sighting(machine.here.machines[KEY])
+        word = AbsenceObserved(5.0, shown if certain else None)
         machine.here.vanish(KEY)
-        if not word.certain:
+        if not certain:
             machine.hear(LinkDown("cut"))
         machine.hear(word)
         assert machine.state is None

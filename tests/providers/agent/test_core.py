@@ -179,6 +179,24 @@ def test_old_epochs_are_refused() -> None:
     assert world.daemon.hellos[-1]["accepted"] is True
 
 
+def test_a_daemon_that_means_another_machine_is_refused_until_a_reboot() -> None:
+    world = fresh()
+    world.disconnect()
+    world.connect(instance="other")
+    assert world.daemon.hellos[-1]["accepted"] is False
+    assert world.daemon.hellos[-1]["instance"] == "i"
+    world.say(start("t", "true"))
+    assert not world.ever_spawned
+    world.restart()
+    world.connect(instance="other")
+    assert world.daemon.hellos[-1]["accepted"] is False
+    world.connect()
+    assert world.daemon.hellos[-1]["accepted"] is True
+    world.restart(rebooted=True)  # its disk may be a copy by now
+    world.connect(instance="other")
+    assert world.daemon.hellos[-1]["accepted"] is True
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [

@@ -220,7 +220,7 @@ class World:
             self.step(a.Tick())
         self.now = until
 
-    def restart(self) -> None:
+    def restart(self, *, rebooted: bool = False) -> None:
         """The agent dies; another process of it reads what was written down."""
         self.connected = False
         self.crash_after = None
@@ -229,4 +229,4 @@ class World:
         for record in self.records:
             self.core.replay(json.loads(record))
         self.records = [json.dumps(record) for record in self.core.snapshot()]
-        self.step(a.Resume())
+        self.step(a.Resume(rebooted=rebooted))
