@@ -232,6 +232,7 @@ class Daemon:
             name for states in recovered.pools.values() for (kind, name) in states if kind == "instance"
         ]
         return Sweep(
+            owner=self.journal.owner,
             journal=self.journal,
             observer=self.observer,
             clock=self.clock,

@@ -128,6 +128,7 @@ class Sweep:
     def __init__(
         self,
         *,
+        owner: str,
         journal: SweepJournal,
         observer: Observer,
         clock: Clock,
@@ -142,6 +143,7 @@ class Sweep:
         self.quarantine = quarantine
         self.newest_epoch = 0  # seen on any machine
         self.listed: set[str] = set()  # providers that gave one complete listing since the start
+        self._owner = owner
         self._journal = journal
         self._observer = observer
         self._clock = clock
@@ -176,6 +178,10 @@ class Sweep:
             self._receive.close()
             raise
 
+    def _is_ours(self, sighting: Sighting) -> bool:
+        """Whether the launch key says so too: a machine of somebody else is never touched."""
+        return sighting.key.startswith(f"{self._owner}/")
+
     def _known(self, sighting: Sighting) -> str | None:
         """The living instance that a machine is, or may be while nobody knows which one is its."""
         parts = sighting.key.split("/")
@@ -191,6 +197,8 @@ class Sweep:
     async def _one(self, provider: str, listing: Listing) -> None:
         there: set[str] = set()
         for sighting in listing.sightings:
+            if not self._is_ours(sighting):  # whatever the adapter took for our mark
+                continue
             quarantined = self.quarantine.get(quarantine_id(sighting.handle))
             if sighting.ended_at is not None:
                 if quarantined is not None:

@@ -10,7 +10,7 @@ JournalError
 ├── JournalFailing           can't write just now; the API answers 503
 │   └── JournalBusy          too much waits to be written; try again later
 ├── CommitRefused            this one commit can never be written (a bug in its sender)
-├── StateUnreadable          a state of a version that no upcaster leads to or from
+├── StateUnreadable          a state or request of another version than can be read
 └── BackupFailed             no backup was made
 """
 
@@ -68,7 +68,7 @@ class CommitRefused(JournalError):
 
 
 class StateUnreadable(JournalError):
-    """A state's version is newer than this program, or older than what it can still read."""
+    """A state's version is newer than this program, or older than what it can still read; or a request is."""
 
 
 class BackupFailed(JournalError):

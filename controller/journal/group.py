@@ -154,7 +154,8 @@ def _known(connection: sqlite3.Connection, ids: Sequence[str]) -> Known:
 
 def _original(connection: sqlite3.Connection, seq: int) -> Envelope | None:
     """The envelope as it was accepted; None when it is pruned, comes in this very group, or can't be read."""
-    row = connection.execute("SELECT body FROM events WHERE seq = ?", (seq,)).fetchone()
+    # as bytes: text that is damaged would be an error of SQLite's, and look as if nothing could be written
+    row = connection.execute("SELECT CAST(body AS BLOB) FROM events WHERE seq = ?", (seq,)).fetchone()
     if row is None:
         return None
     try:

@@ -103,7 +103,10 @@ def _prepare(path: Path) -> None:
             f"chmod 700 {path}"
         )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise StateDirectoryUnusable(f"state directory {path} can't be written to: check its mode")
+        raise StateDirectoryUnusable(
+            f"state directory {path} can't be written to: check its mode, and that its file system is not "
+            "read-only"
+        )
 
 
 def _unusable(path: Path, error: OSError) -> StateDirectoryUnusable:

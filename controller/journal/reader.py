@@ -8,8 +8,10 @@ from typing import Literal, NamedTuple, TypeVar
 
 import anyio
 from anyio import to_thread
+from pydantic import ValidationError
 
 from actors.events import Envelope
+from controller.journal.errors import StateUnreadable
 from controller.journal.schema import connect, explained
 
 READERS_MAX = 2  # threads reading at once
@@ -63,11 +65,24 @@ class Reader:
                     yield StoredState(pool, kind, name, version, body, terminal == 1)
 
     def open_requests(self) -> list[Envelope]:
-        """Return the requests that no state has taken over yet, in the order in which they were accepted."""
-        query = """SELECT events.body FROM requests JOIN events USING (seq)
+        """Return the requests that no state has taken over yet, in the order in which they were accepted.
+
+        Raises:
+            StateUnreadable: this program can't read one of them.
+        """
+        query = """SELECT seq, events.body FROM requests JOIN events USING (seq)
             WHERE requests.status = 'new' ORDER BY requests.seq"""
         with explained(self._path), closing(self._connect()) as connection:
-            return [Envelope.model_validate_json(body) for (body,) in connection.execute(query)]
+            return [self._envelope(seq, body) for seq, body in connection.execute(query)]
+
+    def _envelope(self, seq: int, body: str) -> Envelope:
+        try:
+            return Envelope.model_validate_json(body)
+        except ValidationError as error:
+            raise StateUnreadable(
+                f"the request with seq {seq} in journal {self._path} can't be read: a newer everpool took it "
+                "in, or it is damaged. Install the newer everpool again, or restore a backup"
+            ) from error
 
     def last_at(self) -> float:
         """Return the newest event's time, UTC seconds; 0 when there is none. For the clock at a start."""

@@ -3,6 +3,7 @@
 import os
 import secrets
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _explain(path, error) from error
+    except UnicodeDecodeError as error:  # a message of SQLite's that quotes what is damaged
+        raise _damaged(path, "names in it are garbled") from error
     except OSError as error:
         raise JournalUnusable(f"journal {path} can't be opened: {error.strerror}") from error
 
@@ -124,9 +127,13 @@ def explained(path: Path) -> Iterator[None]:
 def _is_new(path: Path) -> bool:
     """Whether there is nothing yet; also rules out what SQLite would take for nothing, or for a database."""
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except FileNotFoundError:
         size = 0
+    else:
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+            raise JournalUnusable(f"journal {path} can't be opened: it is not a file. Nothing was changed")
+        size = found.st_size
     wal = path.with_name(path.name + "-wal")
     has_wal = wal.exists() and wal.stat().st_size > 0
     if size == 0:

@@ -161,6 +161,7 @@ class Life:
         )
         self._observer = _Observer(lambda: self.acting, watcher)
         self.sweep = Sweep(
+            owner=OWNER,
             journal=journal,
             observer=self._observer,
             clock=clock,

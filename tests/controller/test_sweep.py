@@ -100,3 +100,16 @@ async def test_one_that_comes_back_after_its_end_is_paid_once_for_each_time() ->
         billed = machine.billed_micro_usd(here.clock.now())
         assert billed <= _paid(here, machine.ref) <= billed + 2 * machine.offer.micro_usd_per_hour // 60
         assert len(here.ready) == 1
+
+
+async def test_a_machine_whose_key_is_another_owners_is_never_touched() -> None:
+    async with house(TOLD) as here:
+        await here.pool(SPEC)
+        offer = _machine(here).offer
+        here.referee.foreign.add("somebody/pool/0/1.1/1")
+        other = here.cloud.plant(
+            "somebody/pool/0/1.1/1", OWNER, offer, has_agent=False
+        )  # marked as ours by mistake
+        await anyio.sleep(GUARD_S * 10)
+        assert other.ended_at is None and other.state == "running"
+        assert not here.facts("instance_quarantined")
