@@ -265,9 +265,13 @@ class LaunchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The machine exists, as the provider shows it: found by key, or changed in a listing."""
+    """The machine exists, as the provider shows it: found by key, or changed in a listing.
+
+    `lacked_at` is when listings began to lack it, in the vendor's time, had they done so just now.
+    """
 
     sighting: Sighting
+    lacked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

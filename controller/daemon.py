@@ -386,6 +386,9 @@ class Daemon:
         if error is None:
             if self.acting.loops.get(loop.name) is loop:
                 del self.acting.loops[loop.name]
+            named = self.config.pools.get(loop.name)
+            if named is not None and named.spec is not None and not named.remove and self._tasks is not None:
+                self._tasks.start_soon(self._apply_at_start)  # the config was read again while it went
             return
         self.observer.bug(loop.name, "loop", error)
         self.desk.down.add(loop.name)

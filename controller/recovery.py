@@ -151,6 +151,7 @@ class Sweep:
         self._gateways = gateways
         self._loops = loops
         self._guard_s = guard_s
+        self._settled: dict[str, str] = {}  # refs that are shown as ended, and paid; their provider
         self._to_adopt = set(recovered)  # instances of the last daemon not seen again yet
         self._may_act = may_act
         send, receive = anyio.create_memory_object_stream[tuple[str, Listing]](64)
@@ -196,6 +197,7 @@ class Sweep:
 
     async def _one(self, provider: str, listing: Listing) -> None:
         there: set[str] = set()
+        shown_ended: set[str] = set()
         for sighting in listing.sightings:
             if not self._is_ours(sighting):  # whatever the adapter took for our mark
                 continue
@@ -203,6 +205,10 @@ class Sweep:
             if sighting.ended_at is not None:
                 if quarantined is not None:
                     await self._reaped(quarantined, sighting.ended_at)
+                    self._settled[sighting.handle.ref] = provider
+                elif sighting.handle.ref not in self._settled and self._known(sighting) is None:
+                    await self._settle(provider, sighting, sighting.ended_at)
+                shown_ended.add(sighting.handle.ref)
                 continue
             name = self._known(sighting)
             if name is not None:
@@ -222,6 +228,9 @@ class Sweep:
                 case _:
                     continue
         if listing.complete:
+            gone = [ref for ref, of in self._settled.items() if of == provider and ref not in shown_ended]
+            for ref in gone:  # not shown any more
+                del self._settled[ref]
             for one in list(self.quarantine.values()):
                 if one.handle.provider == provider and one.id not in there:
                     await self._missing(one, listing.at)
@@ -234,17 +243,8 @@ class Sweep:
         await self._commit(sighting.key.split("/")[1], fact, ())
 
     async def _take_in(self, provider: str, sighting: Sighting) -> None:
-        now = self._clock.now()
-        gateway = self._gateways.get(provider)
-        one = Quarantined(
-            key=sighting.key,
-            handle=sighting.handle,
-            micro_usd_per_hour=sighting.micro_usd_per_hour,
-            billing_unit=gateway.capabilities.billing_unit if gateway is not None else "second",
-            billed_from=max(sighting.launched_at, await self._counted_until(sighting)),
-            seen_at=now,
-            reap_at=now + self._guard_s,
-        )
+        began = max(sighting.launched_at, await self._counted_until(sighting))
+        one = self._quarantined(provider, sighting, began)
         fact = InstanceQuarantined(
             key=one.key,
             ref=one.handle.ref,
@@ -254,6 +254,31 @@ class Sweep:
         )
         await self._commit("", fact, (self._row(one),))
         self.quarantine[one.id] = one
+
+    def _quarantined(self, provider: str, sighting: Sighting, began: float) -> Quarantined:
+        now = self._clock.now()
+        gateway = self._gateways.get(provider)
+        return Quarantined(
+            key=sighting.key,
+            handle=sighting.handle,
+            micro_usd_per_hour=sighting.micro_usd_per_hour,
+            billing_unit=gateway.capabilities.billing_unit if gateway is not None else "second",
+            billed_from=began,
+            seen_at=now,
+            reap_at=now + self._guard_s,
+        )
+
+    async def _settle(self, provider: str, sighting: Sighting, ended_at: float) -> None:
+        """Count the dollars of a machine that ended before it was quarantined.
+
+        It lived on after it was thought gone, or a late call made it and nobody ever knew it.
+        """
+        began = max(sighting.launched_at, await self._counted_until(sighting))
+        if not self._may_act():
+            return
+        self._settled[sighting.handle.ref] = provider
+        if ended_at > began:
+            await self._reaped(self._quarantined(provider, sighting, began), ended_at)
 
     async def _counted_until(self, sighting: Sighting) -> float:
         """Up to when the dollars of a machine that is there again were counted already; 0: never."""
@@ -300,7 +325,7 @@ class Sweep:
         )
         by_key = StateRow("quarantine", one.key, QUARANTINE_VERSION, None)  # named so by the first release
         await self._commit("", fact, (over, by_key))
-        del self.quarantine[one.id]
+        self.quarantine.pop(one.id, None)
 
     def _row(self, one: Quarantined) -> StateRow:
         return StateRow("quarantine", one.id, QUARANTINE_VERSION, one)

@@ -15,7 +15,8 @@ def changes(
 
     Args:
         pools: what the config names.
-        states: every pool that lives; None for one that was asked for and has no state yet.
+        states: every pool that lives; None for one that was asked for and has no state yet. One that is going
+            is to be made when it has gone: ask again then.
     """
     done: list[tuple[str, str, Request | None]] = []
     for name, pool in pools.items():
@@ -29,6 +30,8 @@ def changes(
             done.append((name, "made", PoolRequested(pool=name, spec=pool.spec)))
         elif state is None:
             continue
+        elif state.status == "draining":
+            done.append((name, "is going: made again when it is gone", None))
         elif state.made_by != CONFIG:
             done.append((name, "left alone: a pool of that name was made by the API", None))
         elif state.spec != pool.spec:

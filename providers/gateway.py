@@ -36,8 +36,8 @@ LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry 
 class Listener(Protocol):
     """Who hears what the provider shows. Called from the gateway's task; must not block."""
 
-    def seen(self, sighting: Sighting) -> None:
-        """A watched machine is new or changed."""
+    def seen(self, sighting: Sighting, lacked_at: float | None) -> None:
+        """A watched machine is new or changed; listings had lacked it since `lacked_at`, by the vendor."""
 
     def absent(self, key: str, at: float, told: Sighting | None) -> None:
         """A watched machine is gone since `at` (the vendor's time); `told`: the vendor says so itself."""
@@ -57,8 +57,8 @@ class _Watched:
     key: str
     launched_at: float
     last: Sighting | None = None
-    missing: int = 0
-    missing_at: float = 0.0  # when the first of these listings was made
+    missing: int = 0  # listings in a row that count
+    lacked_at: float | None = None  # when listings began to lack it, whether they count or not
 
 
 @dataclass(slots=True)
@@ -309,11 +309,11 @@ class Gateway:
             if watched is None:
                 continue
             seen.add(ref)
-            watched.missing = 0
+            lacked_at, watched.lacked_at, watched.missing = watched.lacked_at, None, 0
             if watched.last is not sighting and watched.last != sighting:
                 watched.last = sighting
                 if sighting.ended_at is None:
-                    self._listener.seen(sighting)
+                    self._listener.seen(sighting, lacked_at)
                 else:
                     self._listener.absent(watched.key, sighting.ended_at, sighting)
         if listing.complete and len(seen) < len(known):
@@ -321,15 +321,18 @@ class Gateway:
 
     def _count_missing(self, seen: set[str], asked_at: float, listed_at: float) -> None:
         for ref, watched in list(self._watched.items()):
-            if ref in seen or asked_at < watched.launched_at + self.capabilities.visible_within_s:
+            if ref in seen:
+                continue
+            if watched.lacked_at is None:
+                watched.lacked_at = listed_at
+            if asked_at < watched.launched_at + self.capabilities.visible_within_s:
                 continue
             watched.missing += 1
             if watched.missing == 1:
-                watched.missing_at = listed_at
                 self.look()
             elif watched.missing % 2 == 0:  # told again after two more, until nobody watches
                 watched.last = None
-                self._listener.absent(watched.key, watched.missing_at, None)
+                self._listener.absent(watched.key, watched.lacked_at, None)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from actors.messages import (
 )
 from actors.policy.backoff import retry_delay_s
 from providers.errors import Fault
-from providers.model import Handle
+from providers.model import Handle, Sighting
 
 CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
 
@@ -68,8 +68,8 @@ def _launch(state: Requested) -> Launch:
     )
 
 
-def launched(state: Requested, handle: Handle, view: View) -> Decision:
-    """The provider has the machine."""
+def launched(state: Requested, handle: Handle, view: View, sighting: Sighting | None = None) -> Decision:
+    """The provider has the machine, and perhaps shows it."""
     fact = Published(
         InstanceLaunched(
             request_id=state.request_id,
@@ -91,6 +91,8 @@ def launched(state: Requested, handle: Handle, view: View) -> Decision:
         launched_at=view.now,
         deadline=view.now + spec.provision_timeout,
     )
+    if sighting is not None:
+        alive_state = parts.billed(alive_state, sighting)
     if state.leave is not None:
         return endings.destroy(alive_state, state.leave, view, facts=(fact,)).also(effects=(watch, news))
     return Decision(alive_state, effects=(watch, news), facts=(fact,))
@@ -124,9 +126,9 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
         case LaunchSucceeded(handle=handle):
             return launched(state, handle, view)
         case Found(sighting=sighting):  # looked for, or seen in a listing before the call answered
-            decision = launched(state, sighting.handle, view)
+            decision = launched(state, sighting.handle, view, sighting)
             if isinstance(decision.state, Provisioning):
-                seen = alive.while_provisioning(parts.billed(decision.state, sighting), message, view)
+                seen = alive.while_provisioning(decision.state, message, view)
                 return Decision(
                     seen.state,
                     decision.tells + seen.tells,

@@ -16,7 +16,7 @@ from actors.policy.billing import cost_micro_usd
 from providers.model import Handle, Sighting
 
 _COMMON = ("id", "key", "pool", "node", "request_id", "replacing", "offer", "cluster", "created_at")
-_BILL = ("billed_from", "micro_usd_per_hour")
+_BILL = ("billed_from", "spent_micro_usd", "micro_usd_per_hour")
 T = TypeVar("T", bound=Alive | Destroying)
 
 
@@ -25,11 +25,17 @@ def common(state: InstanceState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in (*_COMMON, *_BILL)}
 
 
-def billed(state: T, sighting: Sighting) -> T:
-    """The state with what the vendor shows of the bill."""
+def billed(state: T, sighting: Sighting, lacked_at: float | None = None) -> T:
+    """The state with what the vendor shows of the bill.
+
+    A later launch than before means that it was stopped and resumed: what ran first is put down, until
+    `lacked_at` when listings had shown its absence.
+    """
     if state.billed_from == sighting.launched_at and state.micro_usd_per_hour == sighting.micro_usd_per_hour:
         return state
     update = {"billed_from": sighting.launched_at, "micro_usd_per_hour": sighting.micro_usd_per_hour}
+    if state.billed_from is not None and sighting.launched_at > state.billed_from:
+        update["spent_micro_usd"] = cost(state, sighting.launched_at if lacked_at is None else lacked_at)
     return cast(T, state.model_copy(update=update))
 
 
@@ -38,7 +44,7 @@ def cost(state: Alive | Destroying, until: float) -> int:
     began = state.launched_at if state.billed_from is None else state.billed_from
     per_hour = state.micro_usd_per_hour
     per_hour = state.offer.micro_usd_per_hour if per_hour is None else per_hour
-    return cost_micro_usd(per_hour, until - began, state.offer.billing_unit)
+    return state.spent_micro_usd + cost_micro_usd(per_hour, until - began, state.offer.billing_unit)
 
 
 def to_tasks(state: InstanceState, message: Message, view: View) -> tuple[tuple[Address, Message], ...]:

@@ -32,7 +32,8 @@ def decide(state: InstanceState | None, message: InstanceMessage, view: View) ->
     if sighting is not None and isinstance(state, Alive | Destroying) and state.handle is not None:
         if sighting.handle.ref != state.handle.ref:
             return Decision(state)  # a twin under our key, which the sweep ends
-        state = parts.billed(state, sighting)
+        lacked_at = message.lacked_at if isinstance(message, Found) else None
+        state = parts.billed(state, sighting, lacked_at)
     match state:
         case None:
             if isinstance(message, LaunchWanted):

@@ -21,7 +21,8 @@ class _Instance(Value):
     cluster: ClusterHandle
     created_at: float
     since: float  # when this state was entered
-    billed_from: float | None = None  # the vendor's time of the launch; None: not told yet
+    billed_from: float | None = None  # the vendor's time of the launch, or of a resume; None: not told yet
+    spent_micro_usd: int = 0  # before that
     micro_usd_per_hour: int | None = None  # what the vendor takes; None: not told, as offered
 
     @property

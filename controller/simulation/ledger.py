@@ -73,8 +73,9 @@ class Ledger:
 
     def fail(self) -> None:
         """The disk is full from now on."""
-        self.failing = True
-        self.healed = anyio.Event()
+        if not self.failing:
+            self.failing = True
+            self.healed = anyio.Event()
 
     def heal(self) -> None:
         """It has room again."""

@@ -1,0 +1,169 @@
+"""Planted in pools and nodes: who is wanted, who replaces whom, who is told when it is over."""
+
+from dataclasses import replace
+from typing import Any
+
+from actors.address import Address
+from actors.decision import Decision, Published, View
+from actors.events import PoolReady
+from actors.messages import (
+    Due,
+    Fill,
+    InstanceFailed,
+    InstanceLeaving,
+    InstanceStays,
+    LeaveWanted,
+    Message,
+    Retire,
+)
+from actors.node import rules as node_rules
+from actors.node import state as nodes
+from actors.pool import rules as pool_rules
+from actors.pool import settle
+from actors.pool.state import Active
+from tests.simulation.mutations.patching import Decide, Mutation, Patch, without
+
+
+def count_nodes(patch: Patch) -> None:
+    """Nodes are counted, not compared: when two more are wanted, the next two numbers are filled."""
+
+    def make(steer: Any) -> Any:
+        def counting(state: Any, view: View) -> Decision:
+            if not isinstance(state, Active) or state.steered == (state.desired, state.removed):
+                decision: Decision = steer(state, view)
+                return decision
+            had, wanted = state.steered[0], state.desired
+            tells: list[tuple[Address, Message]] = [
+                (("node", str(node)), Fill()) for node in range(had, wanted)
+            ]
+            retire = Retire("scale_in", state.spec.drain_timeout)
+            tells += [(("node", str(node)), retire) for node in reversed(range(wanted, had))]
+            steered = state.model_copy(update={"steered": (state.desired, state.removed)})
+            return Decision(steered, tuple(tells))
+
+        return counting
+
+    patch.put(settle, "steer", make)
+
+
+def give_a_rank_twice(patch: Patch) -> None:
+    """A notice is withdrawn, and the machine that was ordered in its place comes and stays as well."""
+
+    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
+        decision = decide(state, message, view)
+        return without(decision, LeaveWanted) if isinstance(message, InstanceStays) else decision
+
+    patch.hear(node_rules, heard)
+
+
+def replace_once(patch: Patch) -> None:
+    """A replacement that fails before it is ready is not replaced itself: there is still the old machine."""
+
+    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
+        if isinstance(state, nodes.Replacing) and isinstance(message, InstanceFailed):
+            return Decision(state)
+        return decide(state, message, view)
+
+    patch.hear(node_rules, heard)
+
+
+def wait_for_the_end(patch: Patch) -> None:
+    """A machine that is being taken is replaced when it is gone, and not when that becomes known."""
+
+    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
+        if isinstance(state, nodes.Filled) and isinstance(message, InstanceLeaving) and message.works:
+            return Decision(state)
+        return decide(state, message, view)
+
+    patch.hear(node_rules, heard)
+
+
+def keep_the_replaced(patch: Patch) -> None:
+    """The new machine is set up, and nobody tells the old one to leave."""
+
+    def make(filled: Any) -> Any:
+        def kept(*args: Any) -> Decision:
+            return without(filled(*args), LeaveWanted)
+
+        return kept
+
+    patch.put(node_rules, "_filled", make)
+
+
+def ask_no_more(patch: Patch) -> None:
+    """The timer of a node that waits for a market is forgotten: only news of prices wakes it."""
+
+    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
+        if isinstance(state, nodes.Filling | nodes.Replacing) and isinstance(message, Due):
+            return Decision(state)
+        return decide(state, message, view)
+
+    patch.hear(node_rules, heard)
+
+
+def supersede_silently(patch: Patch) -> None:
+    """A resize that a newer one overtakes is dropped, and nobody says so."""
+    patch.put(pool_rules, "_superseded", lambda ended: lambda state, nodes: (ended(state, nodes)[0], ()))
+
+
+def miss_deadlines(patch: Patch) -> None:
+    """A request that waits for machines is not ended at its deadline."""
+
+    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
+        if isinstance(state, Active) and isinstance(message, Due) and state.waiting:
+            patient = tuple(one.model_copy(update={"deadline": float("inf")}) for one in state.waiting)
+            decision = decide(state.model_copy(update={"waiting": patient}), message, view)
+            assert isinstance(decision.state, Active)
+            kept = decision.state.model_copy(update={"waiting": state.waiting})
+            return replace(decision, state=kept)
+        return decide(state, message, view)
+
+    patch.hear(pool_rules, heard)
+
+
+def believe_it_is_whole(patch: Patch) -> None:
+    """A pool is whole when as many machines as wanted are there, whether they are set up or not."""
+
+    def make(conclude: Any) -> Any:
+        def hasty(state: Any, view: View) -> Decision:
+            if isinstance(state, Active) and len(view.index.instances) >= state.desired and state.waiting:
+                ready = tuple(one.request_id for one in state.waiting if one.ends_in == "pool_ready")
+                if ready:
+                    fact = PoolReady(pool=state.name, nodes=len(view.index.instances))
+                    left = tuple(one for one in state.waiting if one.ends_in != "pool_ready")
+                    told = state.model_copy(update={"waiting": left})
+                    return Decision(told, facts=(Published(fact, ready[0], ready),))
+            decision: Decision = conclude(state, view)
+            return decision
+
+        return hasty
+
+    patch.put(settle, "conclude", make)
+
+
+def forget_clusters(patch: Patch) -> None:
+    """A pool that ends leaves its networks and keys where they are."""
+
+    def make(close: Any) -> Any:
+        def leaving(state: Any, view: View) -> Decision:
+            kept = {name: one for name, one in state.clusters.items() if one.status != "open"}
+            decision: Decision = close(state.model_copy(update={"clusters": kept}), view)
+            return decision
+
+        return leaving
+
+    patch.put(settle, "_close", make)
+
+
+ALL: tuple[Mutation, ...] = (
+    count_nodes,
+    give_a_rank_twice,
+    replace_once,
+    wait_for_the_end,
+    keep_the_replaced,
+    ask_no_more,
+    supersede_silently,
+    miss_deadlines,
+    believe_it_is_whole,
+    forget_clusters,
+)

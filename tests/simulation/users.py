@@ -1,0 +1,347 @@
+"""What users ask for, and how they set their config: requests sent until they are known to be accepted."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import anyio
+
+from actors.events import (
+    BootstrapRequested,
+    DrainRequested,
+    PoolRequested,
+    PoolResizeRequested,
+    PoolUpdateRequested,
+    Request,
+    ShutdownRequested,
+    TaskRequested,
+    TaskStopRequested,
+)
+from actors.instance.facts import node_instance
+from actors.instance.state import InstanceState
+from actors.ports import JournalClosed
+from actors.spec import Image, Nodes, PoolSpec, Step, TaskSpec, Worker
+from controller.config import PoolConfig
+from controller.desk import CONFIG
+from controller.reload import changes
+from providers.simulated.cloud import Cloud
+from tests.simulation.lives import Lives
+from tests.simulation.plan import DAY_S, Act, Habits
+from tests.simulation.referee import Referee
+
+NODES_MAX = 4  # of a pool; all pools at their most fit into the clouds they use
+IN_CONFIG = ("conf-a", "conf-b")
+TASKS_OF_A_BURST = 10
+REMEMBERED = 200  # requests that may be sent again
+
+
+@dataclass(slots=True)
+class Pool:
+    """What users think of one of their pools."""
+
+    name: str
+    providers: tuple[str, ...]
+    allocation: str
+    workers: int
+    buffer: int
+    nodes: int
+
+    def spec(self) -> PoolSpec:
+        """What they ask for."""
+        return PoolSpec.model_validate(
+            {
+                "provider": self.providers,
+                "nodes": Nodes(desired=self.nodes),
+                "worker": Worker(concurrency=self.workers, buffer=self.buffer),
+                "image": Image(
+                    steps=(Step(phase="packages", run="sim-sleep 20"), Step(phase="data", run="true"))
+                ),
+                "allocation": self.allocation,
+                "metrics_every_s": DAY_S,
+                "lease_s": 7200,
+                "unreachable_timeout": 300,
+            }
+        )
+
+
+class Users:
+    """All users of one world.
+
+    Args:
+        seed: of all that is random about them and is not of one act.
+        habits: how many pools they have.
+        lives: whom they ask.
+        clouds: what their pools may use.
+        referee: knows what has ended.
+    """
+
+    def __init__(
+        self, seed: int, habits: Habits, lives: Lives, clouds: Mapping[str, Cloud], referee: Referee
+    ) -> None:
+        self.waiting = 0  # requests on their way
+        self.pools: dict[str, Pool] = {}  # made by users
+        self.config: dict[str, PoolConfig] = {}
+        self.done = {
+            "task": self._task,
+            "burst": self._burst,
+            "resize": self._resize,
+            "drain": self._drain,
+            "drain_noticed": self._drain_noticed,
+            "stop_task": self._stop_task,
+            "update": self._update,
+            "set_up": self._set_up,
+            "repeat": self._repeat,
+            "remake": self._remake,
+            "reload": self._reload,
+        }
+        self._lives = lives
+        self._clouds = clouds
+        self._referee = referee
+        self._tasks: list[tuple[str, str]] = []
+        self._sent: list[tuple[str, Request, str]] = []
+        self._reloads = 0
+        self._named: dict[str, Pool] = {}  # pools of the config
+        dice = random.Random(f"{seed}/pools")
+        names = [f"pool-{letter}" for letter in "abcdefgh"[: habits.pools]]
+        for number, name in enumerate((*names, *IN_CONFIG)):
+            pool = self._drawn(name, number, dice)
+            if name in IN_CONFIG:
+                self._named[name] = pool
+                self.config[name] = PoolConfig(pool.spec())
+            else:
+                self.pools[name] = pool
+
+    def _drawn(self, name: str, number: int, dice: random.Random) -> Pool:
+        clouds = list(self._clouds)
+        first = clouds[number % len(clouds)]
+        more = [one for one in clouds if one != first and dice.random() < 0.4]
+        allocations = ("spot-if-available", "cheapest", "cheapest")
+        return Pool(
+            name,
+            (first, *more),
+            allocation=allocations[number % 3],
+            workers=1 + int(dice.random() * 2),
+            buffer=int(dice.random() * 2),
+            nodes=1 + int(dice.random() * 2),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Pools that are wanted now."""
+        return [*self.pools, *(name for name, one in self.config.items() if not one.remove)]
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    async def submit(
+        self, pool: str, request: Request, principal: str = "user", *, to_old: bool = False
+    ) -> None:
+        """Send a request again until it is known to be accepted, as a careful client does."""
+        self.waiting += 1
+        self._sent.append((pool, request, principal))
+        del self._sent[:-REMEMBERED]
+        if to_old and self._lives.old:  # it went to the daemon that does not lead any more
+            try:
+                await self._lives.old[0].life.submit(pool, request, principal)
+            except JournalClosed:
+                pass
+        while True:
+            life = self._lives.life
+            if life is not None:
+                try:
+                    await life.submit(pool, request, principal)
+                except JournalClosed:
+                    pass
+                else:
+                    break
+            await anyio.sleep(2)
+        self.waiting -= 1
+
+    async def open_pools(self) -> None:
+        """Make the first pools. Those of the config are made by each daemon when it starts."""
+        for name, pool in self.pools.items():
+            await self.submit(name, PoolRequested(request_id=f"pool-{name}", pool=name, spec=pool.spec()))
+
+    async def apply_config(self) -> None:
+        """Make the config's pools what it says, as a daemon does at its start and when told to reload."""
+        self._reloads += 1
+        number = self._reloads
+        self.waiting += 1
+        while (life := self._lives.life) is None:  # noqa: ASYNC110 - the clock is virtual
+            await anyio.sleep(2)
+        states = {name: loop.index.pool for name, loop in life.loops.items()}
+        for name, _, request in changes(self.config, states):
+            if request is not None:
+                full = request.model_copy(update={"request_id": f"config-{number}-{name}"})
+                await self.submit(name, full, CONFIG)
+        self.waiting -= 1
+
+    # --- acts -------------------------------------------------------------------------------------
+
+    def _some_pool(self, dice: random.Random) -> Pool:
+        """Any pool; those of the config may be used by anybody."""
+        pools = [*self.pools.values(), *self._named.values()]
+        return pools[int(dice.random() * len(pools))]
+
+    def _some_own(self, dice: random.Random) -> Pool:
+        """A pool that belongs to users: it may be updated and ended by them."""
+        pools = list(self.pools.values())
+        return pools[int(dice.random() * len(pools))]
+
+    async def _task(self, act: Act, dice: random.Random) -> None:
+        await self.ask_task(f"{act.index}", dice)
+
+    async def ask_task(self, mark: str, dice: random.Random) -> None:
+        """Run something. `mark` tells this request from all others."""
+        draw, pool = dice.random, self._some_pool(dice).name
+        lines = int(draw() * 4)
+        # The number of lines is the end of the id: what is kept of them can be compared.
+        name = f"task-{mark}-{lines}"
+        code = "1" if draw() < 0.1 else "0"
+        argv = ["sim-sleep", str(round(draw() ** 2 * 900, 1)), code, str(lines)]
+        if draw() < 0.1:
+            argv.append("stubborn")
+        spec = TaskSpec(
+            argv=tuple(argv),
+            retries=int(draw() * 3),
+            retries_infrastructure=50,
+            priority=int(draw() * 3),
+            timeout_s=600 if draw() < 0.2 else None,
+            on_notice="save" if draw() < 0.2 else None,
+        )
+        self._tasks.append((pool, name))
+        request = TaskRequested(request_id=name, pool=pool, task=spec)
+        await self.submit(pool, request, to_old=draw() < 0.5)
+
+    async def _burst(self, act: Act, dice: random.Random) -> None:
+        for number in range(TASKS_OF_A_BURST):
+            await self.ask_task(f"{act.index}.{number}", dice)
+
+    async def _resize(self, act: Act, dice: random.Random) -> None:
+        await self.ask_resize(f"{act.index}", dice)
+
+    async def ask_resize(self, mark: str, dice: random.Random) -> None:
+        """Make a pool larger or smaller."""
+        pool = self._some_pool(dice)
+        pool.nodes = int(dice.random() * (NODES_MAX + 1))
+        request = PoolResizeRequested(request_id=f"resize-{mark}", pool=pool.name, nodes=pool.nodes)
+        await self.submit(pool.name, request, to_old=dice.random() < 0.5)
+
+    async def _drain(self, act: Act, dice: random.Random) -> None:
+        pool = self._some_pool(dice)
+        node = int(dice.random() * max(1, pool.nodes))
+        await self._ask_drain(act, pool.name, node, "replace" if dice.random() < 0.7 else "remove")
+
+    async def _ask_drain(self, act: Act, pool: str, node: int, then: str) -> None:
+        request = DrainRequested.model_validate(
+            {"request_id": f"drain-{act.index}", "pool": pool, "node": node, "then": then, "within_s": 120}
+        )
+        await self.submit(pool, request)
+
+    async def _drain_noticed(self, act: Act, dice: random.Random) -> None:
+        """Drain a machine that is told at the same time that it will be taken."""
+        found = self._some_instance(dice)
+        if found is None:
+            return
+        pool, instance = found
+        draws = [dice.random() for _ in range(3)]
+        for cloud in self._clouds.values():
+            machine = cloud.machines.get(instance.key)
+            if machine is not None and machine.ended_at is None:
+                wait = round(20 * draws[0], 3) if draws[1] < 0.5 else 0.0
+                cloud.timeline.after(wait, lambda: cloud.preempt(machine, 120))  # noqa: B023
+                break
+        if draws[1] >= 0.5:
+            await anyio.sleep(round(20 * draws[0], 3))
+        await self._ask_drain(act, pool, instance.node, "replace" if draws[2] < 0.7 else "remove")
+
+    def _some_instance(self, dice: random.Random) -> tuple[str, InstanceState] | None:
+        pool, draw = self._some_pool(dice).name, dice.random()
+        life = self._lives.life
+        loop = life.loops.get(pool) if life is not None else None
+        living = list(loop.index.instances.values()) if loop is not None else []
+        return (pool, living[int(draw * len(living))]) if living else None
+
+    async def _stop_task(self, act: Act, dice: random.Random) -> None:
+        await self.ask_stop(f"{act.index}", dice)
+
+    async def ask_stop(self, mark: str, dice: random.Random) -> None:
+        """Stop a task that was asked for not long ago."""
+        recent = self._tasks[-10:]
+        if recent:
+            pool, task = recent[int(dice.random() * len(recent))]
+            request = TaskStopRequested(request_id=f"stop-{mark}", pool=pool, task_id=task)
+            await self.submit(pool, request)
+
+    async def _update(self, act: Act, dice: random.Random) -> None:
+        pool = self._some_own(dice)
+        pool.nodes = 1 + int(dice.random() * NODES_MAX)
+        pool.workers = 1 + int(dice.random() * 3)
+        request = PoolUpdateRequested(request_id=f"update-{act.index}", pool=pool.name, spec=pool.spec())
+        await self.submit(pool.name, request)
+
+    async def _set_up(self, act: Act, dice: random.Random) -> None:
+        """Set a machine up again."""
+        found = self._some_instance(dice)
+        if found is not None:
+            pool, instance = found
+            chosen = node_instance(instance)
+            request = BootstrapRequested(request_id=f"setup-{act.index}", instance=chosen, cluster_id="")
+            await self.submit(pool, request)
+
+    async def _repeat(self, act: Act, dice: random.Random) -> None:
+        """Send a request again, as a client does that got no answer."""
+        del act
+        if self._sent:
+            pool, request, principal = self._sent[int(dice.random() * len(self._sent))]
+            await self.submit(pool, request, principal, to_old=dice.random() < 0.5)
+
+    async def _remake(self, act: Act, dice: random.Random) -> None:
+        """End a pool, and make one of the same name when it is gone."""
+        pool = self._some_own(dice)
+        ending = ShutdownRequested(request_id=f"shutdown-{act.index}", cluster_id=pool.name)
+        self.waiting += 1
+        await self.submit(pool.name, ending)
+        while not self._referee.is_ended(ending.request_id):  # noqa: ASYNC110 - the clock is virtual
+            await anyio.sleep(10)
+        pool.nodes = 1 + int(dice.random() * NODES_MAX)
+        request = PoolRequested(request_id=f"pool-{act.index}", pool=pool.name, spec=pool.spec())
+        await self.submit(pool.name, request)
+        self.waiting -= 1
+
+    async def _reload(self, act: Act, dice: random.Random) -> None:
+        """Change the config, and have it read again: another spec, a pool removed, one named again."""
+        del act
+        name = IN_CONFIG[int(dice.random() * len(IN_CONFIG))]
+        pool = self._named[name]
+        pool.nodes = 1 + int(dice.random() * NODES_MAX)
+        pool.workers = 1 + int(dice.random() * 3)
+        gone = dice.random() < 0.3
+        self.config[name] = PoolConfig(None if gone and dice.random() < 0.5 else pool.spec(), remove=gone)
+        if dice.random() < 0.2:  # it names a pool that was not made by the config
+            other = self._some_own(dice)
+            self.config[other.name] = PoolConfig(other.spec())
+        await self.apply_config()
+        for other_name in self.pools:
+            self.config.pop(other_name, None)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Have the config read once more, as it is now."""
+        await self.apply_config()
+
+    async def end_pools(self) -> None:
+        """Shut everything down."""
+        for name in self.config:
+            self.config[name] = PoolConfig(None, remove=True)
+        await self.apply_config()
+        for name in self.pools:
+            await self.submit(name, ShutdownRequested(request_id=f"shutdown-{name}", cluster_id=name))
+
+    async def last_words(self, rounds: int, dice: random.Random) -> None:
+        """Ask for things while the pools are being ended."""
+        for number in range(rounds):
+            await anyio.sleep(round(5 * dice.random(), 3))
+            await self.ask_task(f"last.{number}", dice)
+            await self.ask_resize(f"last.{number}", dice)
+            await self.ask_stop(f"last.{number}", dice)
