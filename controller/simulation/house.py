@@ -28,7 +28,7 @@ from providers.model import Listing, Machine, Value
 from providers.simulated.adapter import SimulatedProvider
 
 OWNER = "sim-owner"
-OBSERVE_EVERY_S = 60.0
+OBSERVE_EVERY_S = 120.0
 GUARD_S = 120.0
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.bench import memory, notices, recovery, submits, tasks
+from tests.bench import fleet, memory, notices, recovery, submits, tasks
 from tests.bench.report import Figures, lines
 
 PARTS: dict[str, Callable[..., None]] = {
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[..., None]] = {
     "submits": submits.measure,
     "notices": notices.measure,
     "recovery": recovery.measure,
+    "fleet": fleet.measure,
 }
 
 
