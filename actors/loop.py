@@ -17,14 +17,41 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from actors.address import Address, Kind
 from actors.decision import Decision, Published, View, World
-from actors.effects import Call, CloseCluster, Effect, Find, Launch, OpenCluster, Terminate, Word
+from actors.effects import (
+    Call,
+    CloseCluster,
+    Connect,
+    Disconnect,
+    Effect,
+    Find,
+    Launch,
+    OpenCluster,
+    Terminate,
+    Word,
+)
 from actors.events import BugCaught, Envelope
 from actors.index import Index
 from actors.instance import rules as instance_rules
 from actors.instance import state as instance_state
 from actors.market import rules as market_rules
 from actors.market import state as market_state
-from actors.messages import AgentSaid, Due, Message, RequestHeard
+from actors.messages import (
+    AgentSaid,
+    ClusterClosed,
+    ClusterCloseFailed,
+    ClusterOpened,
+    ClusterOpenFailed,
+    Due,
+    FindFailed,
+    Found,
+    LaunchFailed,
+    LaunchSucceeded,
+    Message,
+    NothingFound,
+    RequestHeard,
+    TerminateFailed,
+    TerminateSucceeded,
+)
 from actors.node import rules as node_rules
 from actors.node import state as node_state
 from actors.pool import rules as pool_rules
@@ -34,6 +61,7 @@ from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
 from actors.supervisor import Bug, Supervisor, attempt
 from actors.task import rules as task_rules
 from actors.task import state as task_state
+from providers.errors import Fault
 from providers.model import Value, at_rest
 
 MAILBOX_MAX = 20_000  # letters waiting; senders wait when it is full, the API refuses earlier
@@ -89,6 +117,7 @@ class Draft:
         self.states = states
         self.index = index
         self.settled = True  # False: a bug met what the pool does at the end of the turn
+        self.spoiled: list[Letter] = []  # bugs met them, and nothing is left of them
         self.changed: dict[Address, Value | None] = {}
         self.facts: list[tuple[Published, int | None]] = []
         self.effects: list[tuple[Effect, Address, int | None]] = []
@@ -152,6 +181,7 @@ class Loop:
         self._due: dict[Address, float] = {}
         self._timer_count = 0
         self._unsettled = 0  # turns in a row that a bug kept from being settled
+        self._spoiled: dict[tuple[Address, type[Message]], int] = {}  # times in a row
         self._was_asked = False  # something was sent to the pool, which may not exist
         self._last_fact: dict[Address, int] = {}  # what led to what comes next, unless a message says more
         send, receive = anyio.create_memory_object_stream[Letter](MAILBOX_MAX)
@@ -293,6 +323,37 @@ class Loop:
             self._timer_count += 1
             heapq.heappush(self._timers, (due, self._timer_count, address))
 
+    def _make_up(self, calls: Any, batch: list[Letter], spoiled: list[Letter], now: float) -> None:
+        """What comes again by itself comes later each time that a bug meets it, or bugs fill the journal."""
+        again = dict.fromkeys((letter.address, type(letter.message)) for letter in spoiled)
+        for letter in batch:
+            if self._spoiled and (letter.address, type(letter.message)) not in again:
+                self._spoiled.pop((letter.address, type(letter.message)), None)
+        for address, kind in again:
+            state = self._states.get(address)
+            if kind not in (Due, AgentSaid) or state is None:
+                continue
+            times = self._spoiled.get((address, kind), 0)
+            self._spoiled[address, kind] = times + 1
+            wait = min(UNSETTLED_FIRST_S * 2.0 ** min(times, 16), UNSETTLED_MOST_S)
+            if kind is Due:
+                self._due.pop(address, None)
+                self._arm(address, state, not_before=now + wait)
+            else:
+                calls.start_soon(self._reconnect, address, wait)
+
+    async def _reconnect(self, address: Address, wait: float) -> None:
+        """Open the agent's stream anew: it tells again what was not acknowledged, and what it holds."""
+        await anyio.sleep(wait)
+        state = self._states.get(address)
+        if state is None:
+            return
+        owed = instance_rules.resume(state, self._view(self._clock.now()))  # type: ignore[arg-type]
+        streams = [effect for effect in owed if isinstance(effect, Connect)]
+        words: list[Word] = [Disconnect(address[1]), *streams] if streams else []
+        for word in words:
+            self._outside.word(self.name, word)
+
     # --- the turn ---------------------------------------------------------------------------------
 
     async def _turn(self, calls: Any, batch: list[Letter]) -> None:
@@ -314,6 +375,7 @@ class Loop:
             await anyio.lowlevel.checkpoint()
             self._rearm(batch, now)
         self._settle_later(now, settled=draft.settled)
+        self._make_up(calls, batch, draft.spoiled, now)
         for effect, address, cause in draft.effects:
             self._perform(calls, effect, address, _resolved(cause, base))
         self._observer.turn_ended(
@@ -327,6 +389,7 @@ class Loop:
         """Decide a batch; the letter that met a bug is taken out and the rest decided anew."""
         letters, settling = list(batch), True
         condemned: list[Address] = []
+        spoiled: list[Letter] = []
         lost: list[str] = []  # requests whose letter was taken out: nothing else will end them
         while True:
             draft = Draft(self._states, self.index)
@@ -342,6 +405,7 @@ class Loop:
                 for request in lost:
                     draft.facts.append((pool_rules.error(request, "a bug met it, nothing was done"), None))
                 draft.settled = settling
+                draft.spoiled = spoiled
                 return draft
             draft.undo()
             root, bug = failure
@@ -352,8 +416,14 @@ class Loop:
                 message = letters[root].message
                 if isinstance(message, RequestHeard):
                     lost.append(message.envelope.request_id or "")
-                letters[root : root + 1] = _smaller(letters[root])
-            condemned += self._climb(bug.address, now)
+                left = _smaller(letters[root])
+                if not left:
+                    spoiled.append(letters[root])
+                letters[root : root + 1] = left
+            ended = self._climb(bug.address, now)
+            condemned += ended
+            # letters of their own: a bug that one of them meets must not undo the end of whoever says it
+            letters[:0] = [Letter(to, message) for one in ended for to, message in self._last_words(one, now)]
 
     def _climb(self, address: Address, now: float) -> list[Address]:
         """Whom a bug condemns: the actor when its budget is spent, and then it counts one level up."""
@@ -371,9 +441,18 @@ class Loop:
         return condemned
 
     def _condemn(self, draft: Draft, address: Address, now: float) -> None:
+        decision = self._condemned(address, now)
+        if decision is not None:
+            self._take(draft, address, decision, None, deque())
+
+    def _last_words(self, address: Address, now: float) -> tuple[tuple[Address, Message], ...]:
+        decision = self._condemned(address, now)
+        return () if decision is None else decision.tells
+
+    def _condemned(self, address: Address, now: float) -> Decision | None:
         state = self._states.get(address)
         if state is None:
-            return
+            return None
         view = self._view(now)
         decision: Decision
         match address[0]:
@@ -387,7 +466,7 @@ class Loop:
                 decision = settle.condemn(state, view)  # type: ignore[arg-type]
             case "market":
                 decision = Decision(None)
-        self._take(draft, address, decision, None, deque())
+        return decision
 
     def _run(
         self, draft: Draft, letters: list[Letter], now: float, *, settling: bool
@@ -586,11 +665,36 @@ def _resolved(cause: int | None, base: int) -> int | None:
 
 
 def _smaller(letter: Letter) -> list[Letter]:
-    """What is left of a letter that met a bug: a batch of reports is tried one by one."""
+    """What is left of a letter that met a bug.
+
+    A batch of reports is tried one by one. Who asked for a call waits for its answer, so one comes: the
+    outcome is not known, as if the bug had been in the call.
+    """
     message = letter.message
     if isinstance(message, AgentSaid) and len(message.reports) > 1:
         return [
             Letter(letter.address, AgentSaid(message.boot, report.id, (report,)), letter.cause)
             for report in message.reports
         ]
-    return []
+    unknown = _as_unknown(message)
+    return [] if unknown is None else [Letter(letter.address, unknown, letter.cause)]
+
+
+def _as_unknown(message: Message) -> Message | None:
+    """The answer of the same call if its outcome were not known; None for what is no answer, or says so."""
+    text = "a bug met the answer"
+    match message:
+        case LaunchSucceeded():
+            return LaunchFailed(Fault.UNKNOWN, text)
+        case LaunchFailed(fault=fault) if fault is not Fault.UNKNOWN:
+            return LaunchFailed(Fault.UNKNOWN, text)
+        case Found() | NothingFound():
+            return FindFailed(Fault.UNKNOWN)
+        case TerminateSucceeded():
+            return TerminateFailed(Fault.UNKNOWN, text)
+        case ClusterOpened(cluster=cluster):
+            return ClusterOpenFailed(cluster.cluster_id, Fault.UNKNOWN, text)
+        case ClusterClosed(cluster_id=cluster_id):
+            return ClusterCloseFailed(cluster_id, Fault.UNKNOWN, text)
+        case _:
+            return None

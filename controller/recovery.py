@@ -36,6 +36,7 @@ from actors.pool.state import PoolJson
 from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
 from actors.task.state import TaskJson
 from controller.clock import TRUSTED, Start
+from controller.journal.errors import StateUnreadable
 from controller.journal.reader import StoredState
 from controller.journal.upcasters import upcast
 from providers.errors import ProviderError
@@ -68,13 +69,20 @@ class Recovered:
 
 
 def decoded(kind: str, version: int, body: bytes) -> Value:
-    """A stored state as a value, brought up to this version's form."""
-    current = _VERSIONS[kind]
+    """A stored state as a value, brought up to this version's form. Raises StateUnreadable."""
+    current = _VERSIONS.get(kind)
+    if current is None:
+        raise StateUnreadable(f"the journal has a state of kind {kind!r}: install the everpool that wrote it")
     state: Value
-    if version == current:
-        state = _JSON[kind].validate_json(body)
-    else:
-        state = _JSON[kind].validate_python(upcast(kind, version, json.loads(body), current))
+    try:
+        if version == current:
+            state = _JSON[kind].validate_json(body)
+        else:
+            state = _JSON[kind].validate_python(upcast(kind, version, json.loads(body), current))
+    except ValueError as error:  # pydantic's and json's
+        raise StateUnreadable(
+            f"a {kind} state of the journal can't be read: restore a backup, or install what wrote it"
+        ) from error
     return state
 
 
