@@ -154,9 +154,9 @@ class Acting:
 
     # --- what gateways tell (Listener) ------------------------------------------------------------
 
-    def seen(self, sighting: Sighting, lacked_at: float | None) -> None:
+    def seen(self, sighting: Sighting, at: float, lacked_at: float | None) -> None:
         """A watched machine is new or changed."""
-        self._to_watcher(sighting.key, Found(sighting, lacked_at))
+        self._to_watcher(sighting.key, Found(sighting, at, lacked_at))
 
     def absent(self, key: str, at: float, told: Sighting | None) -> None:
         """A watched machine is gone."""

@@ -267,10 +267,12 @@ class LaunchFailed:
 class Found:
     """The machine exists, as the provider shows it: found by key, or changed in a listing.
 
-    `lacked_at` is when listings began to lack it, in the vendor's time, had they done so just now.
+    `at` is when it was listed so, in the vendor's time; `lacked_at` is when listings began to lack it, had
+    they done so just before.
     """
 
     sighting: Sighting
+    at: float | None = None
     lacked_at: float | None = None
 
 

@@ -21,6 +21,7 @@ from actors.instance.state import Alive, Destroyed, Destroying, InstanceJson, Li
 from actors.loop import VERSIONS, Loop
 from actors.market.state import MarketJson
 from actors.node.state import NodeJson
+from actors.policy import billing
 from actors.policy.adoption import VERSION as QUARANTINE_VERSION
 from actors.policy.adoption import (
     Found,
@@ -31,7 +32,6 @@ from actors.policy.adoption import (
     quarantine_id,
 )
 from actors.policy.backoff import retry_delay_s
-from actors.policy.billing import cost_micro_usd
 from actors.pool.state import PoolJson
 from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
 from actors.task.state import TaskJson
@@ -120,6 +120,15 @@ def _in_time(state: Value, began: Start) -> Value:
 def _address(row: StoredState) -> Address:
     kinds: Mapping[str, Kind] = {kind: kind for kind in VERSIONS}
     return kinds[row.kind], row.id
+
+
+def _seen_again(one: Quarantined, sighting: Sighting, at: float) -> Quarantined:
+    bill = one.bill
+    if bill is not None:
+        bill = billing.seen(bill, sighting, bill.unit, at, one.missing_at)
+    if bill is one.bill and not one.missing:
+        return one
+    return one.model_copy(update={"missing": 0, "missing_at": None, "bill": bill})
 
 
 class SweepJournal(Journal, Protocol):
@@ -224,12 +233,10 @@ class Sweep:
                 continue
             if quarantined is not None:
                 there.add(quarantined.id)
-                if quarantined.missing:
-                    quarantined = quarantined.model_copy(update={"missing": 0, "missing_at": None})
-                    self.quarantine[quarantined.id] = quarantined
+                quarantined = self.quarantine[quarantined.id] = _seen_again(quarantined, sighting, listing.at)
             match judge(Found(False, quarantined), self._clock.now()):
                 case "quarantine" if self._may_act():
-                    await self._take_in(provider, sighting)
+                    await self._take_in(provider, sighting, listing.at)
                     there.add(quarantine_id(sighting.handle))
                 case "reap" if self._may_act() and quarantined is not None:
                     await self._reap(quarantined)
@@ -250,9 +257,9 @@ class Sweep:
         fact = InstanceAdopted(instance_id=name, ref=sighting.handle.ref)
         await self._commit(sighting.key.split("/")[1], fact, ())
 
-    async def _take_in(self, provider: str, sighting: Sighting) -> None:
-        began = max(sighting.launched_at, await self._counted_until(sighting))
-        one = self._quarantined(provider, sighting, began)
+    async def _take_in(self, provider: str, sighting: Sighting, at: float) -> None:
+        counted = await self._counted_until(sighting)
+        one = self._quarantined(provider, sighting, counted, at)
         fact = InstanceQuarantined(
             key=one.key,
             ref=one.handle.ref,
@@ -263,15 +270,19 @@ class Sweep:
         await self._commit("", fact, (self._row(one),))
         self.quarantine[one.id] = one
 
-    def _quarantined(self, provider: str, sighting: Sighting, began: float) -> Quarantined:
+    def _quarantined(self, provider: str, sighting: Sighting, counted: float, at: float) -> Quarantined:
         now = self._clock.now()
         gateway = self._gateways.get(provider)
+        unit = gateway.capabilities.billing_unit if gateway is not None else "second"
+        bill = billing.seen(None, sighting, unit, at)
+        if counted > bill.since:  # what is stopped had stopped by then
+            stopped_at = None if bill.stopped_at is None else counted
+            bill = bill.model_copy(update={"since": counted, "stopped_at": stopped_at})
         return Quarantined(
             key=sighting.key,
             handle=sighting.handle,
             micro_usd_per_hour=sighting.micro_usd_per_hour,
-            billing_unit=gateway.capabilities.billing_unit if gateway is not None else "second",
-            billed_from=began,
+            bill=bill,
             seen_at=now,
             reap_at=now + self._guard_s,
         )
@@ -281,12 +292,13 @@ class Sweep:
 
         It lived on after it was thought gone, or a late call made it and nobody ever knew it.
         """
-        began = max(sighting.launched_at, await self._counted_until(sighting))
         if not self._may_act():
             return
+        await self._journal.commit(Commit(SWEEP))  # what a pool just decided of it is durable then
+        counted = await self._counted_until(sighting)
         self._settled[sighting.handle.ref] = provider
-        if ended_at > began:
-            await self._reaped(self._quarantined(provider, sighting, began), ended_at)
+        if ended_at > max(sighting.launched_at, counted):
+            await self._reaped(self._quarantined(provider, sighting, counted, ended_at), ended_at)
 
     async def _counted_until(self, sighting: Sighting) -> float:
         """Up to when the dollars of a machine that is there again were counted already; 0: never."""
@@ -322,9 +334,7 @@ class Sweep:
         await self._reaped(one, at if one.missing_at is None else one.missing_at)
 
     async def _reaped(self, one: Quarantined, ended_at: float) -> None:
-        cost = 0
-        if one.billed_from is not None:
-            cost = cost_micro_usd(one.micro_usd_per_hour, ended_at - one.billed_from, one.billing_unit)
+        cost = 0 if one.bill is None else billing.total(one.bill, ended_at)
         fact = InstanceReaped(
             key=one.key, ref=one.handle.ref, provider=one.handle.provider, cost_micro_usd=cost
         )

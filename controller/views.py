@@ -140,8 +140,9 @@ def micro_usd_per_hour(state: InstanceState) -> int:
 
 
 def _price(state: Alive | Destroying) -> int:
-    told = state.micro_usd_per_hour
-    return state.offer.micro_usd_per_hour if told is None else told
+    if state.bill is None:
+        return state.offer.micro_usd_per_hour
+    return state.bill.micro_usd_per_hour if state.bill.stopped_at is None else 0
 
 
 def dollars(micro: int) -> float:

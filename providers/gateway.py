@@ -36,8 +36,8 @@ LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry 
 class Listener(Protocol):
     """Who hears what the provider shows. Called from the gateway's task; must not block."""
 
-    def seen(self, sighting: Sighting, lacked_at: float | None) -> None:
-        """A watched machine is new or changed; listings had lacked it since `lacked_at`, by the vendor."""
+    def seen(self, sighting: Sighting, at: float, lacked_at: float | None) -> None:
+        """A watched machine is new or changed `at` (the vendor's time); listings had lacked it since."""
 
     def absent(self, key: str, at: float, told: Sighting | None) -> None:
         """A watched machine is gone since `at` (the vendor's time); `told`: the vendor says so itself."""
@@ -313,7 +313,7 @@ class Gateway:
             if watched.last is not sighting and watched.last != sighting:
                 watched.last = sighting
                 if sighting.ended_at is None:
-                    self._listener.seen(sighting, lacked_at)
+                    self._listener.seen(sighting, listing.at, lacked_at)
                 else:
                     self._listener.absent(watched.key, sighting.ended_at, sighting)
         if listing.complete and len(seen) < len(known):

@@ -64,7 +64,7 @@ def unfinished(state: InstanceState, reason: str) -> tuple[Published, ...]:
 def gone(state: Alive | Destroying, reason: str, view: View, at: float | None) -> Decision:
     """The machine is observed absent; `at` is when it ended, or was missing first, in the vendor's time."""
     # One that was never seen has no time of the vendor's to begin with, and two clocks don't mix.
-    ended_at = view.now if at is None or state.billed_from is None else at
+    ended_at = view.now if at is None or state.bill is None else at
     cost = parts.cost(state, ended_at)
     facts = unfinished(state, reason)
     effects: tuple[Effect, ...] = (Unwatch(state.offer.provider, state.key), Disconnect(state.id))

@@ -135,7 +135,7 @@ def while_destroying(state: Destroying, message: InstanceMessage, view: View) ->
             update = {"tries": state.tries + 1, "next_at": view.now + wait, "last_fault": fault.value}
             return Decision(state.model_copy(update=update))
         case Found(sighting=sighting) if state.handle is None:
-            return _found_at_last(parts.billed(state, sighting), sighting.handle, view)
+            return _found_at_last(parts.billed(state, message), sighting.handle, view)
         case LaunchSucceeded(handle=handle) if state.handle is None:
             return _found_at_last(state, handle, view)
         case NothingFound() if state.handle is None:

@@ -33,7 +33,7 @@ from actors.messages import (
 )
 from actors.policy.backoff import retry_delay_s
 from providers.errors import Fault
-from providers.model import Handle, Sighting
+from providers.model import Handle
 
 CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
 
@@ -68,7 +68,7 @@ def _launch(state: Requested) -> Launch:
     )
 
 
-def launched(state: Requested, handle: Handle, view: View, sighting: Sighting | None = None) -> Decision:
+def launched(state: Requested, handle: Handle, view: View, found: Found | None = None) -> Decision:
     """The provider has the machine, and perhaps shows it."""
     fact = Published(
         InstanceLaunched(
@@ -91,8 +91,8 @@ def launched(state: Requested, handle: Handle, view: View, sighting: Sighting | 
         launched_at=view.now,
         deadline=view.now + spec.provision_timeout,
     )
-    if sighting is not None:
-        alive_state = parts.billed(alive_state, sighting)
+    if found is not None:
+        alive_state = parts.billed(alive_state, found)
     if state.leave is not None:
         return endings.destroy(alive_state, state.leave, view, facts=(fact,)).also(effects=(watch, news))
     return Decision(alive_state, effects=(watch, news), facts=(fact,))
@@ -126,7 +126,7 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
         case LaunchSucceeded(handle=handle):
             return launched(state, handle, view)
         case Found(sighting=sighting):  # looked for, or seen in a listing before the call answered
-            decision = launched(state, sighting.handle, view, sighting)
+            decision = launched(state, sighting.handle, view, message)
             if isinstance(decision.state, Provisioning):
                 seen = alive.while_provisioning(decision.state, message, view)
                 return Decision(

@@ -11,40 +11,37 @@ from actors.instance.state import (
     InstanceState,
     Linked,
 )
-from actors.messages import Message
-from actors.policy.billing import cost_micro_usd
-from providers.model import Handle, Sighting
+from actors.messages import AbsenceObserved, Found, Message
+from actors.policy.billing import cost_micro_usd, seen, total
+from providers.model import Handle
 
-_COMMON = ("id", "key", "pool", "node", "request_id", "replacing", "offer", "cluster", "created_at")
-_BILL = ("billed_from", "spent_micro_usd", "micro_usd_per_hour")
+_COMMON = ("id", "key", "pool", "node", "request_id", "replacing", "offer", "cluster", "created_at", "bill")
 T = TypeVar("T", bound=Alive | Destroying)
 
 
 def common(state: InstanceState) -> dict[str, Any]:
     """The fields that every state of an instance has, for the next state."""
-    return {name: getattr(state, name) for name in (*_COMMON, *_BILL)}
+    return {name: getattr(state, name) for name in _COMMON}
 
 
-def billed(state: T, sighting: Sighting, lacked_at: float | None = None) -> T:
-    """The state with what the vendor shows of the bill.
-
-    A later launch than before means that it was stopped and resumed: what ran first is put down, until
-    `lacked_at` when listings had shown its absence.
-    """
-    if state.billed_from == sighting.launched_at and state.micro_usd_per_hour == sighting.micro_usd_per_hour:
-        return state
-    update = {"billed_from": sighting.launched_at, "micro_usd_per_hour": sighting.micro_usd_per_hour}
-    if state.billed_from is not None and sighting.launched_at > state.billed_from:
-        update["spent_micro_usd"] = cost(state, sighting.launched_at if lacked_at is None else lacked_at)
-    return cast(T, state.model_copy(update=update))
+def billed(state: T, message: Found | AbsenceObserved) -> T:
+    """The state with what the vendor shows of the bill."""
+    match message:
+        case Found(sighting=sighting, at=at, lacked_at=lacked_at):
+            bill = seen(state.bill, sighting, state.offer.billing_unit, at, lacked_at)
+        case AbsenceObserved(told=told) if told is not None:
+            bill = seen(state.bill, told, state.offer.billing_unit)
+        case _:
+            return state
+    return state if bill is state.bill else cast(T, state.model_copy(update={"bill": bill}))
 
 
 def cost(state: Alive | Destroying, until: float) -> int:
-    """Micro-dollars from its launch until then; both are the vendor's times where it told its own."""
-    began = state.launched_at if state.billed_from is None else state.billed_from
-    per_hour = state.micro_usd_per_hour
-    per_hour = state.offer.micro_usd_per_hour if per_hour is None else per_hour
-    return state.spent_micro_usd + cost_micro_usd(per_hour, until - began, state.offer.billing_unit)
+    """Micro-dollars from its launch until then; without a bill as it was offered, by our own clock."""
+    if state.bill is not None:
+        return total(state.bill, until)
+    offer = state.offer
+    return cost_micro_usd(offer.micro_usd_per_hour, until - state.launched_at, offer.billing_unit)
 
 
 def to_tasks(state: InstanceState, message: Message, view: View) -> tuple[tuple[Address, Message], ...]:

@@ -23,17 +23,16 @@ from actors.instance.state import (
 )
 from actors.messages import AbsenceObserved, Found, InstanceLeaving, InstanceMessage, LaunchWanted
 from providers.gateway import LAUNCH_TIMEOUT_S
-from providers.model import Sighting
 
 
 def decide(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
     """Next step of one instance."""
-    sighting = _shown(message)
-    if sighting is not None and isinstance(state, Alive | Destroying) and state.handle is not None:
-        if sighting.handle.ref != state.handle.ref:
-            return Decision(state)  # a twin under our key, which the sweep ends
-        lacked_at = message.lacked_at if isinstance(message, Found) else None
-        state = parts.billed(state, sighting, lacked_at)
+    if isinstance(message, Found | AbsenceObserved) and isinstance(state, Alive | Destroying):
+        shown = message.sighting if isinstance(message, Found) else message.told
+        if shown is not None and state.handle is not None:
+            if shown.handle.ref != state.handle.ref:
+                return Decision(state)  # a twin under our key, which the sweep ends
+            state = parts.billed(state, message)
     match state:
         case None:
             if isinstance(message, LaunchWanted):
@@ -55,16 +54,6 @@ def decide(state: InstanceState | None, message: InstanceMessage, view: View) ->
             return Decision(state)
         case _:
             assert_never(state)
-
-
-def _shown(message: InstanceMessage) -> Sighting | None:
-    match message:
-        case Found(sighting=sighting):
-            return sighting
-        case AbsenceObserved(told=told):
-            return told
-        case _:
-            return None
 
 
 def resume(state: InstanceState, view: View) -> tuple[Effect, ...]:

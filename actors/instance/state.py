@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from actors.events import InstanceId, RequestId
+from actors.policy.billing import Bill
 from providers.model import Address, ClusterHandle, Handle, Offer, Value
 
 VERSION = 1
@@ -21,9 +22,7 @@ class _Instance(Value):
     cluster: ClusterHandle
     created_at: float
     since: float  # when this state was entered
-    billed_from: float | None = None  # the vendor's time of the launch, or of a resume; None: not told yet
-    spent_micro_usd: int = 0  # before that
-    micro_usd_per_hour: int | None = None  # what the vendor takes; None: not told, as offered
+    bill: Bill | None = None  # as the vendor tells; None: it was not shown yet
 
     @property
     def due_at(self) -> float | None:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from providers.model import BillingUnit, Handle, Value
+from actors.policy.billing import Bill
+from providers.model import Handle, Value
 
 VERSION = 1
 Judgement = Literal["known", "quarantine", "wait", "reap"]
@@ -16,8 +17,7 @@ class Quarantined(Value):
     key: str
     handle: Handle
     micro_usd_per_hour: int
-    billing_unit: BillingUnit = "second"
-    billed_from: float | None = None  # the vendor's time from which no other fact counts its dollars
+    bill: Bill | None = None  # from when on no other fact counts its dollars
     seen_at: float
     reap_at: float
     next_at: float | None = None  # when terminate is called again; None: not called yet

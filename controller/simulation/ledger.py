@@ -162,17 +162,18 @@ class MemoryJournal:
 
     Args:
         ledger: what is durable.
-        fate: asked at every commit what becomes of the daemon there.
+        fate: asked about every commit what becomes of the daemon there; before it waits for room on the disk.
         crash: ends the incarnation, ports first.
     """
 
-    def __init__(self, ledger: Ledger, fate: Callable[[], Fate], crash: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, fate: Callable[[Commit], Fate], crash: Callable[[], None]) -> None:
         ledger.epoch += 1
         self.epoch = ledger.epoch
         self._ledger = ledger
         self._fate = fate
         self._crash = crash
         self._is_cut = False
+        self._order = anyio.Lock(fast_acquire=True)
 
     def cut(self) -> None:
         """Let nothing through any more."""
@@ -186,13 +187,14 @@ class MemoryJournal:
 
     async def commit(self, commit: Commit) -> None:
         """Make a commit durable; waits while the disk is full."""
-        await self._writable()
-        fate = self._fate()
+        fate = self._fate(commit)
         if fate == "crash before":
             self._crash()
         else:
-            self._ledger.writer = self.epoch
-            self._ledger.write(commit)
+            async with self._order:  # what was handed over first becomes durable first
+                await self._writable()
+                self._ledger.writer = self.epoch
+                self._ledger.write(commit)
             if fate == "crash after":
                 self._crash()
         await anyio.lowlevel.checkpoint()  # where a crash takes hold
@@ -201,9 +203,10 @@ class MemoryJournal:
 
     async def accept(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Conflict]:
         """Make Requests durable."""
-        await self._writable()
-        self._ledger.writer = self.epoch
-        answers = [self._ledger.accept(submission) for submission in submissions]
+        async with self._order:
+            await self._writable()
+            self._ledger.writer = self.epoch
+            answers = [self._ledger.accept(submission) for submission in submissions]
         await anyio.lowlevel.checkpoint()
         return answers
 

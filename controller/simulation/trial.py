@@ -208,7 +208,7 @@ class Trial:
             on_demand = {name: on_demand_price(spec, eyes.clouds) for name, spec in scenario.pools.items()}
             life = Life(
                 ledger,
-                MemoryJournal(ledger, lambda: "go on", lambda: None),
+                MemoryJournal(ledger, lambda _: "go on", lambda: None),
                 eyes.providers,
                 watcher,
                 clock,

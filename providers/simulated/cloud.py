@@ -77,6 +77,7 @@ class Cloud(Estate):
 
     def _want_back(self, machine: Machine, began_at: float, lead_s: float | None) -> None:
         if not self.luck.calm and machine.began_at == began_at:  # else it was stopped since
+            self.luck.happened["preemptions"] += machine.ended_at is None
             self.preempt(machine, lead_s)
 
     def _lead_s(self) -> float | None:
@@ -303,6 +304,7 @@ class Cloud(Estate):
 
     def break_stream(self, channel: SimulatedChannel) -> None:
         """A stream breaks: between two lines, or in the middle of one."""
+        self.luck.happened["cuts_per_hour"] += 1
         if self.luck.random() < 0.5:
             channel.close()
         else:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeVar
@@ -46,6 +46,7 @@ class Luck:
         self._random = random.Random(seed)
         self._faults = faults
         self.calm = False
+        self.happened: Counter[str] = Counter()  # by the name that a fault has in `Faults`
         self.next_launches: deque[Trouble | None] = deque()  # a script: how the next launches go
         self.next_terminates: deque[Trouble | None] = deque()
         self.next_listings: deque[Trouble | None] = deque()
@@ -81,16 +82,18 @@ class Luck:
             return self.next_launches.popleft()
         faults = self._faults
         return self._trouble(
-            (Trouble.CAPACITY, faults.launch_capacity),
-            (Trouble.REFUSED_DONE, faults.launch_refused_made),
-            (Trouble.THROTTLED, faults.launch_throttled),
-            (Trouble.UNKNOWN_DONE, faults.launch_unknown_made),
-            (Trouble.UNKNOWN_NOT_DONE, faults.launch_unknown_lost),
+            (Trouble.CAPACITY, "launch_capacity", faults.launch_capacity),
+            (Trouble.REFUSED_DONE, "launch_refused_made", faults.launch_refused_made),
+            (Trouble.THROTTLED, "launch_throttled", faults.launch_throttled),
+            (Trouble.UNKNOWN_DONE, "launch_unknown_made", faults.launch_unknown_made),
+            (Trouble.UNKNOWN_NOT_DONE, "launch_unknown_lost", faults.launch_unknown_lost),
         )
 
     def launches_done(self, orders: int) -> int | None:
         """How many orders of a batch are carried out before the whole call fails; None: it doesn't."""
-        return int(self.random() * orders) if self._hits(self._faults.launch_partly) else None
+        return (
+            int(self.random() * orders) if self._hits("launch_partly", self._faults.launch_partly) else None
+        )
 
     def terminate(self, *, pending: bool) -> Trouble | None:
         """How a terminate goes wrong; `pending`: of a machine that is not running yet."""
@@ -98,10 +101,14 @@ class Luck:
             return self.next_terminates.popleft()
         faults = self._faults
         return self._trouble(
-            (Trouble.CONFLICT, faults.terminate_refused_pending if pending else 0.0),
-            (Trouble.UNKNOWN_DONE, faults.terminate_unknown),
-            (Trouble.IGNORED, faults.terminate_ignored),
-            (Trouble.THROTTLED, faults.call_throttled),
+            (
+                Trouble.CONFLICT,
+                "terminate_refused_pending",
+                faults.terminate_refused_pending if pending else 0.0,
+            ),
+            (Trouble.UNKNOWN_DONE, "terminate_unknown", faults.terminate_unknown),
+            (Trouble.IGNORED, "terminate_ignored", faults.terminate_ignored),
+            (Trouble.THROTTLED, "call_throttled", faults.call_throttled),
         )
 
     def listing(self) -> Trouble | None:
@@ -110,43 +117,47 @@ class Luck:
             return self.next_listings.popleft()
         faults = self._faults
         return self._trouble(
-            (Trouble.INCOMPLETE, faults.listing_incomplete),
-            (Trouble.MISSES, faults.listing_misses),
-            (Trouble.STALE, faults.listing_stale),
-            (Trouble.THROTTLED, faults.call_throttled),
+            (Trouble.INCOMPLETE, "listing_incomplete", faults.listing_incomplete),
+            (Trouble.MISSES, "listing_misses", faults.listing_misses),
+            (Trouble.STALE, "listing_stale", faults.listing_stale),
+            (Trouble.THROTTLED, "call_throttled", faults.call_throttled),
         )
 
     def other(self) -> Trouble | None:
         """How any other call goes wrong."""
         if self.next_others:
             return self.next_others.popleft()
-        return self._trouble((Trouble.THROTTLED, self._faults.call_throttled))
+        return self._trouble((Trouble.THROTTLED, "call_throttled", self._faults.call_throttled))
 
     def boots_never(self) -> bool:
         """Whether a machine stays pending for ever."""
-        return self._hits(self._faults.boot_never)
+        return self._hits("boot_never", self._faults.boot_never)
 
     def is_unreachable(self) -> bool:
         """Whether nobody can ever talk to a machine."""
-        return self._hits(self._faults.boot_unreachable)
+        return self._hits("boot_unreachable", self._faults.boot_unreachable)
 
     def push_again_s(self) -> float | None:
         """Seconds until a pushed notice is pushed again; None: it isn't."""
-        return round(60 * self.random(), 3) if self._hits(self._faults.notice_twice) else None
+        return round(60 * self.random(), 3) if self._hits("notice_twice", self._faults.notice_twice) else None
 
     def misdirects(self) -> bool:
         """Whether a pushed notice names another machine."""
-        return self._hits(self._faults.notice_misdirected)
+        return self._hits("notice_misdirected", self._faults.notice_misdirected)
 
-    def _hits(self, share: float) -> bool:
-        return share > 0 and not self.calm and self.random() < share
+    def _hits(self, name: str, share: float) -> bool:
+        hits = share > 0 and not self.calm and self.random() < share
+        if hits:
+            self.happened[name] += 1
+        return hits
 
-    def _trouble(self, *shares: tuple[Trouble, float]) -> Trouble | None:
-        if self.calm or not any(share for _, share in shares):
+    def _trouble(self, *shares: tuple[Trouble, str, float]) -> Trouble | None:
+        if self.calm or not any(share for _, _, share in shares):
             return None
         draw = self.random()
-        for trouble, share in shares:
+        for trouble, name, share in shares:
             if draw < share:
+                self.happened[name] += 1
                 return trouble
             draw -= share
         return None

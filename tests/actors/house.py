@@ -88,7 +88,7 @@ class House:
         """Begin an incarnation of the daemon."""
         provider = Provider("sim", self.cloud.config, clock=self.clock.now, cloud=self.cloud)
         provider.launched, provider.looked_for = self.launched, self.looked_for
-        journal = MemoryJournal(self.ledger, lambda: "go on", self.crash)
+        journal = MemoryJournal(self.ledger, lambda _: "go on", self.crash)
         self.daemon = Life(self.ledger, journal, {"sim": provider}, self.referee, self.clock, Random(1))
         self._life = anyio.CancelScope()
         self._tasks.start_soon(self._live, self.daemon, self._life)

@@ -155,7 +155,7 @@ class Heard:
         self.words.append((what, about))
         self.changed.set()
 
-    def seen(self, sighting: Sighting, lacked_at: float | None) -> None:
+    def seen(self, sighting: Sighting, at: float, lacked_at: float | None) -> None:
         self._hear("seen", (sighting.key, sighting.state))
 
     def absent(self, key: str, at: float, told: Sighting | None) -> None:

@@ -174,12 +174,11 @@ class Fleet(Watcher):
         self.outcome = Outcome()
         self._clock = VirtualClock(START)
         self._ledger = Ledger(self)
-        config = SimulatedConfig(
-            seed=plan.seed, preemptions_per_hour=plan.preemptions_per_day / 24, notice_s=plan.notice_s
-        )
+        hazard = plan.preemptions_per_day / 24 if plan.days else 0.0
+        config = SimulatedConfig(seed=plan.seed, preemptions_per_hour=hazard, notice_s=plan.notice_s)
         self._cloud = Cloud(PROVIDER, config, self._clock.now)
         self._provider = Tapped(PROVIDER, config, clock=self._clock.now, cloud=self._cloud)
-        journal = SlowJournal(self._ledger, lambda: "go on", _crash)
+        journal = SlowJournal(self._ledger, lambda commit: "go on", _crash)
         journal.commit_s = plan.commit_s
         self._life = Life(
             self._ledger,
@@ -308,7 +307,8 @@ class Fleet(Watcher):
         await anyio.sleep(CALM_S)
         provider.ordered, calls = 0, provider.launch_calls
         began = _now()
-        for machine in list(self._cloud.living.values())[:count]:
+        quiet = [machine for machine in self._cloud.living.values() if machine.notice is None]
+        for machine in quiet[:count]:
             self._cloud.preempt(machine, self.plan.notice_s)
         with anyio.fail_after(TOLD_WITHIN_S):
             while provider.ordered < count:  # noqa: ASYNC110 (nothing says when)

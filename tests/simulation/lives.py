@@ -4,11 +4,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import anyio
 from anyio.abc import TaskGroup
 
-from actors.ports import Clock, JournalClosed
+from actors.events import InstanceLaunched, InstanceRequested, TaskAttemptEnded
+from actors.ports import Clock, Commit, JournalClosed
 from actors.supervisor import attempt_call
 from controller.clock import Start, SteadyClock, start
 from controller.simulation.house import Life
@@ -16,6 +19,9 @@ from controller.simulation.ledger import Fate, Ledger, MemoryJournal
 from providers.simulated.adapter import SimulatedProvider
 from providers.simulated.cloud import Cloud
 from tests.simulation.referee import Referee
+
+Aim = Literal["any", "launch", "attempt", "request"]
+AIMS: tuple[Aim, ...] = ("any", "launch", "attempt", "request")
 
 
 class WallClock:
@@ -48,6 +54,33 @@ class Incarnation:
     deposed: bool = False  # another one leads, and this one does not know yet
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a life ends.
+
+    Attributes:
+        late_share: of its calls that are on their way, those that still reach the cloud.
+        wrong_s: how wrong the computer's clock is from then on; None: as before.
+        reboots: the computer does as well.
+    """
+
+    late_share: float = 0.0
+    wrong_s: float | None = None
+    reboots: bool = False
+
+
+PLAIN = End()
+
+
+@dataclass(slots=True)
+class _AtCommit:
+    """What waits for a commit."""
+
+    aim: Aim
+    left: int
+    do: Callable[[], Fate]
+
+
 @dataclass(slots=True)
 class _CallCrash:
     """A crash that waits for a provider's call."""
@@ -55,6 +88,7 @@ class _CallCrash:
     names: tuple[str, ...]  # of calls; none: any
     when: str
     left: int
+    end: End
 
 
 class Lives:
@@ -93,9 +127,8 @@ class Lives:
         self._clouds = clouds
         self._referee = referee
         self._began = began
-        self._commits = 0  # left until a life ends at one
-        self._at_commit: Fate = "go on"
-        self._call: _CallCrash | None = None
+        self._at_commits: list[_AtCommit] = []
+        self._at_calls: list[_CallCrash] = []
         self._tasks: TaskGroup
 
     @property
@@ -138,7 +171,7 @@ class Lives:
             )
             for name, cloud in self._clouds.items()
         }
-        journal = MemoryJournal(self._ledger, lambda: self._fate(made[0]), lambda: self.crash(made[0]))
+        journal = MemoryJournal(self._ledger, partial(self._fate, made), lambda: self.crash(made[0]))
         dice = random.Random(f"{self._seed}/life/{journal.epoch}")
         life = Life(self._ledger, journal, providers, self._referee, clock, dice, began=start_of)
         made.append(Incarnation(life, providers, clock, journal.epoch))
@@ -178,13 +211,17 @@ class Lives:
             self._referee.life_ended()
             one.over.set()
 
-    def crash(self, one: Incarnation | None = None, late_share: float = 0.0) -> None:
+    def crash(self, one: Incarnation | None = None, end: End = PLAIN) -> None:
         """The daemon's process dies."""
         one = one or self.newest
         if one is None or one.dead or self.calm:
             return
         self.crashes += 1
-        self._bury(one, late_share)
+        if end.wrong_s is not None:
+            self.wall.wrong_s = end.wrong_s
+        if end.reboots:
+            self.anchor = None
+        self._bury(one, end.late_share)
 
     def usurp(self, seconds: float) -> bool:
         """A second daemon takes over; the one that led goes on for a while without knowing."""
@@ -202,42 +239,57 @@ class Lives:
         await anyio.sleep(seconds)
         self._bury(one)
 
-    def crash_at_commit(self, count: int, fate: Fate) -> None:
-        """Let the daemon die at a commit, after so many more."""
-        self._commits, self._at_commit = count, fate
+    def at_commit(self, aim: Aim, count: int, do: Callable[[], Fate]) -> None:
+        """At the `count`th commit from now on that does what is aimed at, do something, perhaps let it die."""
+        self._at_commits.append(_AtCommit(aim, count, do))
 
-    def _fate(self, one: Incarnation) -> Fate:
-        if self._commits == 0 or self.calm or one is not self.newest:
+    def _fate(self, made: list[Incarnation], commit: Commit) -> Fate:
+        one = made[0]
+        if self.calm or one is not self.newest or one.dead:
             return "go on"
-        self._commits -= 1
-        return "go on" if self._commits else self._at_commit
+        for waits in self._at_commits:
+            if _does(commit, waits.aim):
+                waits.left -= 1
+                if waits.left == 0:
+                    self._at_commits.remove(waits)
+                    fate = waits.do()
+                    self.counts[f"{fate} commit, {waits.aim}"] += 1
+                    return fate
+        return "go on"
 
-    def crash_at_call(self, names: tuple[str, ...], when: str, count: int) -> None:
+    def crash_at_call(self, names: tuple[str, ...], when: str, count: int, end: End = PLAIN) -> None:
         """Let the daemon die right before or after a call takes effect in the cloud."""
-        self._call = _CallCrash(names, when, count)
+        self._at_calls.append(_CallCrash(names, when, count, end))
 
     def _called(self, one: Incarnation, name: str, when: str) -> None:
-        waits = self._call
-        if (
-            waits is None
-            or one is not self.newest
-            or when != waits.when
-            or waits.names
-            and name not in waits.names
-        ):
+        if self.calm or one is not self.newest or one.dead:
             return
-        waits.left -= 1
-        if waits.left == 0:
-            self._call = None
-            self.counts[f"crash {when} {name}"] += 1
-            self.crash(one)
+        for waits in self._at_calls:
+            if when == waits.when and (not waits.names or name in waits.names):
+                waits.left -= 1
+                if waits.left == 0:
+                    self._at_calls.remove(waits)
+                    late = "late " if waits.end.late_share else ""
+                    self.counts[f"{late}crash {when} {name}"] += 1
+                    self.crash(one, waits.end)
+                    return
 
     def rest(self) -> None:
         """No more faults."""
         self.calm = True
-        self._commits, self._call = 0, None
+        self._at_commits, self._at_calls = [], []
         for one in list(self.old):
             self._bury(one)
+
+
+def _does(commit: Commit, aim: Aim) -> bool:
+    """Whether a commit is one of those that are aimed at."""
+    if aim == "any":
+        return True
+    if aim == "request":
+        return bool(commit.taken)
+    kinds = TaskAttemptEnded if aim == "attempt" else (InstanceRequested, InstanceLaunched)
+    return any(isinstance(envelope.event, kinds) for envelope in commit.envelopes)
 
 
 def is_closed(error: BaseException | None) -> bool:

@@ -4,14 +4,15 @@ import random
 from collections.abc import Callable, Mapping
 
 from controller.simulation.house import OWNER
-from controller.simulation.ledger import Ledger
+from controller.simulation.ledger import Fate, Ledger
 from providers.simulated.cloud import Cloud, Machine
-from tests.simulation.lives import Lives
+from tests.simulation.lives import AIMS, End, Lives
 from tests.simulation.plan import Act
 from tests.simulation.referee import Referee
 
 CRASHING_CALLS = (("launch",), ("launch",), ("terminate",), ("find", "open_cluster", "close_cluster"), ())
 CLOCK_WRONG_S = 6 * 3600.0
+DIES_WITHIN_S = 60.0  # of a full disk
 
 
 class Nature:
@@ -66,9 +67,12 @@ class Nature:
         self._lives.crash()
 
     def _crash_commit(self, act: Act, dice: random.Random) -> None:
+        """The daemon dies before or after a commit of some kind."""
         del act
-        count = 1 + int(dice.random() * 8)
-        self._lives.crash_at_commit(count, "crash before" if dice.random() < 0.5 else "crash after")
+        aim = AIMS[int(dice.random() * len(AIMS))]
+        count = 1 + int(dice.random() * (8 if aim == "any" else 3))
+        fate: Fate = "crash before" if dice.random() < 0.5 else "crash after"
+        self._lives.at_commit(aim, count, lambda: fate)
 
     def _crash_call(self, act: Act, dice: random.Random) -> None:
         del act
@@ -77,21 +81,37 @@ class Nature:
         self._lives.crash_at_call(names, when, 1 + int(dice.random() * 3))
 
     def _crash_late(self, act: Act, dice: random.Random) -> None:
-        """The daemon dies while calls are on their way, which still arrive, perhaps minutes later."""
+        """The daemon dies while calls are on their way, mostly a launch; they still arrive, minutes later."""
         del act
-        self._lives.crash(late_share=0.3 + 0.7 * dice.random())
+        end, draw = End(late_share=0.3 + 0.7 * dice.random()), dice.random()
+        if draw < 0.2:
+            self._lives.crash(end=end)
+        else:
+            name = "launch" if draw < 0.8 else "terminate"
+            self._lives.crash_at_call((name,), "before", 1 + int(dice.random() * 2), end)
 
     def _full_disk(self, act: Act, dice: random.Random) -> None:
-        """Nothing can be written for a while; what happens meanwhile waits, and the daemon may die of it."""
+        """Nothing can be written for a while, perhaps from a commit of some kind on; it may die of it."""
         del act
+        seconds, draws = round(5 + 600 * dice.random() ** 2, 3), [dice.random() for _ in range(4)]
+
+        def fill() -> Fate:
+            self._fill(seconds, round(min(seconds, DIES_WITHIN_S) * draws[0], 3) if draws[1] < 0.6 else None)
+            return "go on"
+
+        if draws[2] < 0.3:
+            fill()
+        else:
+            self._lives.at_commit(AIMS[int(draws[3] * len(AIMS))], 1, fill)
+
+    def _fill(self, seconds: float, dies_in_s: float | None) -> None:
         timeline = next(iter(self._clouds.values())).timeline
-        seconds = round(5 + 600 * dice.random() ** 2, 3)
         self._full_until = max(self._full_until, timeline.now() + seconds)
         self.was_full = True
         if not self._ledger.failing:
             self._ledger.fail()
-        if dice.random() < 0.5:
-            timeline.after(round(seconds * 0.8, 3), self._lives.crash)
+        if dies_in_s is not None:
+            timeline.after(dies_in_s, self._lives.crash)
         timeline.after(seconds, self._room_again)
 
     def _room_again(self) -> None:
@@ -108,15 +128,22 @@ class Nature:
         self._lives.crash()
 
     def _clock_jump(self, act: Act, dice: random.Random) -> None:
-        """The clock is set, and the daemon starts again; perhaps the whole computer does."""
-        self._set_clock(act, dice)
-        if dice.random() < 0.5:
-            self._lives.anchor = None
-        self._lives.crash()
+        """The clock is set, and the daemon starts again; perhaps the whole computer does.
+
+        In half of the cases it is set forward, and the daemon dies while a launch is out or was just made.
+        """
+        del act
+        draws = [dice.random() for _ in range(4)]
+        reboots = draws[0] < 0.5
+        if draws[1] < 0.5:
+            self._lives.crash(end=End(wrong_s=_wrong_s(draws[2]), reboots=reboots))
+        else:
+            end = End(wrong_s=_wrong_s(0.6 + 0.4 * draws[2]), reboots=reboots)
+            self._lives.crash_at_call(("launch",), "before" if draws[3] < 0.5 else "after", 1, end)
 
     def _set_clock(self, act: Act, dice: random.Random) -> None:
         del act
-        self._lives.wall.wrong_s = round((2 * dice.random() - 1) * CLOCK_WRONG_S, 3)
+        self._lives.wall.wrong_s = _wrong_s(dice.random())
 
     # --- machines and clouds ----------------------------------------------------------------------
 
@@ -146,13 +173,21 @@ class Nature:
         cloud.plant(f"{OWNER}/pool-a/{900 + act.index}/1.1/1", OWNER, offer)
 
     def _storm(self, act: Act, dice: random.Random) -> None:
-        """Many machines of a cloud are taken back in the same second."""
+        """Many machines of a cloud or zone are taken back in one second, and perhaps what came for them."""
         del act
-        cloud = self._some_cloud(dice)
-        lead = cloud.config.notice_s if dice.random() < 0.7 else None
-        for machine in list(cloud.living.values()):
-            if machine.owner == OWNER and dice.random() < 0.7:
-                cloud.preempt(machine, lead)
+        cloud, draws = self._some_cloud(dice), [dice.random() for _ in range(4)]
+        zones = sorted({offer.zone for offer in cloud.offers})
+        hit = zones if draws[0] < 0.5 else [zones[int(draws[1] * len(zones))]]
+        lead = cloud.config.notice_s if draws[2] < 0.7 else None
+
+        def wave(share: float) -> None:
+            for machine in list(cloud.living.values()):
+                if machine.owner == OWNER and machine.offer.zone in hit and dice.random() < share:
+                    cloud.preempt(machine, lead)
+
+        wave(0.7)
+        if draws[3] < 0.6:
+            cloud.timeline.after(round(30 + 50 * draws[3], 3), lambda: wave(1.0))
 
     def _false_notice(self, act: Act, dice: random.Random) -> None:
         """A notice that is withdrawn in time, or not made true."""
@@ -264,3 +299,8 @@ class Nature:
             cloud.luck.calm = True
         self._ledger.heal()
         self._lives.rest()
+
+
+def _wrong_s(draw: float) -> float:
+    """How wrong a clock is: from hours too early (0) to hours too late (1)."""
+    return round((2 * draw - 1) * CLOCK_WRONG_S, 3)

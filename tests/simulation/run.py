@@ -76,6 +76,9 @@ def run_case(case: Case, habits: Habits | None = None) -> Outcome:
     world = worlds[0]
     counts = dict(world.referee.counts) | dict(world.lives.counts)
     counts |= {"crashes": world.lives.crashes, "commits": world.ledger.commits}
+    for cloud in world.clouds.values():
+        for fault, count in cloud.luck.happened.items():
+            counts[f"fault {fault}"] = counts.get(f"fault {fault}", 0) + count
     counts |= {"disk full": world.ledger.refused, "lives": world.ledger.epoch}
     return Outcome(
         case=case,

@@ -33,6 +33,9 @@ NODES_MAX = 4  # of a pool; all pools at their most fit into the clouds they use
 IN_CONFIG = ("conf-a", "conf-b")
 TASKS_OF_A_BURST = 10
 REMEMBERED = 200  # requests that may be sent again
+LEASE_S, SHORT_LEASE_S = 7200.0, 1200.0  # of most pools, of some: machines end that nobody can reach so long
+LONG_S = 3600.0  # and more run some of the tasks
+HASTE_S = 60.0  # within which users who are in a hurry ask for something else
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class Pool:
     workers: int
     buffer: int
     nodes: int
+    lease_s: float
 
     def spec(self) -> PoolSpec:
         """What they ask for."""
@@ -58,7 +62,7 @@ class Pool:
                 ),
                 "allocation": self.allocation,
                 "metrics_every_s": DAY_S,
-                "lease_s": 7200,
+                "lease_s": self.lease_s,
                 "unreachable_timeout": 300,
             }
         )
@@ -94,6 +98,7 @@ class Users:
             "remake": self._remake,
             "reload": self._reload,
         }
+        self._seed = seed
         self._lives = lives
         self._clouds = clouds
         self._referee = referee
@@ -123,6 +128,7 @@ class Users:
             workers=1 + int(dice.random() * 2),
             buffer=int(dice.random() * 2),
             nodes=1 + int(dice.random() * 2),
+            lease_s=SHORT_LEASE_S if number % 4 == 1 else LEASE_S,
         )
 
     @property
@@ -159,7 +165,11 @@ class Users:
     async def open_pools(self) -> None:
         """Make the first pools. Those of the config are made by each daemon when it starts."""
         for name, pool in self.pools.items():
-            await self.submit(name, PoolRequested(request_id=f"pool-{name}", pool=name, spec=pool.spec()))
+            draws = random.Random(f"{self._seed}/{name}")
+            request = PoolRequested(
+                request_id=f"pool-{name}", pool=name, spec=pool.spec(), ready_within_s=_patience_s(draws)
+            )
+            await self.submit(name, request)
 
     async def apply_config(self) -> None:
         """Make the config's pools what it says, as a daemon does at its start and when told to reload."""
@@ -197,7 +207,10 @@ class Users:
         # The number of lines is the end of the id: what is kept of them can be compared.
         name = f"task-{mark}-{lines}"
         code = "1" if draw() < 0.1 else "0"
-        argv = ["sim-sleep", str(round(draw() ** 2 * 900, 1)), code, str(lines)]
+        seconds = draw() ** 2 * 900
+        if draw() < 0.1:
+            seconds = LONG_S * (1 + 2 * draw())
+        argv = ["sim-sleep", str(round(seconds, 1)), code, str(lines)]
         if draw() < 0.1:
             argv.append("stubborn")
         spec = TaskSpec(
@@ -211,6 +224,11 @@ class Users:
         self._tasks.append((pool, name))
         request = TaskRequested(request_id=name, pool=pool, task=spec)
         await self.submit(pool, request, to_old=draw() < 0.5)
+        if draw() < 0.04:  # it was a mistake
+            if draw() < 0.7:
+                await anyio.sleep(round(3 * draw(), 3))
+            stop = TaskStopRequested(request_id=f"stop-{name}", pool=pool, task_id=name)
+            await self.submit(pool, stop)
 
     async def _burst(self, act: Act, dice: random.Random) -> None:
         for number in range(TASKS_OF_A_BURST):
@@ -220,16 +238,29 @@ class Users:
         await self.ask_resize(f"{act.index}", dice)
 
     async def ask_resize(self, mark: str, dice: random.Random) -> None:
-        """Make a pool larger or smaller."""
-        pool = self._some_pool(dice)
-        pool.nodes = int(dice.random() * (NODES_MAX + 1))
-        request = PoolResizeRequested(request_id=f"resize-{mark}", pool=pool.name, nodes=pool.nodes)
+        """Make a pool larger or smaller, and perhaps think of another size soon after."""
+        pool, turns = self._some_pool(dice), 2 if dice.random() < 0.3 else 1
+        for turn in range(turns):
+            if turn > 0:
+                await anyio.sleep(round(HASTE_S * dice.random(), 3))
+            nodes = int(dice.random() * (NODES_MAX + 1))
+            await self._ask_size(f"{mark}.{turn}", pool, nodes, dice)
+
+    async def _ask_size(self, mark: str, pool: Pool, nodes: int, dice: random.Random) -> None:
+        pool.nodes = nodes
+        request = PoolResizeRequested(
+            request_id=f"resize-{mark}", pool=pool.name, nodes=nodes, ready_within_s=_patience_s(dice)
+        )
         await self.submit(pool.name, request, to_old=dice.random() < 0.5)
 
     async def _drain(self, act: Act, dice: random.Random) -> None:
         pool = self._some_pool(dice)
         node = int(dice.random() * max(1, pool.nodes))
-        await self._ask_drain(act, pool.name, node, "replace" if dice.random() < 0.7 else "remove")
+        then = "replace" if dice.random() < 0.6 else "remove"
+        await self._ask_drain(act, pool.name, node, then)
+        if then == "remove" and dice.random() < 0.6:  # while it drains, and no other node may take its place
+            await anyio.sleep(round(HASTE_S * dice.random(), 3))
+            await self._ask_size(f"{act.index}", pool, min(pool.nodes + 1, NODES_MAX), dice)
 
     async def _ask_drain(self, act: Act, pool: str, node: int, then: str) -> None:
         request = DrainRequested.model_validate(
@@ -304,7 +335,12 @@ class Users:
         while not self._referee.is_ended(ending.request_id):  # noqa: ASYNC110 - the clock is virtual
             await anyio.sleep(10)
         pool.nodes = 1 + int(dice.random() * NODES_MAX)
-        request = PoolRequested(request_id=f"pool-{act.index}", pool=pool.name, spec=pool.spec())
+        request = PoolRequested(
+            request_id=f"pool-{act.index}",
+            pool=pool.name,
+            spec=pool.spec(),
+            ready_within_s=_patience_s(dice),
+        )
         await self.submit(pool.name, request)
         self.waiting -= 1
 
@@ -345,3 +381,9 @@ class Users:
             await self.ask_task(f"last.{number}", dice)
             await self.ask_resize(f"last.{number}", dice)
             await self.ask_stop(f"last.{number}", dice)
+
+
+def _patience_s(dice: random.Random) -> float:
+    """How long users wait for machines: mostly an hour, at times no longer than a machine takes, or less."""
+    is_short, draw = dice.random() < 0.2, dice.random()
+    return round(30 + 90 * draw, 3) if is_short else 3600.0

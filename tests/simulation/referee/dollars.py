@@ -26,18 +26,23 @@ class DollarsAreBilled(Checker):
         self._reported: Counter[str] = Counter()  # by ref
         self._facts: Counter[str] = Counter()
         self._resumed: Counter[str] = Counter()
+        self._stood_s: dict[str, float] = {}  # how long it was stopped: nobody may have looked meanwhile
         self._told: set[str] = set()  # refs whose end was listed
         self._listings: dict[str, list[float]] = {}  # times of complete listings
+        self._stopped_at: dict[str, float] = {}
         self._unfair: dict[str, float] = {}  # when it ended: unfair time so far
 
     def machine_ended(self, made: Made, reason: str) -> None:
         """From now on the cost is fixed."""
+        self._stopped_at[made.ref] = self.book.now()
         self._unfair[made.ref] = self.book.fair.unfair(made.provider)
         self._told.discard(made.ref)
 
     def machine_resumed(self, made: Made) -> None:
         """It costs again, from a new second on."""
         self._resumed[made.ref] += 1
+        stopped_at = self._stopped_at.get(made.ref, self.book.now())
+        self._stood_s[made.ref] = self._stood_s.get(made.ref, 0.0) + self.book.now() - stopped_at
 
     def listed(self, provider: str, listing: Listing) -> None:
         """Remember when who was seen."""
@@ -75,6 +80,7 @@ class DollarsAreBilled(Checker):
         less = more = 0.0
         if made.ref not in self._told:
             less, more = self._doubt_s(made)
+        more += self._stood_s.get(made.ref, 0.0)
         if not billed - less * per_s - rounding <= reported <= billed + more * per_s + rounding:
             how = "exactly" if made.ref in self._told else f"-{less:.0f} +{more:.0f} s"
             self.fail(

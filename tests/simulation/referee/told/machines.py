@@ -5,6 +5,7 @@ from actors.events import (
     InstanceQuarantined,
     InstanceReaped,
 )
+from controller.simulation.house import OBSERVE_EVERY_S
 from tests.simulation.referee.machines import LISTING_EVERY_S, REPAIR_S
 from tests.simulation.referee.story import (
     PROVIDER,
@@ -56,7 +57,7 @@ def twins_that_stay(story: Story) -> None:
 @broken("no machine is forgotten")
 def shown_and_never_known(story: Story) -> None:
     story.make(KEY)
-    story.wait(240, lists=True)
+    story.wait(4 * OBSERVE_EVERY_S, lists=True)
 
 
 @holds("no machine is forgotten")
@@ -65,15 +66,16 @@ def shown_and_in_quarantine(story: Story) -> None:
     story.wait(60)
     story.list()
     story.keep(quarantined(machine, story.cloud, story.now))
-    story.wait(240, lists=True)
+    story.wait(4 * OBSERVE_EVERY_S, lists=True)
 
 
 @broken("no machine is forgotten")
 def another_ref_than_the_instance_has(story: Story) -> None:
+    story.pool()
     asked = story.launch()
     story.launched(asked, story.make(KEY[:-1] + "9"))
     story.make(KEY)
-    story.wait(240, lists=True)
+    story.wait(4 * OBSERVE_EVERY_S, lists=True)
 
 
 @broken("no machine is forgotten")
@@ -181,18 +183,18 @@ def what_was_told(story: Story) -> None:
 
 
 @broken("dollars reported are dollars billed")
-def two_minutes_too_much(story: Story) -> None:
-    _ended(story, 120 * 278)
+def two_intervals_too_much(story: Story) -> None:
+    _ended(story, round(2 * OBSERVE_EVERY_S * 278))
 
 
 @broken("dollars reported are dollars billed")
-def two_minutes_too_little(story: Story) -> None:
-    _ended(story, -120 * 278)
+def two_intervals_too_little(story: Story) -> None:
+    _ended(story, -round(2 * OBSERVE_EVERY_S * 278))
 
 
 @holds("dollars reported are dollars billed")
 def one_interval_too_much(story: Story) -> None:
-    _ended(story, 60 * 277)
+    _ended(story, round(OBSERVE_EVERY_S * 277))
 
 
 @broken("dollars reported are dollars billed")
