@@ -57,7 +57,7 @@ def start(wall: float, last_at: float, expected: float | None) -> Start:
 
     Args:
         wall: the system's clock.
-        last_at: the newest time in the journal, 0 in an empty one.
+        last_at: when the journal was written last, 0 for an empty one.
         expected: what the last daemon's clock would show now; None: nobody knows.
     """
     at = max(wall, last_at, 0.0 if expected is None else expected)

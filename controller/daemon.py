@@ -140,6 +140,7 @@ class Daemon:
         self.path = path
         self._began = clock.start(time.time(), journal.last_at(), clock.expected(directory.path))
         self.clock = clock.SteadyClock(self._began.at, clock.boottime)
+        journal.keep_time(self.clock.now)
         self.dice = random.Random()
         self.journal = journal
         self._directory = directory

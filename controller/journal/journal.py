@@ -158,8 +158,12 @@ class SqliteJournal:
         return self._reader.open_requests()
 
     def last_at(self) -> float:
-        """Return the newest event's time, UTC seconds; 0 when there is none. For the clock at a start."""
+        """Return when something was written last, UTC seconds; 0 when never. For the clock at a start."""
         return self._reader.last_at()
+
+    def keep_time(self, now: Callable[[], float]) -> None:
+        """Note by this clock from now on when something is written."""
+        self._writer.now = now
 
     async def events(
         self,

@@ -85,11 +85,13 @@ class Reader:
             ) from error
 
     def last_at(self) -> float:
-        """Return the newest event's time, UTC seconds; 0 when there is none. For the clock at a start."""
+        """Return when something was written last, UTC seconds; 0 when never. For the clock at a start."""
         query = "SELECT body FROM events ORDER BY seq DESC LIMIT 1"
         with explained(self._path), closing(self._connect()) as connection:
             row = connection.execute(query).fetchone()
-        return 0.0 if row is None else Envelope.model_validate_json(row[0]).at
+            (written,) = connection.execute("SELECT max(updated_at) FROM states").fetchone()
+        told = 0.0 if row is None else Envelope.model_validate_json(row[0]).at
+        return max(told, float(written or 0.0))
 
     async def events(
         self,

@@ -62,7 +62,7 @@ class Writer:
         self.failing_since: float | None = None
         self.failing_reason = ""
         self._connection = opened.connection
-        self._now = now
+        self.now = now
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # between `put` and the end of the thread
         self._closing = threading.Event()
@@ -165,7 +165,7 @@ class Writer:
         return group
 
     def _prepared(self, group: Sequence[Job]) -> list[Job]:
-        now, sound = self._now(), []
+        now, sound = self.now(), []
         for job in group:
             try:
                 job.prepare(now)
@@ -224,7 +224,7 @@ class Writer:
         with self._lock:
             self.failing_reason = f"the journal can't be written: {error}"
             if self.failing_since is None:
-                self.failing_since = self._now()
+                self.failing_since = self.now()
                 log.error("%s; trying again until it works", self.failing_reason)
         accepts = [job for job in group if isinstance(job, AcceptJob)]
         for job in accepts:
@@ -234,7 +234,7 @@ class Writer:
 
     def _recovered(self) -> None:
         if self.failing_since is not None:
-            log.warning("the journal can be written again, after %.1f s", self._now() - self.failing_since)
+            log.warning("the journal can be written again, after %.1f s", self.now() - self.failing_since)
             with self._lock:
                 self.failing_since, self.failing_reason = None, ""
 

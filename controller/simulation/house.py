@@ -139,6 +139,7 @@ class Life:
     ) -> None:
         self.up = False
         self.loops: dict[str, Loop] = {}
+        journal.now = clock.now
         self._journal = journal
         self._providers = providers
         self._clock = clock

@@ -50,7 +50,7 @@ class Ledger:
         self.writer = 0  # epoch of the incarnation that wrote last
         self.next_seq = 1
         self.events = 0
-        self.last_at = 0.0  # the newest event's time
+        self.last_at = 0.0  # when something was written last, by the clock of who wrote it
         self.commits = 0
         self.refused = 0  # commits that found the disk full
         self.failing = False
@@ -172,6 +172,7 @@ class MemoryJournal:
         self._ledger = ledger
         self._fate = fate
         self._crash = crash
+        self.now: Callable[[], float] = lambda: 0.0  # the clock of the life that this journal is of
         self._is_cut = False
         self._order = anyio.Lock(fast_acquire=True)
 
@@ -194,6 +195,7 @@ class MemoryJournal:
             async with self._order:  # what was handed over first becomes durable first
                 await self._writable()
                 self._ledger.writer = self.epoch
+                self._ledger.last_at = max(self._ledger.last_at, self.now())
                 self._ledger.write(commit)
             if fate == "crash after":
                 self._crash()

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.instance.state import Destroying, Requested
+from actors.policy.adoption import Reaped
+from actors.ports import Commit, StateRow
 from controller import clock
 from controller.clock import Start
+from controller.journal.journal import SqliteJournal
 from controller.journal.reader import StoredState
 from controller.recovery import recover
 from providers.model import ClusterHandle, Handle, InstanceType, Offer, Value
@@ -80,3 +83,13 @@ def test_a_launch_that_is_looked_for_is_as_young_as_it_was() -> None:
     recovered = recover([_stored(state)], [], rebooted).pools["pool"]["instance", "pool-0-1.1"]
     assert isinstance(recovered, Requested)
     assert recovered.asked_at == 4990.0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_was_written_without_an_event_counts_too(tmp_path: Path) -> None:
+    async with SqliteJournal(tmp_path / "journal.sqlite3") as journal:
+        assert journal.last_at() == 0.0
+        journal.keep_time(lambda: 7_000_000_000.0)
+        await journal.commit(Commit("pool", (StateRow("quarantine", "q", 1, Reaped(key="k", ended_at=1.0)),)))
+        assert journal.last_at() == 7_000_000_000.0
