@@ -70,8 +70,6 @@ from providers.agent.wire import (
 )
 from providers.model import Notice, Sighting
 
-DOUBT_S = 10.0  # how long a machine that listings lack may take to answer, before it counts as gone
-
 # --- provisioning ---------------------------------------------------------------------------------
 
 
@@ -386,13 +384,17 @@ def _sent_away(state: Ready, reason: str, within_s: float, view: View) -> Decisi
 
 
 def doubting(state: Linked, message: AbsenceObserved, view: View) -> Decision | None:
-    """Listings lack a machine whose agent still talks to us: ask it first. None: believe them."""
-    if message.told is not None or (state.doubted_at is None and not state.link_up):
+    """Listings lack a machine whose stream is open: it is opened anew, and how that ends decides.
+
+    None: believe them. Only the new stream's end counts, not time: this may be heard long before anything
+    of it could be done.
+    """
+    if message.told is not None or not state.link_up:
         return None
-    if state.doubted_at is None:
-        doubted = state.model_copy(update={"doubted_at": view.now})
-        return Decision(doubted, effects=(parts.connect(doubted, view),))
-    return Decision(state) if view.now < state.doubted_at + DOUBT_S else None
+    if state.doubted_at is not None:
+        return Decision(state)
+    doubted = state.model_copy(update={"doubted_at": view.now})
+    return Decision(doubted, effects=(parts.connect(doubted, view),))
 
 
 # --- the agent's word, in any connected state -----------------------------------------------------

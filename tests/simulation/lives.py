@@ -240,7 +240,7 @@ class Lives:
         self._bury(one)
 
     def at_commit(self, aim: Aim, count: int, do: Callable[[], Fate]) -> None:
-        """At the `count`th commit from now on that does what is aimed at, do something, perhaps let it die."""
+        """Do something at the `count`th commit from now on that does what is aimed at."""
         self._at_commits.append(_AtCommit(aim, count, do))
 
     def _fate(self, made: list[Incarnation], commit: Commit) -> Fate:

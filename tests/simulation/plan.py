@@ -26,7 +26,7 @@ class Users:
 
     task: float = 40
     burst: float = 3
-    resize: float = 7
+    resize: float = 5.5  # and some of them again soon after
     drain: float = 3
     drain_noticed: float = 2  # of a machine that gets a notice at the same time
     stop_task: float = 6

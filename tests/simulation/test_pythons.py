@@ -14,6 +14,7 @@ from tests.simulation.run import run_seed
 
 ROOT = Path(__file__).parents[2]
 SEEDS = range(1, 4)
+DAYS = 0.5
 MINORS = (13, 12, 14, 11)  # the first that is not ours is taken
 
 
@@ -56,7 +57,11 @@ def other_python() -> Path:
 
 
 def test_a_seed_is_the_same_run_under_another_python(other_python: Path) -> None:
-    command = [str(other_python), "-m", "tests.simulation", "--seeds", f"{SEEDS[0]}-{SEEDS[-1]}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
-    assert lines == [run_seed(seed).line for seed in SEEDS], done.stdout[-2000:] + done.stderr[-2000:]
+    seeds = ["--seeds", f"{SEEDS[0]}-{SEEDS[-1]}", "--days", str(DAYS)]
+    command = [str(other_python), "-m", "tests.simulation", *seeds]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as other:
+        own = [run_seed(seed, DAYS).line for seed in SEEDS]
+        said, _ = other.communicate()
+    assert [line for line in said.splitlines() if line.startswith("seed ")] == own, said[-2000:]

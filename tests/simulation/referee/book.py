@@ -26,6 +26,7 @@ class Made:
         ended_at: when it ended last.
         shown_at: the time of the last listing that showed it as there, which it need not have been.
         lacked: complete listings in a row that ought to have shown it and did not.
+        absent_at: fair time of the daemon when two listings in a row or more had lacked it last.
         buried: it was counted as destroyed while it lived, and rightly so: it was lacking twice.
         machine: the cloud's own.
     """
@@ -39,6 +40,7 @@ class Made:
     ended_at: float | None = None
     shown_at: float | None = None
     lacked: int = 0
+    absent_at: float | None = None
     buried: bool = False
     machine: Machine | None = None
 
@@ -182,13 +184,14 @@ class Book:
         made = self.living.pop(ref, None)
         if made is not None:
             made.lives, made.ended_at = False, self.now()
+            made.lacked = 0
         return made
 
     def resume(self, ref: str) -> Made | None:
         """A machine is there again."""
         made = self.machines.get(ref)
         if made is not None:
-            made.lives, made.lacked = True, 0
+            made.lives = True
             self.living[ref] = made
         return made
 
@@ -203,9 +206,11 @@ class Book:
         if not listing.complete:
             return
         young = listing.at - self.visible_within_s(provider)
-        for ref, made in self.living.items():
+        for ref, made in self.machines.items():
             if made.provider == provider and ref not in shown and made.at <= young:
                 made.lacked += 1
+                if made.lacked >= 2:
+                    made.absent_at = self.fair.of(FairTime.HOUSE)
 
     def begin(self, ref: str, task: str, attempt: int) -> None:
         """A process runs."""

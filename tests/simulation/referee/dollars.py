@@ -16,7 +16,8 @@ CALL_S = 20.0  # a listing may be as old as its call took
 
 class DollarsAreBilled(Checker):
     """The cost of all facts about a machine is what its cloud billed: exactly, where a listing told its end;
-    else but for the time between the listings around it, of which unfair time may keep some away."""
+    else but for the time between the listings around it, of which unfair time may keep some away. Each time
+    that it was stopped and ran again is an end that only listings show."""
 
     name = "dollars reported are dollars billed"
     events = (InstanceDestroyed, InstanceReaped)
@@ -25,24 +26,20 @@ class DollarsAreBilled(Checker):
         super().__init__(*args)
         self._reported: Counter[str] = Counter()  # by ref
         self._facts: Counter[str] = Counter()
-        self._resumed: Counter[str] = Counter()
-        self._stood_s: dict[str, float] = {}  # how long it was stopped: nobody may have looked meanwhile
+        self._stops: dict[str, list[tuple[float, float]]] = {}  # when it ended and when it ran again, by ref
         self._told: set[str] = set()  # refs whose end was listed
         self._listings: dict[str, list[float]] = {}  # times of complete listings
-        self._stopped_at: dict[str, float] = {}
         self._unfair: dict[str, float] = {}  # when it ended: unfair time so far
 
     def machine_ended(self, made: Made, reason: str) -> None:
         """From now on the cost is fixed."""
-        self._stopped_at[made.ref] = self.book.now()
         self._unfair[made.ref] = self.book.fair.unfair(made.provider)
         self._told.discard(made.ref)
 
     def machine_resumed(self, made: Made) -> None:
         """It costs again, from a new second on."""
-        self._resumed[made.ref] += 1
-        stopped_at = self._stopped_at.get(made.ref, self.book.now())
-        self._stood_s[made.ref] = self._stood_s.get(made.ref, 0.0) + self.book.now() - stopped_at
+        if made.ended_at is not None:
+            self._stops.setdefault(made.ref, []).append((made.ended_at, self.book.now()))
 
     def listed(self, provider: str, listing: Listing) -> None:
         """Remember when who was seen."""
@@ -76,11 +73,15 @@ class DollarsAreBilled(Checker):
         reported, billed = self._reported[made.ref], machine.billed_micro_usd(self.book.now())
         per_s = machine.offer.micro_usd_per_hour / 3600
         # Every fact counts begun seconds whole, and the cloud does so each time that the machine runs.
-        rounding = max(0, self._facts[made.ref] - 1 + self._resumed[made.ref]) * (per_s + 1)
+        runs = 1 + len(self._stops.get(made.ref, ()))
+        rounding = max(0, self._facts[made.ref] + runs - 2) * (per_s + 1)
         less = more = 0.0
         if made.ref not in self._told:
             less, more = self._doubt_s(made)
-        more += self._stood_s.get(made.ref, 0.0)
+        for ended_at, began_at in self._stops.get(made.ref, ()):
+            unseen_s = min(began_at, self._listed_after(made.provider, ended_at)) - ended_at
+            less += OBSERVE_EVERY_S + CALL_S
+            more += max(OBSERVE_EVERY_S, unseen_s) + CALL_S
         if not billed - less * per_s - rounding <= reported <= billed + more * per_s + rounding:
             how = "exactly" if made.ref in self._told else f"-{less:.0f} +{more:.0f} s"
             self.fail(
@@ -97,12 +98,16 @@ class DollarsAreBilled(Checker):
         # which is when its name was heard), and does not show what was before.
         named_at = self.book.named_at.get(made.ref, made.at)
         lacking_from = max(made.ended_at, named_at + self.book.visible_within_s(made.provider), shown_at)
-        listings = self._listings.get(made.provider, [])
-        place = bisect_right(listings, lacking_from)
-        after = listings[place] if place < len(listings) else self.book.now()
+        after = self._listed_after(made.provider, lacking_from)
         unfair = self.book.fair.unfair(made.provider) - self._unfair.get(made.ref, 0.0)
         late = max(OBSERVE_EVERY_S, after - made.ended_at) + CALL_S
         return max(OBSERVE_EVERY_S, before) + CALL_S, late + (unfair + TICK_S if unfair else 0.0)
+
+    def _listed_after(self, provider: str, at: float) -> float:
+        """The time of the first complete listing later than that; now, when there is none."""
+        listings = self._listings.get(provider, [])
+        place = bisect_right(listings, at)
+        return listings[place] if place < len(listings) else self.book.now()
 
     def at_the_end(self) -> None:
         """Every machine of ours was paid for."""
