@@ -70,6 +70,7 @@ class Book:
         self.machines: dict[str, Made] = {}  # by ref
         self.refs: dict[str, list[str]] = {}  # by key
         self.living: dict[str, Made] = {}  # by ref
+        self.stopped: dict[str, Made] = {}  # that may run again
         self.began: dict[tuple[str, int], str] = {}  # every attempt that ever ran -> where
         self.running: dict[str, dict[tuple[str, int], None]] = {}  # task -> (ref, attempt)
         self.on: dict[str, int] = {}  # processes by ref
@@ -179,12 +180,13 @@ class Book:
         self.refs.setdefault(key, []).append(ref)
         return made
 
-    def end(self, ref: str) -> Made | None:
+    def end(self, ref: str, reason: str) -> Made | None:
         """A machine is gone; None when it had ended before, or nobody saw it begin."""
         made = self.living.pop(ref, None)
         if made is not None:
             made.lives, made.ended_at = False, self.now()
-            made.lacked = 0
+            if reason == "stopped":
+                self.stopped[ref] = made
         return made
 
     def resume(self, ref: str) -> Made | None:
@@ -193,6 +195,7 @@ class Book:
         if made is not None:
             made.lives = True
             self.living[ref] = made
+            self.stopped.pop(ref, None)
         return made
 
     def list(self, provider: str, listing: Listing) -> None:
@@ -206,7 +209,7 @@ class Book:
         if not listing.complete:
             return
         young = listing.at - self.visible_within_s(provider)
-        for ref, made in self.machines.items():
+        for ref, made in (*self.living.items(), *self.stopped.items()):
             if made.provider == provider and ref not in shown and made.at <= young:
                 made.lacked += 1
                 if made.lacked >= 2:

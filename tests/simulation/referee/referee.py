@@ -17,6 +17,7 @@ from tests.simulation.referee.base import Checker
 from tests.simulation.referee.book import Book
 from tests.simulation.referee.dollars import DollarsAreBilled
 from tests.simulation.referee.ends import LateCallsAreRepaired, NoBugs, NothingIsLeft, OnlyTheLeaderWrites
+from tests.simulation.referee.guarded import GuardIsKept, LaunchesAreJournaled
 from tests.simulation.referee.log import TAIL_ALL, Log
 from tests.simulation.referee.machines import (
     AbsenceIsObserved,
@@ -36,6 +37,8 @@ CHECKERS: tuple[type[Checker], ...] = (
     LateCallsAreRepaired,
     NoneForgotten,
     AbsenceIsObserved,
+    LaunchesAreJournaled,
+    GuardIsKept,
     ForeignUntouched,
     DollarsAreBilled,
     RequestsEnd,
@@ -182,7 +185,7 @@ class Referee(Watcher):
 
     def machine_ended(self, provider: str, key: str, ref: str, reason: str) -> None:
         """A machine is gone."""
-        made = self.book.end(ref)
+        made = self.book.end(ref, reason)
         if made is None:
             return
         self.counts[f"ended: {reason}"] += 1

@@ -134,6 +134,29 @@ def two_listings_lied(story: Story) -> None:
     story.write(InstanceDestroyed(instance_id=state.id, cost_micro_usd=cost), row(over(state), over=True))
 
 
+@holds("absence is observed")
+def it_was_back_when_the_disk_had_room_again(story: Story) -> None:
+    state, machine = story.ready()
+    for _ in range(2):
+        story.wait(60)
+        story.list(without=[machine])
+    cost = machine.billed_micro_usd(story.now)
+    story.wait(600, fair=False)
+    story.list()
+    story.write(InstanceDestroyed(instance_id=state.id, cost_micro_usd=cost), row(over(state), over=True))
+
+
+@broken("absence is observed")
+def it_was_back_long_ago(story: Story) -> None:
+    story.pool()
+    state, machine = story.ready()
+    for _ in range(2):
+        story.wait(60)
+        story.list(without=[machine])
+    story.wait(600, lists=True)
+    story.write(InstanceDestroyed(instance_id=state.id), row(over(state), over=True))
+
+
 @broken("foreign machines are untouched")
 def a_stranger_is_terminated(story: Story) -> None:
     story.referee.foreign.add("somebody/else")
