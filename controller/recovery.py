@@ -9,7 +9,7 @@ under a key that is in use is as unknown as any.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import anyio
 from pydantic import Field, TypeAdapter
@@ -129,6 +129,13 @@ def _seen_again(one: Quarantined, sighting: Sighting, at: float) -> Quarantined:
     if bill is one.bill and not one.missing:
         return one
     return one.model_copy(update={"missing": 0, "missing_at": None, "bill": bill})
+
+
+class Counted(NamedTuple):
+    """What facts said of a machine's dollars: up to a time of the vendor's, or else how many."""
+
+    until: float
+    micro_usd: int
 
 
 class SweepJournal(Journal, Protocol):
@@ -258,7 +265,9 @@ class Sweep:
         await self._commit(sighting.key.split("/")[1], fact, ())
 
     async def _take_in(self, provider: str, sighting: Sighting, at: float) -> None:
-        counted = await self._counted_until(sighting)
+        counted = await self._counted(sighting)
+        if counted.until >= at:
+            return  # this listing is older than the end that is known
         one = self._quarantined(provider, sighting, counted, at)
         fact = InstanceQuarantined(
             key=one.key,
@@ -270,14 +279,16 @@ class Sweep:
         await self._commit("", fact, (self._row(one),))
         self.quarantine[one.id] = one
 
-    def _quarantined(self, provider: str, sighting: Sighting, counted: float, at: float) -> Quarantined:
+    def _quarantined(self, provider: str, sighting: Sighting, counted: Counted, at: float) -> Quarantined:
         now = self._clock.now()
         gateway = self._gateways.get(provider)
         unit = gateway.capabilities.billing_unit if gateway is not None else "second"
         bill = billing.seen(None, sighting, unit, at)
-        if counted > bill.since:  # what is stopped had stopped by then
-            stopped_at = None if bill.stopped_at is None else counted
-            bill = bill.model_copy(update={"since": counted, "stopped_at": stopped_at})
+        if counted.until > bill.since:  # what is stopped had stopped by then
+            stopped_at = None if bill.stopped_at is None else counted.until
+            bill = bill.model_copy(update={"since": counted.until, "stopped_at": stopped_at})
+        elif counted.micro_usd:
+            bill = bill.model_copy(update={"spent_micro_usd": -counted.micro_usd})
         return Quarantined(
             key=sighting.key,
             handle=sighting.handle,
@@ -294,24 +305,29 @@ class Sweep:
         """
         if not self._may_act():
             return
-        await self._journal.commit(Commit(SWEEP))  # what a pool just decided of it is durable then
-        counted = await self._counted_until(sighting)
+        counted = await self._counted(sighting)
         self._settled[sighting.handle.ref] = provider
-        if ended_at > max(sighting.launched_at, counted):
+        if ended_at > max(sighting.launched_at, counted.until):
             await self._reaped(self._quarantined(provider, sighting, counted, ended_at), ended_at)
 
-    async def _counted_until(self, sighting: Sighting) -> float:
-        """Up to when the dollars of a machine that is there again were counted already; 0: never."""
+    async def _counted(self, sighting: Sighting) -> Counted:
+        """What facts have counted already of a machine that is there again."""
+        await self._journal.commit(Commit(SWEEP))  # what its pool decided of it just now is durable then
         parts = sighting.key.split("/")
-        found = 0.0
+        until, micro_usd = 0.0, 0
         if len(parts) == 5:
             row = await self._journal.state(parts[1], "instance", instance_id(sighting.key))
             state = None if row is None else decoded(row.kind, row.version, row.body)
             if isinstance(state, Destroyed) and state.ref == sighting.handle.ref:
-                found = state.ended_at or 0.0
+                if state.bill is None:  # never shown, so it was counted by our own clock
+                    micro_usd = state.cost_micro_usd
+                else:
+                    until = state.ended_at or 0.0
         row = await self._journal.state(SWEEP, "quarantine", quarantine_id(sighting.handle))
         state = None if row is None else decoded(row.kind, row.version, row.body)
-        return max(found, state.ended_at) if isinstance(state, Reaped) else found
+        if isinstance(state, Reaped):
+            return Counted(max(until, state.ended_at), 0)
+        return Counted(until, micro_usd)
 
     async def _reap(self, one: Quarantined) -> None:
         wait = retry_delay_s(one.tries + 1, self._dice.random(), first_s=5, most_s=300)
@@ -334,7 +350,7 @@ class Sweep:
         await self._reaped(one, at if one.missing_at is None else one.missing_at)
 
     async def _reaped(self, one: Quarantined, ended_at: float) -> None:
-        cost = 0 if one.bill is None else billing.total(one.bill, ended_at)
+        cost = 0 if one.bill is None else max(0, billing.total(one.bill, ended_at))
         fact = InstanceReaped(
             key=one.key, ref=one.handle.ref, provider=one.handle.provider, cost_micro_usd=cost
         )

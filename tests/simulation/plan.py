@@ -24,7 +24,7 @@ TEMPERS = (
 class Users:
     """How often users do something, on average, in a virtual day."""
 
-    task: float = 40
+    task: float = 34
     burst: float = 3
     resize: float = 5.5  # and some of them again soon after
     drain: float = 3

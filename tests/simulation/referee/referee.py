@@ -1,5 +1,6 @@
 """The referee: it watches one run from outside, and asks every checker."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -227,6 +228,7 @@ class Referee(Watcher):
 
     def life_began(self, epoch: int) -> None:
         """A daemon leads from now on."""
+        self.book.offset = -math.inf  # its clock is its own
         self._log.happened(self._now(), "a daemon begins, epoch", epoch)
         for hook in self._hooks["life_began"]:
             hook(epoch)
@@ -264,7 +266,8 @@ class Referee(Watcher):
         event = envelope.event
         self._log.event(envelope)
         self.counts[event.kind] += 1
-        self.book.offset = envelope.at - self._now()
+        # An envelope may wait for its commit: the one that waited least tells best.
+        self.book.offset = max(self.book.offset, envelope.at - self._now())
         hooks = self._by_event.get(type(event))
         if hooks is None:
             hooks = self._by_event[type(event)] = [

@@ -21,7 +21,7 @@ from actors.pool.state import Active
 from actors.ports import Commit, StateRow
 from actors.spec import Nodes, PoolSpec, TaskSpec, Worker
 from actors.task.state import Pending
-from controller.simulation.house import OWNER
+from controller.simulation.house import GUARD_S, OWNER
 from controller.simulation.ledger import Ledger
 from providers.model import Address, ClusterHandle, Listing, Value
 from providers.simulated.cloud import Cloud, Machine
@@ -235,7 +235,7 @@ def quarantined(machine: Machine, cloud: Cloud, now: float) -> Quarantined:
         handle=cloud.handle(machine),
         micro_usd_per_hour=1,
         seen_at=now,
-        reap_at=now + 120,
+        reap_at=now + GUARD_S,
     )
 
 

@@ -17,6 +17,7 @@ from tests.simulation.referee.story import (
 )
 
 KEY = f"{OWNER}/{POOL}/0/1.1/1"
+PLANTED = f"{OWNER}/{POOL}/900/1.1/1"  # has our mark, and nobody ordered it
 HOUR_S = 3600.0
 NO_TOKENS = CONFIG.model_copy(update={"tokens": False})
 TELLS_ENDS = CONFIG.model_copy(update={"shows_ended_s": 600.0})

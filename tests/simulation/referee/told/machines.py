@@ -5,7 +5,8 @@ from actors.events import (
     InstanceQuarantined,
     InstanceReaped,
 )
-from controller.simulation.house import OBSERVE_EVERY_S
+from actors.policy.adoption import Quarantined
+from controller.simulation.house import GUARD_S, OBSERVE_EVERY_S
 from tests.simulation.referee.machines import LISTING_EVERY_S, REPAIR_S
 from tests.simulation.referee.story import (
     PROVIDER,
@@ -14,19 +15,29 @@ from tests.simulation.referee.story import (
     requested,
     row,
 )
-from tests.simulation.referee.told.histories import HOUR_S, KEY, NO_TOKENS, TELLS_ENDS, broken, holds, over
+from tests.simulation.referee.told.histories import (
+    HOUR_S,
+    KEY,
+    NO_TOKENS,
+    PLANTED,
+    TELLS_ENDS,
+    broken,
+    holds,
+    over,
+)
 
 
 @broken("one machine for a key")
 def a_second_machine_where_keys_are_tokens(story: Story) -> None:
+    story.keep(requested(now=story.now))
     story.make(KEY)
     story.make(KEY)
 
 
 @holds("one machine for a key")
 def another_try_is_another_key(story: Story) -> None:
-    story.make(KEY)
-    story.make(KEY[:-1] + "2")
+    story.make(PLANTED)
+    story.make(PLANTED[:-1] + "2")
 
 
 @broken("one machine for a key", NO_TOKENS)
@@ -56,13 +67,13 @@ def twins_that_stay(story: Story) -> None:
 
 @broken("no machine is forgotten")
 def shown_and_never_known(story: Story) -> None:
-    story.make(KEY)
+    story.make(PLANTED)
     story.wait(4 * OBSERVE_EVERY_S, lists=True)
 
 
 @holds("no machine is forgotten")
 def shown_and_in_quarantine(story: Story) -> None:
-    machine = story.make(KEY)
+    machine = story.make(PLANTED)
     story.wait(60)
     story.list()
     story.keep(quarantined(machine, story.cloud, story.now))
@@ -73,21 +84,21 @@ def shown_and_in_quarantine(story: Story) -> None:
 def another_ref_than_the_instance_has(story: Story) -> None:
     story.pool()
     asked = story.launch()
-    story.launched(asked, story.make(KEY[:-1] + "9"))
+    story.launched(asked, story.make(PLANTED))
     story.make(KEY)
     story.wait(4 * OBSERVE_EVERY_S, lists=True)
 
 
 @broken("no machine is forgotten")
 def in_quarantine_and_never_reaped(story: Story) -> None:
-    machine = story.make(KEY)
+    machine = story.make(PLANTED)
     story.keep(quarantined(machine, story.cloud, story.now))
     story.wait(1800, lists=True)
 
 
 @holds("no machine is forgotten")
 def reaped_late_because_the_daemon_was_down(story: Story) -> None:
-    machine = story.make(KEY)
+    machine = story.make(PLANTED)
     story.wait(2 * REPAIR_S, fair=False)
     story.keep(quarantined(machine, story.cloud, story.now))
     story.wait(180, lists=True)
@@ -155,6 +166,53 @@ def it_was_back_long_ago(story: Story) -> None:
         story.list(without=[machine])
     story.wait(600, lists=True)
     story.write(InstanceDestroyed(instance_id=state.id), row(over(state), over=True))
+
+
+@broken("launches are journaled first")
+def launched_and_in_no_state(story: Story) -> None:
+    story.make(KEY)
+
+
+@holds("launches are journaled first")
+def launched_after_its_order(story: Story) -> None:
+    story.keep(requested(now=story.now))
+    story.make(KEY)
+
+
+@broken("the age guard is kept")
+def reaped_at_once(story: Story) -> None:
+    held = quarantined(story.make(PLANTED), story.cloud, story.now)
+    _taken_in(story, held)
+    story.wait(10)
+    story.keep(held.model_copy(update={"tries": 1}))
+
+
+@holds("the age guard is kept")
+def reaped_after_the_guard(story: Story) -> None:
+    held = quarantined(story.make(PLANTED), story.cloud, story.now)
+    _taken_in(story, held)
+    story.wait(GUARD_S)
+    story.keep(held.model_copy(update={"tries": 1}))
+
+
+@broken("the age guard is kept")
+def a_guard_that_is_too_short(story: Story) -> None:
+    held = quarantined(story.make(PLANTED), story.cloud, story.now)
+    _taken_in(story, held.model_copy(update={"reap_at": story.now + GUARD_S - 1}))
+
+
+@broken("the age guard is kept")
+def taken_in_twice(story: Story) -> None:
+    held = quarantined(story.make(PLANTED), story.cloud, story.now)
+    for _ in range(2):
+        _taken_in(story, held)
+
+
+def _taken_in(story: Story, held: Quarantined) -> None:
+    fact = InstanceQuarantined(
+        key=held.key, ref=held.handle.ref, provider=PROVIDER, micro_usd_per_hour=1, reap_at=held.reap_at
+    )
+    story.write(fact, row(held))
 
 
 @broken("foreign machines are untouched")

@@ -21,7 +21,7 @@ from tests.simulation.referee.story import (
     row,
     slots,
 )
-from tests.simulation.referee.told.histories import DONE, KEY, broken, holds, over
+from tests.simulation.referee.told.histories import DONE, KEY, PLANTED, broken, holds, over
 
 
 @broken("a rank is held once")
@@ -135,8 +135,8 @@ def _with_processes(story: Story, count: int) -> None:
 
 @broken(LIMITS, CONFIG.model_copy(update={"machines_max": 1}))
 def more_machines_than_the_account_allows(story: Story) -> None:
-    story.make(KEY)
-    story.make(KEY[:-1] + "2")
+    story.make(PLANTED)
+    story.make(PLANTED[:-1] + "2")
 
 
 @broken(LIMITS)
@@ -177,6 +177,7 @@ def set_up_again_when_it_works(story: Story) -> None:
 @broken(ORDER)
 def launched_for_nobody(story: Story) -> None:
     asked = requested(now=story.now)
+    story.keep(asked)
     story.launched(asked, story.make(asked.key))
 
 

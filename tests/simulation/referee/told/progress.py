@@ -21,7 +21,7 @@ from tests.simulation.referee.story import (
     requested,
     slots,
 )
-from tests.simulation.referee.told.histories import DONE, HOUR_S, KEY, broken, filling, holds, placed
+from tests.simulation.referee.told.histories import DONE, HOUR_S, KEY, PLANTED, broken, filling, holds, placed
 
 STUCK = "nothing is stuck"
 
@@ -188,7 +188,7 @@ def a_rule_raised_as_planned(story: Story) -> None:
 
 @broken("nothing is left")
 def a_machine_is_left(story: Story) -> None:
-    story.make(KEY)
+    story.make(PLANTED)
     story.referee.at_the_end()
 
 
