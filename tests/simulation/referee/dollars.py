@@ -26,7 +26,8 @@ class DollarsAreBilled(Checker):
         super().__init__(*args)
         self._reported: Counter[str] = Counter()  # by ref
         self._facts: Counter[str] = Counter()
-        self._stops: dict[str, list[tuple[float, float]]] = {}  # when it ended and when it ran again, by ref
+        # By ref: when it was shown last before it stopped, when it stopped and when it ran again.
+        self._stops: dict[str, list[tuple[float, float, float]]] = {}
         self._told: set[str] = set()  # refs whose end was listed
         self._listings: dict[str, list[float]] = {}  # times of complete listings
         self._unfair: dict[str, float] = {}  # when it ended: unfair time so far
@@ -39,7 +40,9 @@ class DollarsAreBilled(Checker):
     def machine_resumed(self, made: Made) -> None:
         """It costs again, from a new second on."""
         if made.ended_at is not None:
-            self._stops.setdefault(made.ref, []).append((made.ended_at, self.book.now()))
+            shown_at = made.at if made.shown_at is None else made.shown_at
+            stop = (min(shown_at, made.ended_at), made.ended_at, self.book.now())
+            self._stops.setdefault(made.ref, []).append(stop)
 
     def listed(self, provider: str, listing: Listing) -> None:
         """Remember when who was seen."""
@@ -78,9 +81,9 @@ class DollarsAreBilled(Checker):
         less = more = 0.0
         if made.ref not in self._told:
             less, more = self._doubt_s(made)
-        for ended_at, began_at in self._stops.get(made.ref, ()):
+        for shown_at, ended_at, began_at in self._stops.get(made.ref, ()):
             unseen_s = min(began_at, self._listed_after(made.provider, ended_at)) - ended_at
-            less += OBSERVE_EVERY_S + CALL_S
+            less += max(OBSERVE_EVERY_S, ended_at - shown_at) + CALL_S
             more += max(OBSERVE_EVERY_S, unseen_s) + CALL_S
         if not billed - less * per_s - rounding <= reported <= billed + more * per_s + rounding:
             how = "exactly" if made.ref in self._told else f"-{less:.0f} +{more:.0f} s"
