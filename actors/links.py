@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import anyio
-from anyio import TaskHandle
 from anyio.abc import TaskGroup
 
 from actors.effects import Connect
@@ -82,7 +81,7 @@ class Link:
 
     pool: str
     wish: Connect
-    task: TaskHandle[None] | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     channel: AgentChannel | None = None
     outbox: list[Wire] = field(default_factory=list)
     flushing: bool = False
@@ -139,7 +138,7 @@ class Links:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             for link in self.links.values():
-                link.task = tasks.start_soon(self._keep, link)
+                tasks.start_soon(self._keep, link)
             while True:
                 self._came_up = anyio.Event()
                 with anyio.move_on_after(self._renew_leases()):
@@ -155,7 +154,7 @@ class Links:
         link = Link(pool, wish)
         self.links[wish.instance_id] = link
         if self._tasks is not None:
-            link.task = self._tasks.start_soon(self._keep, link)
+            self._tasks.start_soon(self._keep, link)
 
     def disconnect(self, instance: InstanceId) -> None:
         """Close the stream and forget it."""
@@ -239,34 +238,35 @@ class Links:
     # --- one link ---------------------------------------------------------------------------------
 
     async def _keep(self, link: Link) -> None:
-        while True:
-            error = await attempt_call(partial(self._once, link), _itself)
-            if not isinstance(error, ProviderError):  # a bug costs one stream
-                self._on_trouble(f"link {link.wish.instance_id}", error)
-            link.detail = error.detail if isinstance(error, ProviderError) else type(error).__name__
-            link.failures += 1
-            if link.up:
-                self.reconnects += 1
-            self._mark(link, up=False)
-            link.channel = None
-            link.outbox.clear()
-            if link.lease_until is None:  # the last daemon may have renewed it until just now
-                now = self._clock.now()
-                link.lease_until = now + self._lease_s(link, now)
-            await self._tell(link, LinkDown(link.detail, link.lease_until))
-            wait = retry_delay_s(
-                max(1, link.failures),
-                self._dice.random(),
-                first_s=RECONNECT_FIRST_S,
-                most_s=RECONNECT_MOST_S,
-            )
-            await anyio.sleep(wait)
+        with link.scope:
+            while True:
+                error = await attempt_call(partial(self._once, link), _itself)
+                if not isinstance(error, ProviderError):  # a bug costs one stream
+                    self._on_trouble(f"link {link.wish.instance_id}", error)
+                link.detail = error.detail if isinstance(error, ProviderError) else type(error).__name__
+                link.failures += 1
+                if link.up:
+                    self.reconnects += 1
+                self._mark(link, up=False)
+                link.channel = None
+                link.outbox.clear()
+                if link.lease_until is None:  # the last daemon may have renewed it until just now
+                    now = self._clock.now()
+                    link.lease_until = now + self._lease_s(link, now)
+                del error  # or what the last stream consisted of would be kept through the next
+                await self._tell(link, LinkDown(link.detail, link.lease_until))
+                wait = retry_delay_s(
+                    max(1, link.failures),
+                    self._dice.random(),
+                    first_s=RECONNECT_FIRST_S,
+                    most_s=RECONNECT_MOST_S,
+                )
+                await anyio.sleep(wait)
 
     def _end(self, link: Link) -> None:
         """Nobody wants this stream any more. What was said on it before may still be sent."""
         self._mark(link, up=False)
-        if link.task is not None:
-            link.task.cancel()
+        link.scope.cancel()
 
     def _mark(self, link: Link, *, up: bool) -> None:
         if link.up != up:

@@ -5,9 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from actors.decision import Decision, View
-from actors.effects import Say
 from actors.events import InstanceBootstrapped
-from actors.instance import alive, endings, going, parts
+from actors.instance import endings, parts
 from actors.instance import rules as instance_rules
 from actors.instance import state as states
 from actors.messages import (
@@ -21,7 +20,7 @@ from actors.messages import (
 from providers.errors import Fault
 from providers.gateway import Gateway
 from providers.model import Listing
-from tests.simulation.mutations.patching import Decide, Mutation, Patch, never, without
+from tests.simulation.mutations.patching import Decide, Mutation, Patch, never
 
 
 class _Seen:
@@ -121,16 +120,6 @@ def end_a_request_twice(patch: Patch) -> None:
 # --- what listings prove --------------------------------------------------------------------------
 
 
-def believe_incomplete_listing(patch: Patch) -> None:
-    """What a listing lacks counts as missing even where a zone did not answer."""
-
-    def change(gateway: Gateway) -> None:
-        whole = {"complete": True}
-        gateway.provider = _Seen(gateway.provider, lambda one: one.model_copy(update=whole))
-
-    _after_init(patch, change)
-
-
 def believe_one_missing(patch: Patch) -> None:
     """One complete listing without a machine is enough: it is gone."""
 
@@ -142,11 +131,6 @@ def believe_one_missing(patch: Patch) -> None:
         return twice
 
     patch.put(Gateway, "_count_missing", make)
-
-
-def believe_listings_over_the_agent(patch: Patch) -> None:
-    """A machine that listings lack counts as gone while its agent talks to us."""
-    patch.put(alive, "doubting", lambda doubting: lambda state, message, view: None)
 
 
 # --- ending ---------------------------------------------------------------------------------------
@@ -221,37 +205,6 @@ def pay_until_it_is_noticed(patch: Patch) -> None:
 # --- notices and patience -------------------------------------------------------------------------
 
 
-def ignore_notices(patch: Patch) -> None:
-    """A notice to a working machine is passed over: it is replaced when it is gone."""
-    patch.put(alive, "leave", lambda leave: lambda state, notice, view, *, tell_agent: Decision(state))
-
-
-def ignore_withdrawals(patch: Patch) -> None:
-    """A notice that was taken back is acted upon all the same."""
-    patch.put(alive, "stays", lambda stays: lambda state, view: Decision(state))
-
-
-def leave_the_agent_draining(patch: Patch) -> None:
-    """A machine works again when its notice is withdrawn, but its agent is not told, and refuses work."""
-    patch.put(alive, "stays", lambda stays: lambda state, view: without(stays(state, view), Say))
-
-
-def return_when_replaced(patch: Patch) -> None:
-    """A machine whose place is taken still comes back when its notice is withdrawn."""
-
-    def make(hurried: Any) -> Any:
-        def kept(state: states.Draining, *args: Any) -> Decision:
-            decision: Decision = hurried(state, *args)
-            if isinstance(decision.state, states.Draining):
-                noticed = decision.state.model_copy(update={"noticed": state.noticed})
-                return replace(decision, state=noticed)
-            return decision
-
-        return kept
-
-    patch.put(going, "_hurried", make)
-
-
 def wait_for_an_address_for_ever(patch: Patch) -> None:
     """The timer of a machine that boots is forgotten: one that never comes up is waited for."""
     patch.put(states.Provisioning, "due_at", never)
@@ -260,11 +213,6 @@ def wait_for_an_address_for_ever(patch: Patch) -> None:
 def wait_for_the_silent_for_ever(patch: Patch) -> None:
     """The timer of a machine that fell silent is forgotten: its node is never filled again."""
     patch.put(states.Ready, "due_at", never)
-
-
-def drain_for_ever(patch: Patch) -> None:
-    """The timer of a draining machine is forgotten: it stays as long as its tasks like."""
-    patch.put(states.Draining, "due_at", never)
 
 
 def look_no_more(patch: Patch) -> None:
@@ -278,21 +226,14 @@ ALL: tuple[Mutation, ...] = (
     forget_visible_within,
     launched_untold,
     end_a_request_twice,
-    believe_incomplete_listing,
     believe_one_missing,
-    believe_listings_over_the_agent,
     trust_terminate,
     swallow_terminate,
     terminate_once,
     lose_tasks_of_the_gone,
     pay_from_the_answer,
     pay_until_it_is_noticed,
-    ignore_notices,
-    ignore_withdrawals,
-    leave_the_agent_draining,
-    return_when_replaced,
     wait_for_an_address_for_ever,
     wait_for_the_silent_for_ever,
-    drain_for_ever,
     look_no_more,
 )

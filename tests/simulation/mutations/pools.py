@@ -4,12 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from actors.address import Address
-from actors.decision import Decision, Published, View
-from actors.events import PoolReady
+from actors.decision import Decision, View
 from actors.messages import (
     Due,
     Fill,
-    InstanceFailed,
     InstanceLeaving,
     InstanceStays,
     LeaveWanted,
@@ -52,17 +50,6 @@ def give_a_rank_twice(patch: Patch) -> None:
     def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
         decision = decide(state, message, view)
         return without(decision, LeaveWanted) if isinstance(message, InstanceStays) else decision
-
-    patch.hear(node_rules, heard)
-
-
-def replace_once(patch: Patch) -> None:
-    """A replacement that fails before it is ready is not replaced itself: there is still the old machine."""
-
-    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
-        if isinstance(state, nodes.Replacing) and isinstance(message, InstanceFailed):
-            return Decision(state)
-        return decide(state, message, view)
 
     patch.hear(node_rules, heard)
 
@@ -121,26 +108,6 @@ def miss_deadlines(patch: Patch) -> None:
     patch.hear(pool_rules, heard)
 
 
-def believe_it_is_whole(patch: Patch) -> None:
-    """A pool is whole when as many machines as wanted are there, whether they are set up or not."""
-
-    def make(conclude: Any) -> Any:
-        def hasty(state: Any, view: View) -> Decision:
-            if isinstance(state, Active) and len(view.index.instances) >= state.desired and state.waiting:
-                ready = tuple(one.request_id for one in state.waiting if one.ends_in == "pool_ready")
-                if ready:
-                    fact = PoolReady(pool=state.name, nodes=len(view.index.instances))
-                    left = tuple(one for one in state.waiting if one.ends_in != "pool_ready")
-                    told = state.model_copy(update={"waiting": left})
-                    return Decision(told, facts=(Published(fact, ready[0], ready),))
-            decision: Decision = conclude(state, view)
-            return decision
-
-        return hasty
-
-    patch.put(settle, "conclude", make)
-
-
 def forget_clusters(patch: Patch) -> None:
     """A pool that ends leaves its networks and keys where they are."""
 
@@ -158,12 +125,10 @@ def forget_clusters(patch: Patch) -> None:
 ALL: tuple[Mutation, ...] = (
     count_nodes,
     give_a_rank_twice,
-    replace_once,
     wait_for_the_end,
     keep_the_replaced,
     ask_no_more,
     supersede_silently,
     miss_deadlines,
-    believe_it_is_whole,
     forget_clusters,
 )

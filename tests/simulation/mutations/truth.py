@@ -8,8 +8,7 @@ from actors.messages import RequestHeard
 from actors.policy.adoption import Judgement
 from actors.ports import Commit
 from controller import recovery
-from controller.recovery import Sweep
-from controller.simulation import house
+from controller.recovery import Counted, Sweep
 from controller.simulation.ledger import MemoryJournal
 from providers.model import Listing, Sighting
 from providers.simulated.estate import Estate
@@ -101,20 +100,6 @@ def write_as_an_old_leader(patch: Patch) -> None:
     patch.put(MemoryJournal, "_writable", make)
 
 
-def forget_quarantine(patch: Patch) -> None:
-    """A restart does not know which machines were in quarantine."""
-
-    def make(recover: Any) -> Any:
-        def forgetful(*args: Any) -> recovery.Recovered:
-            recovered: recovery.Recovered = recover(*args)
-            recovered.quarantine.clear()
-            return recovered
-
-        return forgetful
-
-    patch.put(house, "recover", make)
-
-
 def drop_the_age_guard(patch: Patch) -> None:
     """A machine that nobody knows is ended as soon as it is seen again."""
 
@@ -193,17 +178,12 @@ def pay_twice(patch: Patch) -> None:
     """Of a machine that is there again, the sweep counts what its instance has counted before."""
 
     def make(counted: Any) -> Any:
-        async def nothing(self: Sweep, sighting: Sighting) -> float:
-            return 0.0
+        async def nothing(self: Sweep, sighting: Sighting) -> Counted:
+            return Counted(0.0, 0)
 
         return nothing
 
-    patch.put(Sweep, "_counted_until", make)
-
-
-def believe_the_clock(patch: Patch) -> None:
-    """After a restart the journal's times count as the clock's, though that was set meanwhile."""
-    patch.put(recovery, "_in_time", lambda in_time: lambda state, began: state)
+    patch.put(Sweep, "_counted", make)
 
 
 def take_what_is_not_ours(patch: Patch) -> None:
@@ -227,13 +207,11 @@ ALL: tuple[Mutation, ...] = (
     forget_lookups,
     take_requests_too_soon,
     write_as_an_old_leader,
-    forget_quarantine,
     drop_the_age_guard,
     sweep_once,
     reap_by_word,
     leave_the_late,
     know_by_key_alone,
     pay_twice,
-    believe_the_clock,
     take_what_is_not_ours,
 )

@@ -6,23 +6,12 @@ from actors.decision import Decision, View
 from actors.events import TaskAttemptEnded
 from actors.index import Index
 from actors.links import Links
-from actors.messages import MachineGone, MachineUnreachable, StopWanted
+from actors.messages import MachineGone, StopWanted
 from actors.policy import results
 from actors.task import rules as task_rules
 from actors.task import state as tasks
 from providers.agent.agent import Core
 from tests.simulation.mutations.patching import Decide, Mutation, Patch, never, without
-
-
-def run_beside(patch: Patch) -> None:
-    """A task whose machine can't be talked to starts anew, whether it may run twice at a time or not."""
-
-    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
-        if isinstance(message, MachineUnreachable):
-            message = MachineGone(message.instance_id, "unreachable")
-        return decide(state, message, view)
-
-    patch.hear(task_rules, heard)
 
 
 def forget_task_stop(patch: Patch) -> None:
@@ -48,19 +37,6 @@ def retry_once_more(patch: Patch) -> None:
         return generous
 
     patch.put(task_rules, "_may_retry", make)
-
-
-def blame_the_task(patch: Patch) -> None:
-    """A machine that is gone counts as the task's own failure."""
-
-    def make(of_gone: Any) -> Any:
-        def blaming(reason: str) -> results.Verdict:
-            verdict = of_gone(reason)
-            return results.Verdict(verdict.result, verdict.reason)
-
-        return blaming
-
-    patch.put(task_rules, "of_gone", make)
 
 
 def hold_back_for_ever(patch: Patch) -> None:
@@ -96,51 +72,9 @@ def lose_slots(patch: Patch) -> None:
     patch.put(Index, "_task", make)
 
 
-def acknowledge_what_is_heard(patch: Patch) -> None:
-    """An agent's reports are acknowledged as soon as they are heard, before the pool has committed them."""
-
-    def make(tell: Any) -> Any:
-        async def early(self: Links, link: Any, message: Any) -> None:
-            await tell(self, link, message)
-            if type(message).__name__ == "AgentSaid":
-                self.acknowledge(link.wish.instance_id, message.boot, message.last_id)
-
-        return early
-
-    patch.put(Links, "_tell", make)
-
-
-def acknowledge_past_what_waits(patch: Patch) -> None:
-    """Log lines are acknowledged at once, and with them what was said before and waits for a commit."""
-
-    def make(handle: Any) -> Any:
-        async def past(self: Links, link: Any, messages: Any) -> None:
-            await handle(self, link, messages)
-            if link.stored_ids > link.waiting_ids:
-                self.acknowledge(link.wish.instance_id, link.boot or "", link.stored_ids)
-
-        return past
-
-    patch.put(Links, "_handle", make)
-
-
 def renew_no_lease(patch: Patch) -> None:
     """Leases are not renewed while a stream is open: machines end themselves under a daemon that works."""
     patch.put(Links, "_renew_leases", lambda renew: lambda self: None)
-
-
-def obey_anyone(patch: Patch) -> None:
-    """An agent takes every daemon for the newest."""
-
-    def make(obey: Any) -> Any:
-        def obedient(self: Core, message: Any) -> None:
-            if "epoch" in message:
-                message = {**message, "epoch": max(self.epoch, int(message["epoch"]))}
-            obey(self, message)
-
-        return obedient
-
-    patch.put(Core, "_obey", make)
 
 
 def go_on_after_what_was_sent(patch: Patch) -> None:
@@ -171,17 +105,12 @@ def take_one_too_many(patch: Patch) -> None:
 
 
 ALL: tuple[Mutation, ...] = (
-    run_beside,
     forget_task_stop,
     retry_once_more,
-    blame_the_task,
     hold_back_for_ever,
     end_attempts_silently,
     lose_slots,
-    acknowledge_what_is_heard,
-    acknowledge_past_what_waits,
     renew_no_lease,
-    obey_anyone,
     go_on_after_what_was_sent,
     take_one_too_many,
 )
