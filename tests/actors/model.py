@@ -315,7 +315,10 @@ class Outside:
     def open_link(self, link: Link) -> None:
         """The agent's hello: what it holds, as it is now."""
         machine = self.machine_of(link)
-        if machine is None or link.up:
+        if link.up:
+            return
+        if machine is None:  # nobody answers, and that is told each time
+            link.mail.append(LinkDown("no answer"))
             return
         agent = machine.agent
         if link.boot != agent.boot:

@@ -20,7 +20,7 @@ from providers.contract import AgentChannel
 from providers.model import ClusterOrder, Machine
 from providers.simulated.adapter import SimulatedProvider
 from providers.simulated.cloud import Cloud
-from providers.simulated.config import SimulatedConfig
+from providers.simulated.config import Delay, SimulatedConfig
 from tests.bench.house import memory_kib
 
 OWNER, POOL, CLUSTER = "owner", "pool", "cluster"
@@ -48,7 +48,7 @@ async def _greeted(provider: SimulatedProvider, machine: Machine) -> AsyncGenera
 
 
 async def _measure(count: int) -> dict[str, float]:
-    clock, config = VirtualClock(0.0), SimulatedConfig()
+    clock, config = VirtualClock(0.0), SimulatedConfig(call_delay=Delay(least_s=0))
     cloud = Cloud("sim", config, clock.now)
     provider = SimulatedProvider("sim", config, clock=clock.now, cloud=cloud)
     cloud.open_cluster(ClusterOrder(cluster_id=CLUSTER, owner=OWNER, pool=POOL, region="sim", public_key=""))

@@ -7,7 +7,15 @@ from hypothesis import settings
 
 from actors.effects import Say, StartTask
 from actors.events import TaskRequested, TaskStopRequested
-from actors.messages import AgentReported, Assigned, MachineGone, MachineUnreachable, StopWanted, Submitted
+from actors.messages import (
+    AgentReported,
+    Assigned,
+    LinkDown,
+    MachineGone,
+    MachineUnreachable,
+    StopWanted,
+    Submitted,
+)
 from actors.spec import TaskSpec
 from actors.task.state import Invalid, Pending, Running, Stopped, Stopping
 from providers.agent.wire import Refused, Stop
@@ -94,6 +102,7 @@ def test_lost_machines_have_another_budget(losses: int | None) -> None:
         one.runs()
         attempts += 1
         one.here.vanish(next(iter(one.here.machines)))
+        one.turns.hear((("instance", one.task.instance_id), LinkDown("cut")))
         one.turns.now += VISIBLE_S
         one.here.listing()
         assert isinstance(one.task, Running), "one listing is no proof"
