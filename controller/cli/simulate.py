@@ -244,6 +244,9 @@ def _tell(session: Session, report: "Report", took_s: float) -> None:
     session.say(f"seed {report.seed}, {took_s:.1f} s")
     for line in (*report.assumed, *(f"BUG, please report it: {bug}" for bug in report.bugs)):
         session.say(f"  {line}")
+    for one in report.pools:
+        if not one.is_whole_at_end:
+            session.say(f"  pool {one.pool} is short at the end: {one.why_short or 'no reason given'}")
     figures = [_rows(one) for one in report.pools]
     rows = [(name, *(one[name] for one in figures)) for name in figures[0]]
     columns = ("POOL", *(one.pool for one in report.pools))
@@ -281,7 +284,7 @@ def _rows(one: "PoolFigures") -> dict[str, str | None]:
         rows["tasks failed"] = str(load.failed)
         rows["attempts lost"] = str(load.attempts_lost)
         rows["all done after"] = _span(load.all_done_after_s)
-    rows["at the end"] = "whole" if one.is_whole_at_end else f"short: {one.why_short or 'no reason given'}"
+    rows["at the end"] = "whole" if one.is_whole_at_end else "short"
     return rows
 
 

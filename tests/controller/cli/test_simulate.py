@@ -235,7 +235,8 @@ def test_a_pool_that_can_not_be_filled_is_no_error(bench: Bench) -> None:
     done = bench("--days", "0.1")
     assert done.code == 0
     assert "all nodes ready           0.000 %" in done.out
-    assert "short: local" in done.out.splitlines()[-1]
+    assert "short" in done.out.splitlines()[-1]
+    assert "pool a is short at the end: local" in done.err
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
