@@ -12,9 +12,12 @@ from typing import Protocol
 from providers.errors import ProviderError
 from providers.model import (
     Capabilities,
+    Check,
     ClusterHandle,
     ClusterOrder,
     Handle,
+    Leftover,
+    Leftovers,
     Listing,
     Machine,
     Notice,
@@ -84,6 +87,27 @@ class Provider(Protocol):
         """End machines for good; an outcome per handle. One that is gone is a success.
 
         Success means accepted. Only an observation proves the absence.
+        """
+        ...
+
+    async def leftovers(self, owner: str) -> Leftovers:
+        """Everything marked with `owner` that is no machine: disks, volumes, networks, groups, keys, …
+
+        Also what belongs to living machines and clusters: the caller knows which those are.
+        """
+        ...
+
+    async def remove(self, leftover: Leftover) -> None:
+        """Remove one of them. One that is gone is a success; one still in use is Fault.CONFLICT.
+
+        Looks at its mark again first: what is not marked with its owner is never touched.
+        """
+        ...
+
+    async def check(self, owner: str) -> Sequence[Check]:
+        """What `everpool doctor` says: credentials, each permission that is needed, quota, clock.
+
+        Changes nothing and costs nothing. Never raises for what it finds: that is a line of its own.
         """
         ...
 

@@ -106,7 +106,7 @@ class Offer(Value):
 
 
 class Address(Value):
-    """Where a machine's ssh server answers."""
+    """Where a machine's ssh server answers; port 0: it has none, the way in is its provider's own."""
 
     host: str
     port: int = 22
@@ -146,6 +146,9 @@ class Order(Value):
     cluster: ClusterHandle
     public_key: str  # may log in as cluster.ssh_user
     host_key: str = Field(default="", repr=False)  # private host key we generated, OpenSSH PEM
+    image: str = ""  # what the pool wants the machine to start from, in the vendor's words; "": the adapter's
+    disk_gb: float | None = None  # at least; None: the adapter's
+    age_max_s: float | None = None  # it is replaced before it is so old; the vendor may end it then
 
 
 class Handle(Value):
@@ -204,6 +207,45 @@ class Listing(Value):
     unreachable: tuple[str, ...] = ()
 
 
+LeftoverKind = Literal[
+    "disk", "volume", "network", "group", "key", "template", "queue", "container", "address"
+]
+
+
+class Leftover(Value):
+    """Something of ours that is no machine, and bills or piles up when nobody removes it.
+
+    `ref` is the vendor's name for it, unique within (provider, kind, region). `key` is the launch key of the
+    machine it belongs to, `cluster_id` the cluster; "" when its marks do not say. `in_use`: the vendor says
+    that something holds it just now, so that it can't be removed yet.
+    """
+
+    kind: LeftoverKind
+    handle: Handle
+    key: str = ""
+    cluster_id: str = ""
+    created_at: float | None = None  # the vendor's time
+    micro_usd_per_hour: int = 0
+    in_use: bool = False
+
+
+class Leftovers(Value):
+    """All that `Provider.leftovers` found; when not `complete`, some scope could not be read."""
+
+    found: tuple[Leftover, ...] = ()
+    complete: bool = True
+    unreachable: tuple[str, ...] = ()
+
+
+class Check(Value):
+    """One line of `everpool doctor`: what was looked at, whether it is well, what to do when it is not."""
+
+    what: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
 class Machine(Value):
     """Everything needed to get into a machine."""
 
@@ -221,6 +263,7 @@ class Capabilities(Value):
     spot: bool
     notice_s: float | None  # usual lead time of a preemption notice; None: there is none
     launch_batch_max: int
+    terminate_batch_max: int = 1
     dead_man_switch: bool
     tags: bool
     billing_unit: BillingUnit

@@ -20,12 +20,19 @@ from providers.contract import Provider
 class Adapter:
     """Where an adapter's two parts are, as "module:name"."""
 
-    config: str  # pydantic model of the type's own keys
+    config: str  # pydantic model of the type's own keys; imports nothing that may be absent
     build: str  # called with (name, config, directory, agent_source), returns a Provider
+    extra: str = ""  # of our distribution, that installs what the adapter needs besides
 
 
 ADAPTERS = {
     "local": Adapter("providers.local.config:LocalConfig", "providers.local.adapter:LocalProvider"),
+    "container": Adapter(
+        "providers.container.config:ContainerConfig", "providers.container.adapter:ContainerProvider"
+    ),
+    "aws": Adapter("providers.aws.config:AwsConfig", "providers.aws.adapter:AwsProvider", extra="aws"),
+    "gcp": Adapter("providers.gcp.config:GcpConfig", "providers.gcp.adapter:GcpProvider", extra="gcp"),
+    "vastai": Adapter("providers.vastai.config:VastaiConfig", "providers.vastai.adapter:VastaiProvider"),
     "simulated": Adapter(
         "providers.simulated.config:SimulatedConfig", "providers.simulated.adapter:SimulatedProvider"
     ),
@@ -36,6 +43,10 @@ Factory = Callable[[str, BaseModel, Path, bytes], Provider]
 
 class UnknownProviderType(Exception):
     """There is no adapter of that type; the text says which there are."""
+
+
+class MissingExtra(Exception):
+    """An adapter needs a library that is not installed; the text says how to install it."""
 
 
 def config_model(type_name: str) -> type[BaseModel]:
@@ -53,9 +64,23 @@ def build(type_name: str, name: str, config: BaseModel, directory: Path, agent_s
 
     Raises:
         UnknownProviderType: there is no such type.
+        MissingExtra: a library that it needs is not installed.
     """
-    factory: Factory = _load(_adapter(type_name).build)
+    factory = adapter_class(type_name)
     return factory(name, config, directory, agent_source)
+
+
+def adapter_class(type_name: str) -> Factory:
+    """Import the adapter of a type. Raises UnknownProviderType and MissingExtra, see `build`."""
+    adapter = _adapter(type_name)
+    try:
+        factory: Factory = _load(adapter.build)
+    except ModuleNotFoundError as error:
+        if not adapter.extra or (error.name or "").partition(".")[0] == "providers":
+            raise
+        text = f"providers of type {type_name} need {error.name}: pip install 'everpool[{adapter.extra}]'"
+        raise MissingExtra(text) from error
+    return factory
 
 
 def _adapter(type_name: str) -> Adapter:

@@ -21,9 +21,12 @@ from providers.local.wire import NoticeFile, Record, ref_of, sighting
 from providers.local.yard import SSH_USER, Found, Yard
 from providers.model import (
     Capabilities,
+    Check,
     ClusterHandle,
     ClusterOrder,
     Handle,
+    Leftover,
+    Leftovers,
     Listing,
     Machine,
     Notice,
@@ -209,6 +212,22 @@ class LocalProvider:
     async def withdraw(self, key: str) -> None:
         """Take a notice back that `preempt` gave."""
         await _aside(partial(withdraw_notice, self._yard, ref_of(key)))
+
+    async def leftovers(self, owner: str) -> Leftovers:
+        """There is nothing but machines here. See `Provider.leftovers`."""
+        return Leftovers()
+
+    async def remove(self, leftover: Leftover) -> None:
+        """There is nothing to remove. See `Provider.remove`."""
+
+    async def check(self, owner: str) -> Sequence[Check]:
+        """See `Provider.check`."""
+        machines = len((await self.observe(owner)).sightings)
+        most = self.capabilities.machines_max
+        detail = f"{machines} of at most {most} machines"
+        return (
+            Check(what="room", ok=machines < most, detail=detail, mend="end some, or raise machines_max"),
+        )
 
     async def aclose(self) -> None:
         """End our own thread. Machines live on."""

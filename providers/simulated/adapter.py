@@ -13,9 +13,12 @@ import anyio
 from providers.contract import AgentChannel
 from providers.errors import Fault, HostError, ProviderError
 from providers.model import (
+    Check,
     ClusterHandle,
     ClusterOrder,
     Handle,
+    Leftover,
+    Leftovers,
     Listing,
     Machine,
     Notice,
@@ -290,6 +293,17 @@ class SimulatedProvider:
             known = f"{machine.instance_id} at {where} has another host key than is pinned (simulated)"
             raise HostError(Fault.REJECTED, known)
         return there.host
+
+    async def leftovers(self, owner: str) -> Leftovers:
+        """Nothing is left behind here but machines."""
+        return Leftovers()
+
+    async def remove(self, leftover: Leftover) -> None:
+        """There is nothing to remove."""
+
+    async def check(self, owner: str) -> Sequence[Check]:
+        """A cloud in memory needs nothing."""
+        return ()
 
     async def aclose(self) -> None:
         """Let go. Machines live on."""

@@ -11,13 +11,16 @@ from trio.testing import MockClock
 
 from providers.contract import AgentChannel
 from providers.errors import Fault, ProviderError
-from providers.gateway import CALL_TIMEOUT_S, LAUNCH_TIMEOUT_S, Gateway, RateLimit
+from providers.gateway import CALL_TIMEOUT_S, LAUNCH_TIMEOUT_S, Gateway
 from providers.model import (
     Capabilities,
+    Check,
     ClusterHandle,
     ClusterOrder,
     Handle,
     InstanceType,
+    Leftover,
+    Leftovers,
     Listing,
     Machine,
     Notice,
@@ -132,6 +135,15 @@ class Account:
 
     def attach(self, machine: Machine) -> AbstractAsyncContextManager[AgentChannel]:
         raise NotImplementedError
+
+    async def leftovers(self, owner: str) -> Leftovers:
+        return Leftovers()
+
+    async def remove(self, leftover: Leftover) -> None:
+        raise AssertionError
+
+    async def check(self, owner: str) -> Sequence[Check]:
+        return ()
 
     async def aclose(self) -> None:
         return
