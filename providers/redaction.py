@@ -12,8 +12,10 @@ _log = structlog.get_logger("providers")
 # Values of fields whose name says that they are secret, in JSON, XML, headers, shell words and query strings.
 _NAMED = re.compile(
     r"""(?ix)
-    ( [\w.-]* (?: token | passw(?:or)?d | passwd | secret | api[_-]?key | access[_-]?key(?![_-]?id\b)
-        | private[_-]?key | host[_-]?key | authorization | credential | signature | user[_-]?data | x-registry-auth ) [\w.-]* )
+    ( [\w.-]*
+      (?: token | passw(?:or)?d | passwd | secret | api[_-]?key | access[_-]?key(?![_-]?id\b) | private[_-]?key
+        | host[_-]?key | authorization | credential | signature | user[_-]?data | x-registry-auth )
+      [\w.-]* )
     ( \\?["']? \s* (?: [:=] | > ) \s* (?: (?:bearer|basic) \s+ )? \\?["']? )
     ( [^\s"'<>&,;\\}]+ )
     """

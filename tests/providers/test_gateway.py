@@ -29,6 +29,7 @@ from providers.model import (
     Sighting,
     SightingState,
 )
+from providers.pace import RateLimit
 
 VISIBLE_S = 60.0
 CLUSTER = ClusterHandle(cluster_id="c", provider="acme", region="r", ssh_user="u")
