@@ -14,7 +14,8 @@ _NAMED = re.compile(
     r"""(?ix)
     ( [\w.-]*
       (?: token | passw(?:or)?d | passwd | secret | api[_-]?key | access[_-]?key(?![_-]?id\b)
-        | private[_-]?key | host[_-]?key | authorization | credential | signature | user[_-]?data | x-registry-auth )
+        | private[_-]?key | host[_-]?key | authorization | credential | signature | user[_-]?data
+        | x-registry-auth )
       [\w.-]* )
     ( \\?["']? \s* (?: [:=] | > ) \s* (?: (?:bearer|basic) \s+ )? \\?["']? )
     ( [^\s"'<>&,;\\}]+ )
