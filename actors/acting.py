@@ -253,6 +253,9 @@ class Acting:
             cluster=call.cluster,
             public_key=self._keys.cluster_public_key(cluster_id),
             host_key=host_key,
+            image=call.image,
+            disk_gb=call.disk_gb,
+            age_max_s=call.age_max_s,
         )
         return await gateway.launch(order)
 

@@ -23,6 +23,9 @@ class Launch:
     instance_id: InstanceId
     offer: Offer
     cluster: ClusterHandle
+    image: str = ""
+    disk_gb: float | None = None
+    age_max_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,12 @@ class Step(Value):
 
 
 class Image(Value):
-    """What must be on a machine before it is ready."""
+    """What a machine starts from, and what must be on it before it is ready.
 
+    `base` is in the provider's own words: a container image, an AMI, an image family. None: the provider's.
+    """
+
+    base: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = None
     env: Env = {}
     steps: Annotated[tuple[Step, ...], Field(max_length=64)] = ()
 
@@ -114,6 +118,8 @@ class PoolSpec(Value):
     instance_type: str | None = None
     allocation: Literal["spot", "on-demand", "spot-if-available", "cheapest"] = "spot-if-available"
     max_hourly_cost: Annotated[float, Field(gt=0)] | None = None  # dollars, of one node
+    # replaced before a machine is so old; a vendor that can may end it then by itself
+    instance_age_max: Annotated[float, Field(ge=60, le=31_536_000, allow_inf_nan=False)] | None = None
 
     # deadlines and patience
     provision_timeout: Seconds = 300  # launch accepted -> has an address

@@ -142,6 +142,8 @@ def _provisioned(state: Provisioning, message: LinkUp, view: View) -> Decision:
         "handle": state.handle,
         "launched_at": state.launched_at,
         "address": state.address,
+        "retire_at": state.retire_at,
+        "expires_at": state.expires_at,
         "boot": message.boot,
     }
     decision = _bootstrap(linked, f"bootstrap:{state.id}", state.request_id, again=False, view=view)
@@ -294,6 +296,8 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
             return Decision(down, effects=(Look(state.handle.provider),))
         case Due() if state.gone_at is not None and view.now >= state.gone_at:
             return _unreachable(state, view)
+        case Due() if state.retire_at is not None and view.now >= state.retire_at:
+            return _retires(state, view)
         case VendorNotice(notice=notice) if notice is not None:
             return leave(state, notice, view, tell_agent=True)
         case Found(sighting=sighting):
@@ -510,6 +514,21 @@ def _noticed(state: Linked, notice: Notice, view: View) -> Decision:
             return Decision(state.model_copy(update={"deadline": sooner}))
         case _:
             assert_never(state)
+
+
+def _retires(state: Ready, view: View) -> Decision:
+    """It nears its greatest age: replaced, while its tasks may go on almost until then."""
+    if not view.index.tasks_on(state.id):
+        return endings.destroy(state, "expired", view)
+    expires_at = view.now if state.expires_at is None else state.expires_at
+    tell = parts.to_node(state, InstanceLeaving(state.id, "expired", works=True))
+    draining = Draining(
+        **parts.linked_fields(state),
+        since=view.now,
+        reason="expired",
+        deadline=max(view.now, expires_at - parts.STOP_GRACE_S),
+    )
+    return Decision(draining, tells=(tell, *parts.to_tasks(state, MachineLeaving(state.id, "expired"), view)))
 
 
 def _unhealthy(state: Linked, reason: str, view: View) -> Decision:

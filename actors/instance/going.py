@@ -49,7 +49,6 @@ from providers.errors import Fault
 from providers.model import Handle
 
 SEEN_AFTER_TERMINATE_S = 30.0  # still listed so long after an accepted terminate: asked again
-STOP_GRACE_S = 10.0  # what tasks get between notice and the end, when a drain runs out of time
 
 
 def while_draining(state: Draining, message: InstanceMessage, view: View) -> Decision:
@@ -58,8 +57,9 @@ def while_draining(state: Draining, message: InstanceMessage, view: View) -> Dec
         case AgentSaid():
             return alive.agent_said(state, message, view)
         case Due() if view.now >= state.deadline and not state.final and view.index.tasks_on(state.id):
-            final = state.model_copy(update={"final": True, "deadline": view.now + STOP_GRACE_S})
-            return Decision(final, effects=(Say(state.id, Drain(epoch=view.epoch, within_s=STOP_GRACE_S)),))
+            grace_s = parts.STOP_GRACE_S
+            final = state.model_copy(update={"final": True, "deadline": view.now + grace_s})
+            return Decision(final, effects=(Say(state.id, Drain(epoch=view.epoch, within_s=grace_s)),))
         case Due() if view.now >= state.deadline:
             return endings.destroy(state, state.reason, view)
         case TaskLeft() if not state.noticed and not view.index.tasks_on(state.id):

@@ -35,6 +35,7 @@ from actors.policy.backoff import retry_delay_s
 from providers.errors import Fault
 from providers.model import Handle
 
+VENDOR_LATER_S = 300.0  # its own clock of a machine's age only ends what we forgot
 CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
 
 
@@ -55,17 +56,33 @@ def first(wanted: LaunchWanted, view: View) -> Decision:
         since=view.now,
         asked_at=view.now,
     )
-    return Decision(state, effects=(_launch(state),))
+    return Decision(state, effects=(_launch(state, view),))
 
 
-def _launch(state: Requested) -> Launch:
+def _launch(state: Requested, view: View) -> Launch:
+    spec = view.index.pool_spec
+    age_max_s = spec.instance_age_max
     return Launch(
         key=state.key,
         node=state.node,
         instance_id=state.id,
         offer=state.offer,
         cluster=state.cluster,
+        image=spec.image.base or "",
+        disk_gb=spec.disk_gb,
+        age_max_s=None if age_max_s is None else age_max_s + VENDOR_LATER_S,
     )
+
+
+def _life(view: View) -> dict[str, float]:
+    """When a machine launched now is replaced, and ended at the latest; not at one time for all."""
+    spec = view.index.pool_spec
+    if spec.instance_age_max is None:
+        return {}
+    expires_at = view.now + spec.instance_age_max
+    needed_s = spec.provision_timeout + spec.ssh_timeout + spec.drain_timeout
+    lead_s = min(needed_s, spec.instance_age_max / 4) * (1 + view.draw)
+    return {"retire_at": expires_at - lead_s, "expires_at": expires_at}
 
 
 def launched(state: Requested, handle: Handle, view: View, found: Found | None = None) -> Decision:
@@ -90,6 +107,7 @@ def launched(state: Requested, handle: Handle, view: View, found: Found | None =
         handle=handle,
         launched_at=view.now,
         deadline=view.now + spec.provision_timeout,
+        **_life(view),
     )
     if found is not None:
         alive_state = parts.billed(alive_state, found)
@@ -181,7 +199,7 @@ def _again(state: Requested, view: View) -> Decision:
             "empty_looks": 0,
         }
     )
-    return Decision(again, effects=(_launch(again),))
+    return Decision(again, effects=(_launch(again, view),))
 
 
 def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:

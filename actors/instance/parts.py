@@ -93,6 +93,8 @@ def linked_fields(state: Linked) -> dict[str, Any]:
         "handle": state.handle,
         "launched_at": state.launched_at,
         "address": state.address,
+        "retire_at": state.retire_at,
+        "expires_at": state.expires_at,
         "boot": state.boot,
         "acked": state.acked,
         "link_up": state.link_up,
@@ -117,6 +119,7 @@ def connect(state: Alive, view: View) -> Connect:
     )
 
 
+STOP_GRACE_S = 10.0  # what tasks get between notice and the end, when a drain runs out of time
 LEASE_SKEW_S = 60.0  # how much two clocks, and the agent's last steps, may differ
 VISIBLE_DEFAULT_S = 60.0  # when a provider's capabilities are not known (it left the config)
 

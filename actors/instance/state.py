@@ -58,6 +58,8 @@ class _Alive(_Instance):
     handle: Handle
     launched_at: float
     address: Address | None = None
+    retire_at: float | None = None  # it is replaced then, to be ahead of its greatest age
+    expires_at: float | None = None  # its tasks are ended by then
 
 
 class Provisioning(_Alive):
@@ -105,8 +107,8 @@ class Ready(_Linked):
 
     @property
     def due_at(self) -> float | None:
-        """When an unreachable machine is given up."""
-        return self.gone_at
+        """When an unreachable machine is given up, or an old one replaced."""
+        return min((at for at in (self.gone_at, self.retire_at) if at is not None), default=None)
 
 
 class Draining(_Linked):

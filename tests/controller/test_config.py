@@ -36,6 +36,9 @@ def test_nothing_at_all_is_a_good_config() -> None:
     assert config.daemon.address is None
 
 
+TYPES = "local, container, aws, gcp, vastai, simulated"
+
+
 def test_everything_wrong_is_said_at_once_in_the_order_of_the_file() -> None:
     text = """\
 [deamon]
@@ -76,10 +79,10 @@ url = "no url"
         "f.toml:3: key 'daemon.observe_evry_s' is not known; did you mean 'observe_every_s'?",
         "f.toml:4: daemon.observe_every_s: should be greater than 0",
         "f.toml:5: daemon.log_level: should be 'debug', 'info', 'warning' or 'error'",
-        "f.toml:8: providers.home.type: 'locl' is not a type of provider: there are local, simulated; "
+        f"f.toml:8: providers.home.type: 'locl' is not a type of provider: there are {TYPES}; "
         "did you mean 'local'?",
         "f.toml:11: key 'providers.good.isolated' is not known; did you mean 'isolate'?",
-        "f.toml:12: providers.bare: needs 'type', a string: there are local, simulated",
+        f"f.toml:12: providers.bare: needs 'type', a string: there are {TYPES}",
         "f.toml:16: key 'pools.a.nodse' is not known; did you mean 'nodes'?",
         "f.toml:17: key 'pools.a.worker.concurency' is not known; did you mean 'concurrency'?",
         "f.toml:24: key 'pools.a.image.steps[1].timeuot_s' is not known; did you mean 'timeout_s'?",

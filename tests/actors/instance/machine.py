@@ -37,6 +37,7 @@ from tests.actors.turns import OWNER, POOL, START
 SPEC = PoolSpec(
     provider=("sim",),
     nodes=Nodes(desired=1),
+    instance_age_max=7200,
     image=Image(steps=(Step(phase="one", run="true"), Step(phase="two", run="true"))),
 )
 KEY, NAME, REQUEST = f"{OWNER}/{POOL}/0/1.1/1", f"{POOL}-0-1.1.1", f"instance:{POOL}-0-1.1"

@@ -7,6 +7,7 @@ from hypothesis import settings
 
 from actors.effects import Find, Launch, Terminate
 from actors.instance.launching import CALLS_MAX
+from actors.instance.parts import STOP_GRACE_S
 from actors.instance.state import Bootstrapping, Destroying, Draining, Ready, Requested
 from actors.messages import (
     AbsenceObserved,
@@ -204,6 +205,33 @@ def test_a_notice_asks_for_the_replacement_in_the_same_turn() -> None:
         "instance_preempted",
         "notice_withdrawn",
     ]
+    machine.teardown()
+
+
+def test_an_old_machine_is_replaced_ahead_of_its_greatest_age_and_its_tasks_go_on() -> None:
+    machine = ready()
+    machine.gets_a_task()
+    launched_at = state(machine, Ready).launched_at
+    machine.turns.now = launched_at + 7200 - 2 * 540 - 1
+    machine.turns.due()
+    state(machine, Ready)
+    machine.turns.now = launched_at + 7200 - 540
+    machine.turns.due()
+    assert told(machine, InstanceLeaving) == [InstanceLeaving(NAME, "expired", works=True)]
+    draining = state(machine, Draining)
+    assert not draining.noticed
+    assert draining.deadline + STOP_GRACE_S == launched_at + 7200
+    machine.loses_its_task()
+    assert state(machine, Destroying).reason == "expired"
+    machine.teardown()
+
+
+def test_an_old_machine_without_a_task_is_ended_at_once() -> None:
+    machine = ready()
+    machine.turns.now = state(machine, Ready).launched_at + 7200 - 540
+    machine.turns.due()
+    assert state(machine, Destroying).reason == "expired"
+    assert told(machine, InstanceLeaving) == [InstanceLeaving(NAME, "expired", works=False)]
     machine.teardown()
 
 
