@@ -54,6 +54,7 @@ class World:
     offers: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)  # by provider
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     markets: "Mapping[str, MarketState]" = field(default_factory=dict)  # by str(market)
+    down: Mapping[str, str] = field(default_factory=dict)  # providers that sell nothing now, and why
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from actors.spec import PoolName, PoolSpec, Seconds, TaskSpec
-from providers.model import Offer, Value
+from providers.model import LeftoverKind, Offer, Value
 
 RequestId = str
 ClusterId = str
@@ -371,6 +371,34 @@ class InstanceReaped(Value):
     cost_micro_usd: int = 0  # what no other fact has counted of it
 
 
+class LeftoverFound(Value):
+    """(ours) A disk, network, key or the like with our mark that nothing living claims, shown twice.
+
+    It is removed once nobody has claimed it for the age guard.
+    """
+
+    kind: Literal["leftover_found"] = "leftover_found"
+    leftover: LeftoverKind
+    provider: ProviderName
+    ref: str  # the vendor's name for it
+    region: str = ""
+    key: str = ""  # launch key of the machine it belonged to; "": its marks do not say
+    cluster_id: ClusterId = ""
+    micro_usd_per_hour: int = 0
+
+
+class LeftoverRemoved(Value):
+    """(ours) A leftover is observed absent, whether we removed it or it went by itself."""
+
+    kind: Literal["leftover_removed"] = "leftover_removed"
+    leftover: LeftoverKind
+    provider: ProviderName
+    ref: str
+    region: str = ""
+    key: str = ""
+    cluster_id: ClusterId = ""
+
+
 class BootstrapPhase(Value):
     """A step of setting a machine up began, ended well or failed."""
 
@@ -524,6 +552,8 @@ Fact = (
     | InstanceAdopted
     | InstanceQuarantined
     | InstanceReaped
+    | LeftoverFound
+    | LeftoverRemoved
     | BootstrapPhase
     | BootstrapCommand
     | BootstrapFailed

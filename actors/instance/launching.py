@@ -158,6 +158,8 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
             return _failed(state, message, view)
         case NothingFound():
             return _nothing_found(state, view)
+        case FindFailed() if view.now >= state.since + view.index.pool_spec.provision_timeout:
+            return _given_up(state, view)
         case FindFailed():
             wait = retry_delay_s(state.tries, view.draw, first_s=5, most_s=60)
             update = _looking(state, view) | {"next_at": view.now + wait}
@@ -178,6 +180,19 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
             return Decision(state)
         case _:
             assert_never(message)
+
+
+def _given_up(state: Requested, view: View) -> Decision:
+    """Nobody can say whether it is there: its node goes elsewhere, and it is ended should it be found."""
+    ended = parts.destroying_state(state, state.leave or "timeout", view.now, view.now)
+    ended = ended.model_copy(update={"launched_at": state.asked_at})
+    refused = TellMarket(RefusalTold(state.offer.market, Fault.UNKNOWN, None))
+    return Decision(
+        ended,
+        tells=(endings.failed(state, "its launch had an unknown outcome for too long"),),
+        effects=(refused,),
+        facts=endings.unfinished(state, "timeout"),
+    )
 
 
 def _looking(state: Requested, view: View) -> dict[str, Any]:

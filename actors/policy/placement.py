@@ -79,6 +79,7 @@ def rank(
     markets: Mapping[str, MarketState],
     failures: Mapping[str, int],
     now: float,
+    down: Mapping[str, str],
 ) -> Ranking:
     """Order the offers of a pool's providers.
 
@@ -92,6 +93,8 @@ def rank(
         markets: memory, by str(market).
         failures: set-ups that failed in a row in this pool, by str(market).
         now: UTC seconds.
+        down: providers that are passed over as a whole, and why: what is launched at one that does not answer
+            could be neither seen nor ended.
     """
     allowed: list[tuple[tuple[bool, bool, int, str], Offer]] = []
     passed: list[Passed] = []
@@ -101,6 +104,11 @@ def rank(
         if provider not in offers:
             passed.append(Passed(provider, "has not told its offers yet"))
             times.append(now + 1.0)
+            matching += 1
+            continue
+        if provider in down:
+            passed.append(Passed(provider, down[provider]))
+            times.append(now + LOOK_AGAIN_S)
             matching += 1
             continue
         for offer in offers[provider]:

@@ -119,6 +119,7 @@ def place(state: PoolState, view: View) -> Decision:
         view.world.markets,
         state.failures,
         view.now,
+        view.world.down,
     )
     if (ranking.hopeless and not ranking.offers) or _steps_are_broken(state):
         return _park(state, view)

@@ -22,7 +22,7 @@ from actors.messages import (
 )
 from providers.errors import Fault
 from providers.model import Notice
-from tests.actors.instance.machine import KEY, ME, NAME, REQUEST, InstanceRules
+from tests.actors.instance.machine import KEY, ME, NAME, REQUEST, SPEC, InstanceRules
 from tests.actors.model import VISIBLE_S
 
 TestInstance = InstanceRules.TestCase
@@ -92,6 +92,23 @@ def test_a_launch_that_came_to_nothing_is_made_again_under_its_key() -> None:
     assert machine.turns.now > asked_at + VISIBLE_S
     assert machine.here.calls[0][1].key == KEY  # type: ignore[union-attr]
     machine.teardown()
+
+
+def test_a_launch_that_nobody_can_tell_of_frees_its_node_and_its_machine_is_ended_when_found() -> None:
+    machine = ordered()
+    machine.here.answer(0, Fault.UNKNOWN, True, 0)
+    since = state(machine, Requested).since
+    while isinstance(machine.state, Requested):
+        if machine.here.calls:
+            machine.here.answer(0, Fault.NOT_SENT, True, 0)
+        else:
+            machine.turns.now = machine.state.due_at or machine.turns.now
+            machine.turns.due()
+    assert machine.turns.now >= since + SPEC.provision_timeout
+    assert state(machine, Destroying).handle is None
+    assert [one.instance_id for one in told(machine, InstanceFailed)] == [NAME]
+    assert len(machine.here.machines) == 1
+    machine.teardown()  # which ends with no machine left
 
 
 def test_after_a_restart_a_look_up_that_failed_proves_nothing() -> None:

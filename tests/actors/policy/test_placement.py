@@ -70,6 +70,7 @@ def cases(draw: st.DrawFn) -> dict[str, object]:
         "markets": markets,
         "failures": failures,
         "now": NOW,
+        "down": draw(st.sampled_from([{}, {}, {"sim": "does not answer"}])),
     }
 
 
@@ -95,8 +96,11 @@ def test_every_market_is_offered_or_passed_over_with_a_reason(case: dict[str, ob
     ranking, spec, by_provider = ranked(case), case["spec"], case["offers"]
     assert isinstance(spec, PoolSpec)
     assert isinstance(by_provider, dict)
-    there = {str(one.market) for name in spec.provider for one in by_provider.get(name, ())}
-    there |= {name for name in spec.provider if name not in by_provider}
+    down = case["down"]
+    assert isinstance(down, dict)
+    silent = {name for name in spec.provider if name not in by_provider or name in down}
+    there = {str(one.market) for name in spec.provider if name not in silent for one in by_provider[name]}
+    there |= silent
     offered, passed = {str(one.market) for one in ranking.offers}, {one.market for one in ranking.passed}
     assert offered | passed == there
     assert not offered & passed
@@ -122,7 +126,9 @@ def test_no_cooling_or_stopped_market_is_tried_and_what_waits_has_a_time(case: d
     assert isinstance(markets, dict)
     assert isinstance(failures, dict)
     assert isinstance(spec, PoolSpec)
+    assert isinstance(case["down"], dict)
     for one in ranking.offers:
+        assert one.provider not in case["down"]
         memory = markets.get(str(one.market))
         assert memory is None or memory.cool_until <= NOW
         assert failures.get(str(one.market), 0) < spec.bootstrap_failures_max
@@ -134,7 +140,7 @@ def test_no_cooling_or_stopped_market_is_tried_and_what_waits_has_a_time(case: d
 def by(*some: Offer, allocation: str = "cheapest", **known: object) -> list[str]:
     """Ids of offers in the order in which they would be tried."""
     spec = PoolSpec.model_validate({"provider": "sim", "allocation": allocation})
-    case = {"capabilities": {}, "markets": {}, "failures": {}, "now": NOW} | known
+    case = {"capabilities": {}, "markets": {}, "failures": {}, "now": NOW, "down": {}} | known
     return [one.id for one in ranked(case | {"spec": spec, "offers": {"sim": some}}).offers]
 
 
@@ -159,9 +165,9 @@ def test_hopeless_means_that_every_market_that_fits_was_stopped() -> None:
     spec = PoolSpec(provider=("sim",), zone="a", bootstrap_failures_max=1)
     some: dict[str, tuple[Offer, ...]] = {"sim": (one, small)}
     capabilities: dict[str, Capabilities] = {}
-    assert rank(spec, some, capabilities, {}, {str(one.market): 1}, NOW).hopeless
-    assert not rank(spec, some, capabilities, {}, {}, NOW).hopeless
-    assert not rank(spec, {}, capabilities, {}, {}, NOW).hopeless
+    assert rank(spec, some, capabilities, {}, {str(one.market): 1}, NOW, {}).hopeless
+    assert not rank(spec, some, capabilities, {}, {}, NOW, {}).hopeless
+    assert not rank(spec, {}, capabilities, {}, {}, NOW, {}).hopeless
 
 
 @pytest.mark.parametrize(
