@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The program on a machine that runs its tasks and reports. One file, standard library, Python >= 3.8.
 
-    agent.py run --dir D [--notice-file F] [--end-command CMD] [--lease S]     the agent, in the foreground
+    agent.py run --dir D [--notice-file F] [--metadata aws|gcp [--metadata-url BASE]] [--end-command CMD]
+                 [--lease S] [--rebalance replace|ignore]          the agent, in the foreground
     agent.py attach --dir D [same options]      stdin/stdout joined to the agent, which is started if need be
     agent.py version                            first 16 hex digits of this file's sha256
 
@@ -36,7 +37,8 @@ fetch. `RemoveTaskDir`: nothing of the attempt's directory is needed any more.
 A set-up step: `RunStep` -> `StepStarted`, `StepOutput(run_id, stream, [(text, kind), ...])`, `StepEnded`;
 `StopStep(run_id, sig)`. The rest: `Sample` -> `Sampled` (and `TaskMetrics`), `CheckHealth` ->
 `HealthChecked`, `Hook` (the on_notice command) -> `HookEnded`, `WriteFile` (a failure is told by
-`PutFailed`), `Noticed(reason, within_s)` when the vendor's word changes (reason None: none any more),
+`PutFailed`), `Noticed(reason, within_s, source)` when the word of one of those who know changes (reason None:
+none any more; what all of them say together is reported when that changes, and the soonest end counts),
 `EndMachine` (the lease is over; `EndFailed` to be asked again in a minute), `Exec(path)` (become that
 program, or `ExecFailed`), `Adopt(task, attempt, pid, start_time)` after a restart -> `Spawned` when that
 very process lives (pid 0: look for it), else `Exited(seen=False)`.
@@ -97,6 +99,7 @@ TASK_METRICS_MAX = 1000  # reports from one look at a task's metrics file
 Message = Dict[str, Any]
 Key = Tuple[str, int]
 Line = Tuple[str, int]
+Notice = Tuple[str, Optional[float]]  # the reason, and when the machine ends
 
 WAITING, SPAWNING, RUNNING, CLEANING, DRAINING, ENDED = range(6)
 _STATE_WORDS = ("waiting", "running", "running", "running", "running", "ended")
@@ -252,10 +255,11 @@ class StepEnded(NamedTuple):
 
 
 class Noticed(NamedTuple):
-    """What the vendor says now: the machine will be taken, or (reason None) it will not."""
+    """What `source` says now: the machine will be taken, or (reason None) it will not."""
 
     reason: Optional[str]
     within_s: Optional[float] = None
+    source: str = "file"
 
 
 class Sampled(NamedTuple):
@@ -731,7 +735,7 @@ class Core:
         self.draining = 0
         self.done: Dict[Key, Message] = {}
         self.bad_puts: Dict[Key, str] = {}
-        self.notices: Dict[str, Tuple[str, Optional[float]]] = {}
+        self.notices: Dict[str, Notice] = {}
         self.run: Optional[_Run] = None
         self.run_next: Optional[Message] = None
         self.runs: Dict[str, Optional[Tuple[Optional[str], Optional[str]]]] = {}
@@ -1480,18 +1484,39 @@ class Core:
     # --- notices, lease, drain
 
     def _noticed(self, item: Noticed) -> None:
-        held = self.notices.get("file")
+        source, held, before = item.source, self.notices.get(item.source), self._word()
         if item.reason is None:
-            if held is not None:
-                self._withdraw("file")
+            if held is None:
+                return
+            self._withdraw(source)
+            word = self._word()
+            if word is None:
                 self._report("notice_gone")
+            elif not _is_same(word, before):
+                self._tell(word)
             return
         deadline = None if item.within_s is None else self.now + item.within_s
-        if held is not None and held[0] == item.reason:
-            if held[1] == deadline or (held[1] and deadline and abs(held[1] - deadline) < 1.0):
-                return
-        self._report("notice", reason=item.reason, within_s=item.within_s)
-        self._announce("file", item.reason, deadline)
+        said = (item.reason, deadline)
+        if held is not None and _is_same(held, said):
+            return
+        word = self._word({**self.notices, source: said})
+        if word is not None and not _is_same(word, before):
+            self._tell(word, item.within_s if word == said else None)
+        self._announce(source, item.reason, deadline)
+
+    def _word(self, notices: Optional[Dict[str, Notice]] = None) -> Optional[Notice]:
+        """What all who know say together: the soonest end that one of them names, else the first word."""
+        words = [
+            word
+            for source, word in (self.notices if notices is None else notices).items()
+            if source != "drain"
+        ]
+        return min(words, key=lambda word: float("inf") if word[1] is None else word[1], default=None)
+
+    def _tell(self, word: Notice, within_s: Optional[float] = None) -> None:
+        if within_s is None and word[1] is not None:
+            within_s = round(max(word[1] - self.now, 0.0), 3)
+        self._report("notice", reason=word[0], within_s=within_s)
 
     def _drain_command(self, message: Message) -> None:
         within_s = message["within_s"]
@@ -1545,7 +1570,7 @@ class Core:
         self._acts.append(Persist(["why", task.task, task.attempt, "notice"]))
         if hook:
             task.hook = True
-            reason = next(iter(self.notices.values()))[0]
+            reason = (self._word() or next(iter(self.notices.values())))[0]
             seconds = None if kill_at is None else kill_at - self.now
             self._acts.append(Hook(task.task, task.attempt, hook, reason, seconds))
         else:
@@ -1967,6 +1992,13 @@ _REPLAY: Dict[str, Callable[[Core, List[Any]], None]] = {
 }
 
 
+def _is_same(one: Notice, other: Optional[Notice]) -> bool:
+    """Whether two words say the same; of an end that is told again, the hundredths differ."""
+    if other is None or one[0] != other[0] or (one[1] is None) != (other[1] is None):
+        return False
+    return one[1] is None or other[1] is None or abs(one[1] - other[1]) < 1.0
+
+
 def _key_of(message: Message) -> Key:
     task, attempt = message["task"], message["attempt"]
     if not isinstance(task, str) or not isinstance(attempt, int):
@@ -2127,6 +2159,309 @@ class _OomCounter:
         return self._count
 
 
+# --- what the vendor says on the machine ----------------------------------------------------------
+
+METADATA_URLS = {"aws": "http://169.254.169.254", "gcp": "http://169.254.169.254"}
+METADATA_NAMES = ("metadata.google.internal", "metadata.google.internal.", "metadata")  # is that address
+METADATA_FIRST_S, METADATA_MOST_S = 1.0, 30.0  # pause after a failure, doubled with each that follows
+METADATA_LOG_S = 600.0
+ANSWER_S = 5.0
+ANSWER_BYTES_MAX = 64 * 1024
+EC2_EVERY_S = 2.0
+EC2_TOKEN_S = 21_600
+GCE_HOLDS_S = 60  # how long an answer may be held back until something changes
+GCE_ABSENT_S = 60.0  # until a key that is not there is asked for again
+GCE_PREEMPTED_S = 30.0
+GCE_MAINTENANCE_S = 60.0
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HTTP_TIME = re.compile(r"(\d{1,2}) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
+_ISO_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)")
+_URL = re.compile(r"http://(\[[0-9A-Fa-f:.%]+\]|[^/:@\s]+)(?::(\d{1,5}))?(/[^\s?#]*)?")
+_WORD = re.compile(r"[!-~]{1,4096}")
+
+
+class Ask(NamedTuple):
+    """A request to the metadata server."""
+
+    method: str
+    path: str
+    headers: Dict[str, str]
+    within_s: float = ANSWER_S
+
+
+class Answer(NamedTuple):
+    """What it answered; names of headers in lower case."""
+
+    status: int
+    headers: Dict[str, str]
+    body: bytes
+
+
+class NoAnswer(Exception):
+    """There was none, or none that makes sense; the text says which."""
+
+
+def parse_answer(data: bytes, ended: bool) -> Optional[Answer]:
+    """Read an HTTP answer; None when more has to come. Raises NoAnswer.
+
+    Args:
+        data: what came so far.
+        ended: nothing more comes.
+    """
+    if len(data) > ANSWER_BYTES_MAX:
+        raise NoAnswer(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
+    head, found, body = data.partition(b"\r\n\r\n")
+    if not b"HTTP/1.".startswith(data[:7]) or (ended and not found):
+        raise NoAnswer("no HTTP" if data else "the connection was closed")
+    if not found:
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or not re.fullmatch(r"[1-5]\d\d", words[1]):
+        raise NoAnswer(f"no HTTP: {first[:100]!r}")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    length, is_whole = headers.get("content-length", ""), ended
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        chunks, is_whole = _unchunked(body)
+    elif re.fullmatch(r"\d{1,9}", length):
+        chunks, is_whole = body[: int(length)], len(body) >= int(length)
+    else:
+        chunks = body
+    if is_whole:
+        return Answer(int(words[1]), headers, chunks)
+    if ended:
+        raise NoAnswer("the answer was cut off")
+    return None
+
+
+def _unchunked(body: bytes) -> Tuple[bytes, bool]:
+    """The content of a chunked body, and whether it is whole."""
+    content = b""
+    while True:
+        size, found, rest = body.partition(b"\r\n")
+        if not found:
+            return content, False
+        try:
+            length = int(size.split(b";")[0], 16)
+        except ValueError:
+            raise NoAnswer("no HTTP: chunks without a size") from None
+        if length <= 0:
+            return content, True
+        if len(rest) < length + 2:
+            return content, False
+        content, body = content + rest[:length], rest[length + 2 :]
+
+
+def _epoch(year: int, month: int, day: int, hour: int, minute: int, second: int) -> float:
+    """Seconds since the epoch, of a time in UTC. `calendar.timegm` would load much else."""
+    year -= month <= 2
+    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    days = year * 365 + year // 4 - year // 100 + year // 400 + of_year - 719_468
+    return float(((days * 24 + hour) * 60 + minute) * 60 + second)
+
+
+def http_time(text: str) -> Optional[float]:
+    """Read a Date header; None when it is none."""
+    found = _HTTP_TIME.search(text)
+    if found is None or found.group(2) not in _MONTHS:
+        return None
+    day, month, year, *clock = found.groups()
+    return _epoch(int(year), _MONTHS.index(month) + 1, int(day), *map(int, clock))
+
+
+def iso_time(text: str) -> Optional[float]:
+    """Read a time of ISO 8601, in UTC as vendors write it; None when it is none."""
+    found = _ISO_TIME.match(text)
+    return None if found is None else _epoch(*map(int, found.groups()))
+
+
+class Ec2Watch:
+    """What to ask the metadata service of ec2 (version 2), and what its answers mean. Does nothing itself.
+
+    Source: EC2 user guide, "Spot Instance interruption notices" and "Rebalance recommendations".
+    """
+
+    def __init__(self, rebalance: bool) -> None:
+        self.sources = ("aws", "aws-rebalance") if rebalance else ("aws",)
+        self._paths = ("spot/instance-action", "events/recommendations/rebalance")[: len(self.sources)]
+        self._next = 0
+        self._token = ""
+        self._asks_token = False
+        self._renew_at = 0.0
+        self._refused = False  # the token that was used last
+        self._said: Dict[str, str] = {}
+
+    def ask(self, now: float) -> Ask:
+        """The next request."""
+        self._asks_token = not self._token or now >= self._renew_at
+        if self._asks_token:
+            headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(EC2_TOKEN_S)}
+            return Ask("PUT", "/latest/api/token", headers)
+        headers = {"X-aws-ec2-metadata-token": self._token}
+        return Ask("GET", f"/latest/meta-data/{self._paths[self._next]}", headers)
+
+    def failed(self) -> None:
+        """There was no answer: begin with what matters most."""
+        self._next = 0
+
+    def hear(
+        self, now: float, wall: float, answer: Answer, held: Dict[str, Notice]
+    ) -> Tuple[List[Noticed], float]:
+        """Take in an answer to the last request. Raises NoAnswer.
+
+        Returns:
+            Words that have changed, and how many seconds the next request has to wait.
+        """
+        if self._asks_token:
+            self._take_token(now, answer)
+            return [], 0.0
+        if answer.status == 401:
+            self._token = ""
+            if self._refused:
+                raise NoAnswer("a new token is refused")
+            self._refused = True
+            return [], 0.0
+        self._refused = False
+        path = self._paths[self._next]
+        if answer.status not in (200, 404):
+            raise NoAnswer(f"{path}: status {answer.status}")
+        said = answer.body.decode("utf-8", "replace") if answer.status == 200 else ""
+        noticed = []
+        if said != self._said.get(path):
+            noticed.append(self._rebalance(said) if self._next else self._action(said, answer, wall))
+            self._said[path] = said
+        self._next = (self._next + 1) % len(self._paths)
+        return noticed, 0.0 if self._next else EC2_EVERY_S
+
+    def _take_token(self, now: float, answer: Answer) -> None:
+        token = answer.body.decode("latin-1")
+        if answer.status != 200 or not _WORD.fullmatch(token):
+            raise NoAnswer(f"token: status {answer.status}")
+        ttl = answer.headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
+        self._token = token
+        self._renew_at = now + 0.9 * (int(ttl) if re.fullmatch(r"\d{1,6}", ttl) else EC2_TOKEN_S)
+
+    def _action(self, said: str, answer: Answer, wall: float) -> Noticed:
+        """What is to be done with the machine, {"action": "terminate", "time": "..."}, if anything."""
+        content = _object(said)
+        action = content.get("action") if said else "none"
+        if not isinstance(action, str) or not re.fullmatch(r"[ -~]{1,100}", action):
+            raise NoAnswer(f"no action: {said[:100]!r}")
+        if action == "none":
+            return Noticed(None, None, "aws")
+        ends_at = iso_time(str(content.get("time")))
+        within_s = None
+        if ends_at is not None:
+            date = http_time(answer.headers.get("date", ""))
+            # the vendor's clock counts; a Date header is cut off to seconds: half a one is right on average
+            within_s = round(max(ends_at - (wall if date is None else date + 0.5), 0.0), 3)
+        return Noticed(f"spot interruption: {action}", within_s, "aws")
+
+    def _rebalance(self, said: str) -> Noticed:
+        if said and "noticeTime" not in _object(said):
+            raise NoAnswer(f"no recommendation: {said[:100]!r}")
+        return Noticed("rebalance recommendation" if said else None, None, "aws-rebalance")
+
+
+def _object(text: str) -> Dict[str, Any]:
+    """A JSON object; {} for nothing. Raises NoAnswer."""
+    try:
+        content = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise NoAnswer(f"no JSON object: {text[:100]!r}")
+    return content
+
+
+class GceWatch:
+    """Waits for the change of one value at the metadata server of compute engine. Does nothing itself.
+
+    Source: Compute Engine guide, "View and query VM metadata", "Spot VMs", "Handle GPU host maintenance".
+    """
+
+    def __init__(
+        self, key: str, source: str, words: Dict[str, Tuple[Optional[str], Optional[float]]]
+    ) -> None:
+        self._path = f"/computeMetadata/v1/instance/{key}"
+        self._source = source
+        self._words = words
+        self._etag = ""
+        self._value: Optional[str] = None
+        self._asked_at = 0.0
+        self.sources = (source,)
+
+    def ask(self, now: float) -> Ask:
+        """The next request: when the value is known, it is answered when that changes."""
+        self._asked_at = now
+        headers = {"Metadata-Flavor": "Google"}
+        if not self._etag:
+            return Ask("GET", self._path, headers)
+        query = f"?wait_for_change=true&timeout_sec={GCE_HOLDS_S}&last_etag={self._etag}"
+        return Ask("GET", self._path + query, headers, GCE_HOLDS_S + ANSWER_S)
+
+    def failed(self) -> None:
+        """There was no answer. What is known stays: whatever changed is answered at once."""
+
+    def hear(
+        self, now: float, wall: float, answer: Answer, held: Dict[str, Notice]
+    ) -> Tuple[List[Noticed], float]:
+        """Take in an answer to the last request. Raises NoAnswer.
+
+        Returns:
+            The word, if it has changed, and how many seconds the next request has to wait.
+        """
+        if answer.headers.get("metadata-flavor") != "Google":
+            raise NoAnswer(f"status {answer.status}, and not of a metadata server")
+        if answer.status not in (200, 404):
+            raise NoAnswer(f"status {answer.status}")
+        value = answer.body.decode("utf-8", "replace").strip() if answer.status == 200 else ""
+        if value and value not in self._words:
+            raise NoAnswer(f"not known: {value[:100]!r}")
+        etag = answer.headers.get("etag", "")
+        self._etag = etag if value and re.fullmatch(r"[A-Za-z0-9_-]{1,100}", etag) else ""
+        changed, self._value = value != self._value, value
+        reason, within_s = self._words.get(value, (None, None))
+        # an earlier life of ours may have heard it: what is left since is less than at first
+        known = changed and reason is not None and held.get(self._source, ("",))[0] == reason
+        noticed = [Noticed(reason, within_s, self._source)] if changed and not known else []
+        if not value:
+            return noticed, GCE_ABSENT_S
+        if not self._etag:
+            return noticed, EC2_EVERY_S
+        # one that does not hold its answers back is not asked without end
+        return noticed, 0.0 if now - self._asked_at > 1.0 else 0.2 if changed else 1.0
+
+
+def watches_of(kind: str, rebalance: bool) -> List[Any]:
+    """Those who watch a vendor's metadata."""
+    if kind == "aws":
+        return [Ec2Watch(rebalance)]
+    if kind == "gcp":
+        preempted = {"TRUE": ("preempted", GCE_PREEMPTED_S), "FALSE": (None, None)}
+        events = {
+            "TERMINATE_ON_HOST_MAINTENANCE": ("maintenance", GCE_MAINTENANCE_S),
+            "MIGRATE_ON_HOST_MAINTENANCE": (None, None),
+            "NONE": (None, None),
+        }
+        return [
+            GceWatch("preempted", "gcp", preempted),
+            GceWatch("maintenance-event", "gcp-maintenance", events),
+        ]
+    return []
+
+
+def split_url(url: str) -> Tuple[str, int, str]:
+    """Host, port and path of a metadata server's base URL. Raises ValueError."""
+    found = _URL.fullmatch(url.strip())
+    if found is None or int(found.group(2) or 80) > 65535:
+        raise ValueError(f"no URL of a metadata server (http://HOST[:PORT]): {url!r}")
+    return found.group(1), int(found.group(2) or 80), (found.group(3) or "").rstrip("/")
+
+
 # --- the loop -----------------------------------------------------------------------------------
 
 TAIL_S = 0.05
@@ -2138,6 +2473,22 @@ JOURNAL_BYTES_MIN = 4 * 1024 * 1024
 LINE_BYTES_MAX = 64 * 1024 * 1024
 LOG_BYTES_MAX = 1024 * 1024
 INPUTS_MAX = 500  # handled before sockets are looked at again
+GPU_COMMAND = (
+    "nvidia-smi",
+    "--query-gpu=index,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw",
+    "--format=csv,noheader,nounits",
+)
+GPU_VALUES = (  # after the index; nvidia-smi counts memory in MiB
+    ("utilization_percent", 1.0),
+    ("memory_used_bytes", 1048576.0),
+    ("memory_total_bytes", 1048576.0),
+    ("temperature_celsius", 1.0),
+    ("power_watts", 1.0),
+)
+GPUS_MAX = 16
+GPU_S = 10.0
+GPU_FAILURES_MAX = 3
+GPU_AGAIN_S = 600.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHON = (sys.executable, "-I", "-S")
 
@@ -2178,6 +2529,21 @@ class _Step:
         self.released = [0, 0]
 
 
+class _Watching:
+    """One who watches the vendor's metadata, and the request under way."""
+
+    def __init__(self, watch: Any) -> None:
+        self.watch = watch
+        self.sock: Optional[socket.socket] = None
+        self.at = 0.0  # the next request, or when this one has failed
+        self.said = b""  # of the request, what is still to be sent
+        self.heard = b""
+        self.fetches = False  # what we want to know; else only a token for it
+        self.failures = 0  # in a row
+        self.failed = 0  # since the last line about it
+        self.log_at = 0.0
+
+
 class Loop:
     """Does what the core decides, on a real machine."""
 
@@ -2208,6 +2574,13 @@ class Loop:
         self.notice_seen: Any = None
         self.notice_torn = False
         self.inotify = -1
+        self.watchings: List[_Watching] = []
+        self.metadata: Tuple[str, int, str] = ("", 0, "")  # host, port, path
+        self.metadata_at: Optional[Tuple[Any, ...]] = None  # its address
+        self.resolver: Optional[threading.Thread] = None
+        self.gpu_pid = 0  # of nvidia-smi, while it runs
+        self.gpu_failures = 0
+        self.gpu_at = 0.0  # not before
         self.dying_at: Optional[float] = None
         self.conn: Optional[socket.socket] = None
         self.heard = False  # the core knows of this stream: what it says is meant for it
@@ -2268,6 +2641,7 @@ class Loop:
         self._clean_dirs()
         self.inputs.append(Resume(rebooted))
         self._watch_notices()
+        self._watch_metadata()
         while self.inputs:
             self._work()
         self._reap()  # children that ended while we became another program
@@ -2284,6 +2658,7 @@ class Loop:
         if self.inputs:
             return 0
         times = [self.core.next_wake(), self.tail_at, self.notice_at, self.dying_at, *self.deadlines.values()]
+        times += [watching.at for watching in self.watchings]
         soonest = min((at for at in times if at is not None), default=None)
         return None if soonest is None else max(soonest - self.now(), 0)
 
@@ -2301,6 +2676,9 @@ class Loop:
             self._look_at_notices()
         if self.dying_at is not None and self.dying_at <= now:
             self._look_at_dying()
+        for watching in self.watchings:
+            if watching.at <= now:
+                self._ask_or_give_up(watching)
         for pid in [pid for pid, at in self.deadlines.items() if at <= now]:
             self.deadlines[pid] = now + KILL_AGAIN_S
             self.pids[pid] = ("late", self.pids[pid]) if self.pids[pid][0] != "late" else self.pids[pid]
@@ -2865,6 +3243,8 @@ class Loop:
                 self._step_over(what, code, sig)
             elif kind == "health":
                 self._health_over(pid, code, late)
+            elif kind == "gpu":
+                self._gpu_over(code, late)
             elif kind == "end" and code != 0:
                 _log(f"end command failed: exit code {code}")
                 self.inputs.append(EndFailed())
@@ -3232,6 +3612,136 @@ class Loop:
             within_s = round(max(within_s, 0.0), 3)
         return Noticed(str(content.get("reason") or "notice")[:500], within_s)
 
+    def _watch_metadata(self) -> None:
+        """Begin to ask the vendor; what sources say that nobody watches any more is withdrawn."""
+        kind = self.options.metadata
+        url = self.options.metadata_url or _metadata_url(kind, os.environ)
+        try:
+            self.metadata = split_url(url) if kind != "none" else self.metadata
+        except ValueError as error:
+            _log(f"metadata: {error}")
+            kind = "none"
+        watches = watches_of(kind, self.options.rebalance != "ignore")
+        self.watchings = [_Watching(watch) for watch in watches]
+        watched = {source for watch in watches for source in watch.sources}
+        watched.update(("drain", "file") if self.options.notice_file else ("drain",))
+        for source in self.core.notices:
+            if source not in watched:
+                self.inputs.append(Noticed(None, None, source))
+
+    def _ask_or_give_up(self, watching: _Watching) -> None:
+        if watching.sock is not None:
+            self._no_answer(watching, "no answer in time")
+            return
+        address = self._metadata_address()
+        if address is None:
+            watching.at = self.now() + 0.5
+            return
+        host, port, path = self.metadata
+        ask = watching.watch.ask(self.now())
+        lines = [f"{ask.method} {path}{ask.path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in ask.headers.items()]
+        if ask.method != "GET":
+            lines.append("Content-Length: 0")
+        watching.fetches = ask.method == "GET"
+        watching.said, watching.heard = "\r\n".join([*lines, "", ""]).encode("latin-1"), b""
+        watching.at = self.now() + ask.within_s
+        sock = None
+        try:
+            sock = socket.socket(address[0], socket.SOCK_STREAM)
+            sock.setblocking(False)
+            failed = sock.connect_ex(address[1])
+            if failed not in (0, errno.EINPROGRESS):
+                raise OSError(failed, os.strerror(failed))
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            self._no_answer(watching, str(error))
+            return
+        watching.sock = sock
+        self.selector.register(sock, selectors.EVENT_WRITE, lambda _: self._talk_metadata(watching))
+
+    def _metadata_address(self) -> Optional[Tuple[Any, ...]]:
+        """Family and address of the metadata server; None while a name is being looked up, in a thread."""
+        if self.metadata_at is None:
+            host, port, _ = self.metadata
+            if host in METADATA_NAMES:
+                host = METADATA_URLS["gcp"][len("http://") :]
+            host = host.strip("[]")
+            for family in (socket.AF_INET, socket.AF_INET6):
+                try:
+                    socket.inet_pton(family, host)
+                    self.metadata_at = (family, (host, port))
+                except OSError:
+                    continue
+            if self.metadata_at is None and (self.resolver is None or not self.resolver.is_alive()):
+                self.resolver = threading.Thread(target=self._resolve, args=(host, port), daemon=True)
+                self.resolver.start()
+        return self.metadata_at
+
+    def _resolve(self, host: str, port: int) -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            self.metadata_at = (found[0], found[4])
+        except (OSError, UnicodeError) as error:
+            _log(f"metadata: {host}: {error}")
+            time.sleep(METADATA_MOST_S)  # before it is tried again
+
+    def _talk_metadata(self, watching: _Watching) -> None:
+        """Send what is left of the request, or read more of the answer."""
+        sock = watching.sock
+        if sock is None:
+            return
+        answer = None
+        try:
+            if watching.said:
+                watching.said = watching.said[sock.send(watching.said) :]
+                if not watching.said:
+                    self.selector.modify(sock, selectors.EVENT_READ, lambda _: self._talk_metadata(watching))
+                return
+            data = sock.recv(65536)
+            watching.heard += data
+            answer = parse_answer(watching.heard, ended=not data)
+        except BlockingIOError:
+            return
+        except (OSError, NoAnswer) as error:
+            self._no_answer(watching, str(error))
+            return
+        if answer is not None:
+            self._hear_metadata(watching, answer)
+
+    def _hear_metadata(self, watching: _Watching, answer: Answer) -> None:
+        now = self.now()
+        try:
+            noticed, wait_s = watching.watch.hear(now, time.time(), answer, self.core.notices)
+        except NoAnswer as error:
+            self._no_answer(watching, str(error))
+            return
+        self._hang_up_metadata(watching)
+        if watching.fetches and answer.status != 401:
+            watching.failures = 0
+        watching.at = now + wait_s
+        self.inputs.extend(noticed)
+
+    def _no_answer(self, watching: _Watching, why: str) -> None:
+        """Ask again, later with each failure; say so, but not each time."""
+        self._hang_up_metadata(watching)
+        watching.watch.failed()
+        now = self.now()
+        watching.at = now + min(METADATA_FIRST_S * 2 ** min(watching.failures, 10), METADATA_MOST_S)
+        watching.failures += 1
+        watching.failed += 1
+        if now >= watching.log_at:
+            _log(f"metadata ({watching.watch.sources[0]}): {why}; {watching.failed} failures since last told")
+            watching.log_at, watching.failed = now + METADATA_LOG_S, 0
+
+    def _hang_up_metadata(self, watching: _Watching) -> None:
+        if watching.sock is not None:
+            self.selector.unregister(watching.sock)
+            watching.sock.close()
+            watching.sock = None
+        watching.heard = b""
+
     # --- measuring
 
     def _sample(self, _: Sample) -> None:
@@ -3239,6 +3749,49 @@ class Loop:
             self._task_metrics(attempt)
         values, free = self._measure()
         self.inputs.append(Sampled(values, free))
+        self._sample_gpus()
+
+    def _sample_gpus(self) -> None:
+        """Ask nvidia-smi, where it is; its answer is reported when it comes. One at a time."""
+        now = self.now()
+        if self.gpu_pid or now < self.gpu_at:
+            return
+        try:
+            program = self._program("nvidia-smi", self.base_env)
+            fd = os.open("gpu.out", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                self.gpu_pid = self._launch(program, list(GPU_COMMAND), self.base_env, (fd, self.null))
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._gpu_failed(str(error))
+            return
+        self.pids[self.gpu_pid] = ("gpu", None)
+        self.deadlines[self.gpu_pid] = now + GPU_S
+
+    def _gpu_over(self, code: Optional[int], late: bool) -> None:
+        self.gpu_pid = 0
+        values: Dict[str, float] = {}
+        try:
+            with open("gpu.out", "rb") as file:
+                values = parse_gpus(file.read(65536).decode("utf-8", "replace"))
+        except OSError as error:
+            _log(f"gpu.out: {error}")
+        if late or code != 0 or not values:
+            self._gpu_failed("it took too long" if late else f"exit code {code}, {len(values)} values")
+            return
+        self.gpu_failures = 0
+        self.inputs.append(TaskMetrics("", values))
+
+    def _gpu_failed(self, why: str) -> None:
+        """Give up for a while after some failures: a driver may still be set up, or there may be none."""
+        self.gpu_failures += 1
+        if self.gpu_failures >= GPU_FAILURES_MAX:
+            self.gpu_at = self.now() + GPU_AGAIN_S
+            if self.gpu_failures == GPU_FAILURES_MAX:
+                _log(f"nvidia-smi: {why}; given up, but for a try every {GPU_AGAIN_S:g} s")
 
     def _measure(self) -> Tuple[Dict[str, float], Optional[int]]:
         values: Dict[str, float] = {}
@@ -3354,6 +3907,24 @@ class Loop:
         except OSError as error:
             os.set_inheritable(self.lock_fd, False)
             self.inputs.append(ExecFailed(f"{path}: {error}"[:300]))
+
+
+def parse_gpus(text: str) -> Dict[str, float]:
+    """Read what GPU_COMMAND writes, a line for each; a value that a gpu does not tell is left out."""
+    values: Dict[str, float] = {}
+    for line in text.split("\n")[:GPUS_MAX]:
+        index, *words = [word.strip() for word in line.split(",")]
+        if not re.fullmatch(r"\d{1,3}", index):
+            continue
+        for place, word in enumerate(words[: len(GPU_VALUES)]):
+            name, factor = GPU_VALUES[place]
+            try:
+                value = float(word) * factor
+            except ValueError:  # [N/A], [Not Supported]
+                continue
+            if value == value and value not in (float("inf"), float("-inf")):
+                values[f"gpu{int(index)}_{name}"] = value
+    return values
 
 
 def parse_metrics(text: str) -> List[Tuple[Optional[float], Dict[str, float]]]:
@@ -3486,7 +4057,28 @@ def _options_of(options: argparse.Namespace) -> List[str]:
         argv += ["--notice-file", options.notice_file]
     if options.end_command:
         argv += ["--end-command", options.end_command]
+    if options.metadata != "none":
+        argv += ["--metadata", options.metadata, "--rebalance", options.rebalance]
+    if options.metadata_url:
+        argv += ["--metadata-url", options.metadata_url]
     return argv
+
+
+def _metadata_url(kind: str, environment: Any) -> str:
+    """Where a vendor's metadata are: where its own variable says, else at their well-known address."""
+    if kind == "aws" and environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT"):
+        return str(environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"])
+    if kind == "gcp" and environment.get("GCE_METADATA_HOST"):
+        return f"http://{environment['GCE_METADATA_HOST']}"
+    return METADATA_URLS.get(kind, "")
+
+
+def _base_url(text: str) -> str:
+    try:
+        split_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _parse(argv: List[str]) -> argparse.Namespace:
@@ -3500,6 +4092,21 @@ def _parse(argv: List[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=text)
         command.add_argument("--dir", required=True, type=os.path.abspath, help="the agent's directory")
         command.add_argument("--notice-file", type=os.path.abspath, help="JSON file that tells of the end")
+        command.add_argument(
+            "--metadata",
+            choices=("none", "aws", "gcp"),
+            default="none",
+            help="whose metadata server tells of the end",
+        )
+        command.add_argument(
+            "--metadata-url", type=_base_url, help="where that is, if not where it should be"
+        )
+        command.add_argument(
+            "--rebalance",
+            choices=("replace", "ignore"),
+            default="replace",
+            help="whether aws' recommendation to rebalance is an early notice",
+        )
         command.add_argument("--end-command", help="ends the machine when the lease is over")
         command.add_argument("--lease", type=float, default=1800.0, help="seconds to live before a hello")
         command.add_argument("--lock-fd", type=int, help=argparse.SUPPRESS)

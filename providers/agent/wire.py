@@ -297,7 +297,11 @@ class Metrics(_Report):
 
 
 class NoticeSeen(_Report):
-    """The machine will be taken; `within_s` from now when somebody said so."""
+    """The machine will be taken; `within_s` from now when somebody said so.
+
+    What all who know of it say together: the soonest end. A later report replaces an earlier one, such as
+    an interruption with an end after a recommendation without.
+    """
 
     t: Literal["notice"] = "notice"
     reason: str

@@ -12,6 +12,13 @@ from tests.fakes.controls import WSGIApp
 class _Quiet(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept, as a vendor keeps them
 
+    def send_header(self, keyword: str, value: str) -> None:
+        """As usual, but a fake that has a clock of its own says the date instead of the server."""
+        if keyword.lower() == "date":
+            held: list[bytes] = self._headers_buffer
+            held[:] = [line for line in held if not line.lower().startswith(b"date:")]
+        super().send_header(keyword, value)
+
     def log(self, type: str, message: str, *args: object) -> None:
         """Say nothing: connections are cut here on purpose."""
 
