@@ -135,7 +135,8 @@ class Acting:
                 capabilities[name] = gateway.capabilities
                 if gateway.offers is not None:
                     offers[name] = gateway.offers
-            self._worlds = World(offers, capabilities, self._market_memory)
+            down = {name: one.trouble for name, one in self._gateways.items() if one.trouble is not None}
+            self._worlds = World(offers, capabilities, self._market_memory, down)
             self._stale = False
         return self._worlds
 
@@ -171,7 +172,7 @@ class Acting:
         self._on_listing(provider, listing)
 
     def offers_changed(self, provider: str) -> None:
-        """Offers or prices are not what they were."""
+        """Offers, prices or whether anything can be bought there are not what they were."""
         del provider
         self._stale = True
         self.markets_changed()

@@ -388,7 +388,10 @@ class LeftoverFound(Value):
 
 
 class LeftoverRemoved(Value):
-    """(ours) A leftover is observed absent, whether we removed it or it went by itself."""
+    """(ours) A leftover is observed absent, whether we removed it or it went by itself.
+
+    Guards are kept in memory: one that goes while no daemon runs has no such fact.
+    """
 
     kind: Literal["leftover_removed"] = "leftover_removed"
     leftover: LeftoverKind

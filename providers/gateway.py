@@ -1,25 +1,28 @@
 """One gateway per account: the only door to a provider's calls.
 
-It limits the rate of calls (terminates go first), collects launches into batches, keeps the newest offers,
-and runs the one observation loop, which compares each listing with what it saw before and passes on only
-what changed. A machine is its vendor's ref: two can have one key where a vendor knows no tokens. Absence is
-believed when a watched machine is missing from two complete listings in a row, both later than the provider's
-`visible_within_s` after its launch, or when a listing says that it has ended.
+It limits the rate of calls (terminates go first), collects launches and terminates into batches, keeps the
+newest offers, and runs the one observation loop, which compares each listing with what it saw before and
+passes on only what changed. A machine is its vendor's ref: two can have one key where a vendor knows no
+tokens. Absence is believed when a watched machine is missing from two complete listings in a row, both later
+than the provider's `visible_within_s` after its launch, or when a listing says that it has ended.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 
 from providers.contract import Provider
 from providers.errors import Fault, ProviderError
 from providers.model import (
+    Check,
     ClusterHandle,
     ClusterOrder,
     Handle,
+    Leftover,
+    Leftovers,
     Listing,
     Notice,
     Offer,
@@ -30,8 +33,16 @@ from providers.pace import RateLimit
 
 CALL_TIMEOUT_S = 60.0
 LAUNCH_TIMEOUT_S = 120.0
-BATCH_WINDOW_S = 0.005  # launches that come this close together share a call
+SWEEP_TIMEOUT_S = 180.0  # a listing of leftovers is many calls: of each kind, in each region
+CHECK_TIMEOUT_S = 30.0
+BATCH_WINDOW_S = 0.005  # launches, or terminates, that come this close together share a call
 LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry it too
+FAILED_LOOKS = 2  # listings in a row that fail: then nothing is bought there until one comes
+REFUSED_S = 300.0  # nor for so long after the account was refused
+WAIT_MAX_S = 3600.0  # however long a provider asks us to wait
+ACCOUNT_FAULTS = frozenset({Fault.CREDENTIALS, Fault.FUNDS})  # in every market alike
+# What soon trying again will not mend: a human has to, or another day has to come.
+SLOW_FAULTS = frozenset({Fault.CREDENTIALS, Fault.FUNDS, Fault.QUOTA, Fault.REJECTED})
 
 
 class Listener(Protocol):
@@ -50,7 +61,7 @@ class Listener(Protocol):
         """A listing came in, whole or not: for the sweep."""
 
     def offers_changed(self, provider: str) -> None:
-        """Offers or prices are not what they were."""
+        """Offers, prices or whether anything can be bought there are not what they were."""
 
 
 @dataclass(slots=True)
@@ -62,11 +73,61 @@ class _Watched:
     lacked_at: float | None = None  # when listings began to lack it, whether they count or not
 
 
+_Asked = TypeVar("_Asked")  # what one caller asks for
+_Outcome = TypeVar("_Outcome")
+
+
 @dataclass(slots=True)
-class _Waiting:
-    order: Order
+class _Waiting(Generic[_Asked, _Outcome]):
+    asked: _Asked
+    outcome: _Outcome | ProviderError
     done: anyio.Event = field(default_factory=anyio.Event)
-    outcome: Handle | ProviderError | None = None
+
+
+class _Batches(Generic[_Asked, _Outcome]):
+    """Collects what is asked for within a moment into calls of at most `size`."""
+
+    def __init__(
+        self, size: int, call: Callable[[Sequence[_Asked]], Awaitable[Sequence[_Outcome | ProviderError]]]
+    ) -> None:
+        self._size = max(1, size)
+        self._call = call
+        self._queue: list[_Waiting[_Asked, _Outcome]] = []
+        self._asked = anyio.Event()
+
+    async def ask(self, asked: _Asked) -> _Outcome:
+        """Wait for the outcome of one. Raises ProviderError."""
+        waiting = _Waiting[_Asked, _Outcome](asked, ProviderError(Fault.UNKNOWN, "the call was given up"))
+        self._queue.append(waiting)
+        self._asked.set()
+        await waiting.done.wait()
+        if isinstance(waiting.outcome, ProviderError):
+            raise waiting.outcome
+        return waiting.outcome
+
+    async def run(self) -> None:
+        """Make the calls, side by side, until cancelled."""
+        async with anyio.create_task_group() as calls:
+            while True:
+                await self._asked.wait()
+                await anyio.sleep(BATCH_WINDOW_S)
+                self._asked = anyio.Event()
+                queue, self._queue = self._queue, []
+                for start in range(0, len(queue), self._size):
+                    calls.start_soon(self._one, queue[start : start + self._size])
+                del queue  # it holds keys, and the next may be long in coming
+
+    async def _one(self, batch: Sequence[_Waiting[_Asked, _Outcome]]) -> None:
+        outcomes: Sequence[_Outcome | ProviderError] = ()
+        failure = ProviderError(Fault.UNKNOWN, "the call ended without an answer")
+        try:
+            outcomes = await self._call([waiting.asked for waiting in batch])
+        except ProviderError as error:
+            failure = error
+        finally:
+            for i, waiting in enumerate(batch):
+                waiting.outcome = outcomes[i] if i < len(outcomes) else failure
+                waiting.done.set()
 
 
 class Gateway:
@@ -91,31 +152,29 @@ class Gateway:
         self.offers_at: float | None = None
         self.observed_at: float | None = None  # last complete listing
         self.last_error: str | None = None
+        self.trouble: str | None = None  # why nothing can be bought here now, whatever the market
+        self._failed_looks = 0
+        self._refused: tuple[float, str] | None = None  # until when, and why
         self._owner = owner
         self._listener = listener
         self._now = now
-        self._observe_every_s = observe_every_s
+        self._observe_every_s = max(observe_every_s, self.capabilities.observe_every_s)
         self._offers_every_s = offers_every_s
         self._limit = RateLimit(calls_per_s, calls_burst, now)
         self._watched: dict[str, _Watched] = {}  # by the vendor's ref
         self._refs: dict[str, str] = {}  # of watched keys
-        self._orders: list[_Waiting] = []
-        self._ordered = anyio.Event()
+        self._launches = _Batches[Order, Handle](self.capabilities.launch_batch_max, self._launch_batch)
+        self._terminates = _Batches[Handle, None](
+            self.capabilities.terminate_batch_max, self._terminate_batch
+        )
         self._hurry = anyio.Event()
-        self._pause_s = observe_every_s  # until the next look; short after a hurry, then growing
+        self._pause_s = self._observe_every_s  # until the next look; short after a hurry, then growing
 
     # --- calls ------------------------------------------------------------------------------------
 
     async def launch(self, order: Order) -> Handle:
         """Order one machine, together with others that come at the same time. Raises ProviderError."""
-        waiting = _Waiting(order)
-        self._orders.append(waiting)
-        self._ordered.set()
-        await waiting.done.wait()
-        outcome = waiting.outcome
-        if isinstance(outcome, Handle):
-            return outcome
-        raise outcome or ProviderError(Fault.UNKNOWN, "the launch was given up")
+        return await self._launches.ask(order)
 
     async def find(self, key: str) -> Sighting | None:
         """Look one machine up by key. Raises ProviderError."""
@@ -124,12 +183,32 @@ class Gateway:
             return await self.provider.find(key)
 
     async def terminate(self, handle: Handle) -> None:
-        """End one machine; goes before calls of other kinds. Raises ProviderError."""
+        """End one machine; goes before calls of other kinds. Raises ProviderError.
+
+        Where the provider ends many with one call, those that come at the same time share it; else each
+        is called for at once.
+        """
+        if self.capabilities.terminate_batch_max > 1:
+            await self._terminates.ask(handle)
+        elif (outcome := (await self._terminate_batch([handle]))[0]) is not None:
+            raise outcome
+
+    async def _launch_batch(self, orders: Sequence[Order]) -> Sequence[Handle | ProviderError]:
+        await self._limit.take()
+        with _bounded(LAUNCH_TIMEOUT_S, "launch"):
+            outcomes = await self.provider.launch(orders)
+            for outcome in outcomes:
+                if isinstance(outcome, ProviderError) and outcome.fault in ACCOUNT_FAULTS:
+                    self._refused = (self._now() + REFUSED_S, f"refuses to launch: {outcome}")
+                    self._judge()
+            return outcomes
+        raise AssertionError  # _bounded raises when it ends the call
+
+    async def _terminate_batch(self, handles: Sequence[Handle]) -> Sequence[ProviderError | None]:
         await self._limit.take(urgent=True)
         with _bounded(CALL_TIMEOUT_S, "terminate"):
-            outcome = (await self.provider.terminate([handle]))[0]
-        if outcome is not None:
-            raise outcome
+            return await self.provider.terminate(handles)
+        raise AssertionError
 
     async def open_cluster(self, order: ClusterOrder) -> ClusterHandle:
         """Make what a cluster needs. Raises ProviderError."""
@@ -142,6 +221,26 @@ class Gateway:
         await self._limit.take()
         with _bounded(CALL_TIMEOUT_S, "close cluster"):
             await self.provider.close_cluster(cluster)
+
+    async def leftovers(self) -> Leftovers:
+        """What is ours there besides machines. Raises ProviderError."""
+        await self._limit.take()
+        with _bounded(SWEEP_TIMEOUT_S, "leftovers"):
+            return await self.provider.leftovers(self._owner)
+        raise AssertionError
+
+    async def remove(self, leftover: Leftover) -> None:
+        """Remove one of them. Raises ProviderError."""
+        await self._limit.take()
+        with _bounded(CALL_TIMEOUT_S, "remove"):
+            await self.provider.remove(leftover)
+
+    async def check(self) -> Sequence[Check]:
+        """What the provider finds wrong or well. Raises ProviderError when it does not answer in time."""
+        with _bounded(CHECK_TIMEOUT_S, "check"):
+            await self._limit.take()
+            return await self.provider.check(self._owner)
+        raise AssertionError
 
     # --- watching ---------------------------------------------------------------------------------
 
@@ -173,35 +272,11 @@ class Gateway:
         """Observe, batch and refresh until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._observe_for_ever)
-            tasks.start_soon(self._launch_for_ever)
+            tasks.start_soon(self._launches.run)
+            if self.capabilities.terminate_batch_max > 1:
+                tasks.start_soon(self._terminates.run)
             tasks.start_soon(self._refresh_offers)
             tasks.start_soon(self._hear_notices)
-
-    async def _launch_for_ever(self) -> None:
-        async with anyio.create_task_group() as calls:
-            while True:
-                await self._ordered.wait()
-                await anyio.sleep(BATCH_WINDOW_S)
-                self._ordered = anyio.Event()
-                orders, self._orders = self._orders, []
-                size = max(1, self.capabilities.launch_batch_max)
-                for start in range(0, len(orders), size):
-                    calls.start_soon(self._launch_batch, orders[start : start + size])
-                del orders  # they hold keys, and the next may be long in coming
-
-    async def _launch_batch(self, batch: Sequence[_Waiting]) -> None:
-        outcomes: Sequence[Handle | ProviderError] = ()
-        failure = ProviderError(Fault.UNKNOWN, "the launch call ended without an answer")
-        try:
-            await self._limit.take()
-            with _bounded(LAUNCH_TIMEOUT_S, "launch"):
-                outcomes = await self.provider.launch([waiting.order for waiting in batch])
-        except ProviderError as error:
-            failure = error
-        finally:
-            for i, waiting in enumerate(batch):
-                waiting.outcome = outcomes[i] if i < len(outcomes) else failure
-                waiting.done.set()
 
     async def _refresh_offers(self) -> None:
         wait = 1.0
@@ -212,7 +287,9 @@ class Gateway:
                     offers = tuple(await self.provider.offers())
             except ProviderError as error:
                 self.last_error = str(error)
-                await anyio.sleep(wait)
+                if error.fault in SLOW_FAULTS:
+                    wait = self._offers_every_s
+                await anyio.sleep(max(wait, _asked_to_wait_s(error)))
                 wait = min(wait * 2, self._offers_every_s)
                 continue
             wait = 1.0
@@ -235,14 +312,28 @@ class Gateway:
     async def _observe_for_ever(self) -> None:
         while True:
             self._hurry = anyio.Event()
-            await self._observe()
+            not_before_s = await self._observe()
+            if not_before_s > 0:
+                await anyio.sleep(not_before_s)
             wait = min(self._pause_s, self._observe_every_s)
             self._pause_s = min(self._pause_s * 1.5, self._observe_every_s)
             with anyio.move_on_after(wait):
                 await self._hurry.wait()
                 await anyio.sleep(LOOK_SOON_S)
 
-    async def _observe(self) -> None:
+    def _judge(self) -> None:
+        """Tell when nothing can be bought here any more, or again."""
+        if self._refused is not None and self._now() >= self._refused[0]:
+            self._refused = None
+        trouble = None if self._refused is None else self._refused[1]
+        if self._failed_looks >= FAILED_LOOKS:
+            trouble = f"does not list its machines: {self.last_error}"
+        was, self.trouble = self.trouble, trouble
+        if (was is None) != (trouble is None):
+            self._listener.offers_changed(self.name)
+
+    async def _observe(self) -> float:
+        """List once; returns for how many seconds no other listing may be asked for."""
         asked_at = self._now()
         try:
             await self._limit.take()
@@ -250,7 +341,14 @@ class Gateway:
                 listing = await self.provider.observe(self._owner)
         except ProviderError as error:
             self.last_error = str(error)
-            return
+            if error.fault is not Fault.THROTTLED:
+                self._failed_looks += 1
+            if self._failed_looks == 1:  # a second look soon tells a hiccup from an outage
+                self._pause_s = min(self._pause_s, self.capabilities.look_again_s)
+            self._judge()
+            return _asked_to_wait_s(error)
+        self._failed_looks = 0
+        self._judge()
         self.last_error = None if listing.complete else f"unreachable: {', '.join(listing.unreachable)}"
         if listing.complete:
             self.observed_at = asked_at
@@ -272,6 +370,7 @@ class Gateway:
                     self._listener.absent(watched.key, sighting.ended_at, sighting)
         if listing.complete and len(seen) < len(known):
             self._count_missing(seen, asked_at, listing.at)
+        return 0.0
 
     def _count_missing(self, seen: set[str], asked_at: float, listed_at: float) -> None:
         for ref, watched in list(self._watched.items()):
@@ -287,6 +386,10 @@ class Gateway:
             elif watched.missing % 2 == 0:  # told again after two more, until nobody watches
                 watched.last = None
                 self._listener.absent(watched.key, watched.lacked_at, None)
+
+
+def _asked_to_wait_s(error: ProviderError) -> float:
+    return min(WAIT_MAX_S, error.retry_after_s or 0.0)
 
 
 @contextmanager

@@ -163,11 +163,14 @@ class Handle(Value):
 class Notice(Value):
     """Word that a machine will be taken; `deadline_at` None when nobody says when.
 
-    The deadline is in the daemon's time: an adapter corrects what its vendor's clock says.
+    The deadline is in the daemon's time: an adapter corrects what its vendor's clock says. `early`: only a
+    recommendation to leave. The machine is replaced, its tasks go on for as long as a drain lasts; one that
+    is not set up yet stays.
     """
 
     reason: str
     deadline_at: float | None = None
+    early: bool = False
 
 
 SightingState = Literal["pending", "running", "stopping", "stopped"]
@@ -269,6 +272,7 @@ class Capabilities(Value):
     billing_unit: BillingUnit
     visible_within_s: float  # how long after launch a machine may be missing from a listing
     machines_max: int
+    observe_every_s: float = 0.0  # listings follow no faster than so, while nothing is expected to change
     look_again_s: float = 1.0  # how soon a listing may follow another while something is expected to change
     heartbeat: bool = True  # agents report metrics every so often, and silence means something
     host_keys: bool = True  # machines show the host key that we generated for them

@@ -80,12 +80,12 @@ def while_provisioning(state: Provisioning, message: InstanceMessage, view: View
             return _taken_unready(state, sighting.detail or sighting.state, view)
         case Found(sighting=sighting):
             decision = _addressed(state, sighting, view)
-            if sighting.notice is not None:
+            if sighting.notice is not None and not sighting.notice.early:
                 assert isinstance(decision.state, Provisioning)
                 taken = _taken_unready(decision.state, sighting.notice.reason, view)
                 return Decision(taken.state, taken.tells, taken.effects, decision.facts + taken.facts)
             return decision
-        case VendorNotice(notice=notice) if notice is not None:
+        case VendorNotice(notice=notice) if notice is not None and not notice.early:
             return _taken_unready(state, notice.reason, view)
         case LinkUp(accepted=True) if state.address is not None:
             return _provisioned(state, message, view)
@@ -199,11 +199,11 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
                 }
             )
             return Decision(down, effects=(Look(state.handle.provider),))
-        case VendorNotice(notice=notice) if notice is not None:
+        case VendorNotice(notice=notice) if notice is not None and not notice.early:
             return _taken_unready(state, notice.reason, view)
         case Found(sighting=sighting) if sighting.state in ("stopping", "stopped"):
             return _taken_unready(state, sighting.detail or sighting.state, view)
-        case Found(sighting=sighting) if sighting.notice is not None:
+        case Found(sighting=sighting) if sighting.notice is not None and not sighting.notice.early:
             return _taken_unready(state, sighting.notice.reason, view)
         case Due() if view.now >= state.deadline:
             return _never_ready(state, "timeout", "set-up did not end in time", view)
@@ -361,10 +361,10 @@ def leave(state: Ready, notice: Notice, view: View, *, tell_agent: bool) -> Deci
         reason="preempted",
         deadline=max(deadline, view.now),
         noticed=True,
-        final=True,
+        final=not notice.early,
     )
     effects: tuple[Effect, ...] = (TellMarket(LossTold(state.offer.market)),)
-    if tell_agent:
+    if tell_agent and not notice.early:
         left = max(0.0, deadline - view.now)
         effects = (Say(state.id, Drain(epoch=view.epoch, within_s=left)), *effects)
     return Decision(
@@ -490,7 +490,8 @@ def _report(state: Linked, report: Report, view: View) -> Decision:
             return _bootstrap_ended(state, report, view)
         case NoticeSeen():
             deadline = None if report.within_s is None else view.now + report.within_s
-            return _noticed(state, Notice(reason=report.reason, deadline_at=deadline), view)
+            notice = Notice(reason=report.reason, deadline_at=deadline, early=report.early)
+            return _noticed(state, notice, view)
         case NoticeGone():
             return stays(state, view) if isinstance(state, Draining) else Decision(state)
         case Unhealthy():
@@ -504,14 +505,13 @@ def _report(state: Linked, report: Report, view: View) -> Decision:
 def _noticed(state: Linked, notice: Notice, view: View) -> Decision:
     match state:
         case Bootstrapping():
-            return _taken_unready(state, notice.reason, view)
+            return Decision(state) if notice.early else _taken_unready(state, notice.reason, view)
         case Ready():
             return leave(state, notice, view, tell_agent=False)
         case Draining():  # already leaving; the earlier deadline holds
             if notice.deadline_at is None:
                 return Decision(state)
-            sooner = min(state.deadline, notice.deadline_at)
-            return Decision(state.model_copy(update={"deadline": sooner}))
+            return Decision(sooner(state, notice.deadline_at))  # the agent told its tasks by itself
         case _:
             assert_never(state)
 
@@ -529,6 +529,13 @@ def _retires(state: Ready, view: View) -> Decision:
         deadline=max(view.now, expires_at - parts.STOP_GRACE_S),
     )
     return Decision(draining, tells=(tell, *parts.to_tasks(state, MachineLeaving(state.id, "expired"), view)))
+
+
+def sooner(state: Draining, deadline: float) -> Draining:
+    """A vendor names the end of a machine that leaves already: no later than that, and without more grace."""
+    if deadline >= state.deadline and state.final:
+        return state
+    return state.model_copy(update={"deadline": min(state.deadline, deadline), "final": True})
 
 
 def _unhealthy(state: Linked, reason: str, view: View) -> Decision:

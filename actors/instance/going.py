@@ -69,8 +69,11 @@ def while_draining(state: Draining, message: InstanceMessage, view: View) -> Dec
         case VendorNotice(notice=None):
             return alive.stays(state, view)
         case VendorNotice(notice=notice) if notice is not None and notice.deadline_at is not None:
-            sooner = min(state.deadline, notice.deadline_at)
-            return Decision(state.model_copy(update={"deadline": sooner}))
+            sooner = alive.sooner(state, notice.deadline_at)
+            if sooner is state:
+                return Decision(state)
+            left = max(0.0, sooner.deadline - view.now)
+            return Decision(sooner, effects=(Say(state.id, Drain(epoch=view.epoch, within_s=left)),))
         case Found(sighting=sighting) if sighting.state in ("stopping", "stopped"):
             return endings.destroy(state, state.reason, view)
         case AbsenceObserved() if (doubted := alive.doubting(state, message, view)) is not None:

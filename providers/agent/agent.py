@@ -94,6 +94,7 @@ DISK_TOLD_EVERY_S = 60.0
 SEND_BYTES = 1024 * 1024  # in one line to the daemon; a single message may be larger
 STREAMS = ("stdout", "stderr")
 _LIGHT = ("metrics", "console")  # reports that may be dropped when the spool is full
+EARLY_SOURCES = ("aws-rebalance",)  # of words that only recommend to leave
 TASK_METRICS_MAX = 1000  # reports from one look at a task's metrics file
 
 Message = Dict[str, Any]
@@ -1107,15 +1108,15 @@ class Core:
         if bad_put is not None:
             task.code, task.error = 126, bad_put
             self._end_unstarted(task, "spawn")
-        elif self.notices or self.lease_over:
-            self._end_unstarted(task, "notice" if self.notices else "lease")
+        elif self._leaves() or self.lease_over:
+            self._end_unstarted(task, "notice" if self._leaves() else "lease")
         else:
             self.waiting.append(task)
             self._fill()
 
     def _fill(self) -> None:
         """Start waiting tasks while there are free slots."""
-        if self.notices or self.lease_over:
+        if self._leaves() or self.lease_over:
             return
         while self.waiting and len(self.live) < self.slots:
             task = self.waiting.popleft()
@@ -1140,7 +1141,7 @@ class Core:
             task.kill_at = self._notice_kill_at(None)
         elif task.why:
             self._signal_stop(task, grace_s)
-        elif self.notices:
+        elif self._leaves():
             self._give_notice(task)
 
     def _identified(self, item: Identified) -> None:
@@ -1493,30 +1494,38 @@ class Core:
             if word is None:
                 self._report("notice_gone")
             elif not _is_same(word, before):
-                self._tell(word)
+                self._tell(word, early=not self._leaves(("drain",)))
             return
         deadline = None if item.within_s is None else self.now + item.within_s
         said = (item.reason, deadline)
         if held is not None and _is_same(held, said):
             return
         word = self._word({**self.notices, source: said})
+        early = source in EARLY_SOURCES and not self._leaves(("drain",))
         if word is not None and not _is_same(word, before):
-            self._tell(word, item.within_s if word == said else None)
+            self._tell(word, item.within_s if word == said else None, early)
         self._announce(source, item.reason, deadline)
 
+    def _leaves(self, but: Tuple[str, ...] = ()) -> bool:
+        """Whether the machine will be taken: more than a recommendation was heard, from others than `but`."""
+        return any(source not in EARLY_SOURCES and source not in but for source in self.notices)
+
     def _word(self, notices: Optional[Dict[str, Notice]] = None) -> Optional[Notice]:
-        """What all who know say together: the soonest end that one of them names, else the first word."""
+        """What all who know say together: the soonest end that one names, else the first; advice last."""
         words = [
-            word
-            for source, word in (self.notices if notices is None else notices).items()
+            (source in EARLY_SOURCES, float("inf") if word[1] is None else word[1], i, word)
+            for i, (source, word) in enumerate((self.notices if notices is None else notices).items())
             if source != "drain"
         ]
-        return min(words, key=lambda word: float("inf") if word[1] is None else word[1], default=None)
+        return min(words)[3] if words else None
 
-    def _tell(self, word: Notice, within_s: Optional[float] = None) -> None:
+    def _tell(self, word: Notice, within_s: Optional[float] = None, early: bool = False) -> None:
         if within_s is None and word[1] is not None:
             within_s = round(max(word[1] - self.now, 0.0), 3)
-        self._report("notice", reason=word[0], within_s=within_s)
+        if early:
+            self._report("notice", reason=word[0], within_s=within_s, early=True)
+        else:
+            self._report("notice", reason=word[0], within_s=within_s)
 
     def _drain_command(self, message: Message) -> None:
         within_s = message["within_s"]
@@ -1528,9 +1537,12 @@ class Core:
     def _announce(self, source: str, reason: str, deadline: Optional[float]) -> None:
         self.notices[source] = (reason, deadline)
         self._acts.append(Persist(["notice", source, reason, deadline]))
-        self._end_waiting("notice")
+        early = source in EARLY_SOURCES
+        if not early:
+            self._end_waiting("notice")
         for task in list(self.live.values()):
-            if task.state == RUNNING:
+            # The machine may live for hours: only those that can save their work are told already.
+            if task.state == RUNNING and (task.command.get("on_notice") or not early):
                 self._give_notice(task)
 
     def _withdraw(self, source: str) -> None:
@@ -1909,7 +1921,7 @@ class Core:
                 self._step_over(run, "the agent ended while this step ran")
             else:
                 self._end_run(run, None, None)
-        if self.notices:
+        if self._leaves():
             self._end_waiting("notice")
         self._fill()
 

@@ -300,12 +300,13 @@ class NoticeSeen(_Report):
     """The machine will be taken; `within_s` from now when somebody said so.
 
     What all who know of it say together: the soonest end. A later report replaces an earlier one, such as
-    an interruption with an end after a recommendation without.
+    an interruption with an end after a recommendation without. `early`: only a recommendation, tasks go on.
     """
 
     t: Literal["notice"] = "notice"
     reason: str
     within_s: float | None = None
+    early: bool = False
 
 
 class NoticeGone(_Report):

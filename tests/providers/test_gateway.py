@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -11,7 +12,14 @@ from trio.testing import MockClock
 
 from providers.contract import AgentChannel
 from providers.errors import Fault, ProviderError
-from providers.gateway import CALL_TIMEOUT_S, LAUNCH_TIMEOUT_S, Gateway
+from providers.gateway import (
+    CALL_TIMEOUT_S,
+    CHECK_TIMEOUT_S,
+    LAUNCH_TIMEOUT_S,
+    REFUSED_S,
+    SWEEP_TIMEOUT_S,
+    Gateway,
+)
 from providers.model import (
     Capabilities,
     Check,
@@ -33,6 +41,7 @@ from providers.pace import RateLimit
 
 VISIBLE_S = 60.0
 CLUSTER = ClusterHandle(cluster_id="c", provider="acme", region="r", ssh_user="u")
+LEFTOVER = Leftover(kind="disk", handle=Handle(provider="acme", ref="d"), key="o/p/0/1.1/1")
 OFFER = Offer(id="o", instance_type=InstanceType(name="i", vcpus=1, memory_gb=1), provider="acme")
 
 pytestmark = pytest.mark.anyio
@@ -52,11 +61,12 @@ class Account:
 
     name = "acme"
 
-    def __init__(self, batch_max: int = 3) -> None:
+    def __init__(self, batch_max: int = 3, terminate_batch_max: int = 1) -> None:
         self.capabilities = Capabilities(
             spot=True,
             notice_s=None,
             launch_batch_max=batch_max,
+            terminate_batch_max=terminate_batch_max,
             dead_man_switch=False,
             tags=True,
             billing_unit="second",
@@ -75,6 +85,7 @@ class Account:
         self.complete = True
         self.prices = [1]
         self.pushed: list[tuple[str, Notice | None]] = []
+        self.refreshed: list[float] = []  # when offers were asked for
         self.listings = 0
 
     async def _called(self, what: str, about: Any) -> None:
@@ -92,6 +103,7 @@ class Account:
         return [about for name, about in self.asked if name == what]
 
     async def offers(self) -> Sequence[Offer]:
+        self.refreshed.append(anyio.current_time())
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
@@ -138,13 +150,15 @@ class Account:
         raise NotImplementedError
 
     async def leftovers(self, owner: str) -> Leftovers:
-        return Leftovers()
+        await self._called("leftovers", owner)
+        return Leftovers(found=(LEFTOVER,))
 
     async def remove(self, leftover: Leftover) -> None:
-        raise AssertionError
+        await self._called("remove", leftover.handle.ref)
 
     async def check(self, owner: str) -> Sequence[Check]:
-        return ()
+        await self._called("check", owner)
+        return (Check(what="room", ok=True, detail="some"),)
 
     async def aclose(self) -> None:
         return
@@ -332,8 +346,19 @@ async def test_launches_wait_for_the_gateway_to_run() -> None:
 
 
 @virtual
-@pytest.mark.parametrize("what", ["find", "terminate", "open", "close"])
-async def test_every_call_ends_in_time(what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "within_s"),
+    [
+        ("find", CALL_TIMEOUT_S),
+        ("terminate", CALL_TIMEOUT_S),
+        ("open", CALL_TIMEOUT_S),
+        ("close", CALL_TIMEOUT_S),
+        ("leftovers", SWEEP_TIMEOUT_S),
+        ("remove", CALL_TIMEOUT_S),
+        ("check", CHECK_TIMEOUT_S),
+    ],
+)
+async def test_every_call_ends_in_time(what: str, within_s: float) -> None:
     account = Account()
     account.slow = True
     asked = ClusterOrder(cluster_id="c", owner="o", pool="p", region="r", public_key="k")
@@ -343,12 +368,15 @@ async def test_every_call_ends_in_time(what: str) -> None:
             "terminate": lambda: gateway.terminate(Handle(provider="acme", ref="a")),
             "open": lambda: gateway.open_cluster(asked),
             "close": lambda: gateway.close_cluster(CLUSTER),
+            "leftovers": gateway.leftovers,
+            "remove": lambda: gateway.remove(LEFTOVER),
+            "check": gateway.check,
         }
         started = anyio.current_time()
         with pytest.raises(ProviderError, match="no answer") as caught:
             await calls[what]()
         assert caught.value.fault is Fault.UNKNOWN
-        assert anyio.current_time() - started == CALL_TIMEOUT_S
+        assert anyio.current_time() - started == within_s
 
 
 async def test_a_refused_terminate_is_raised() -> None:
@@ -358,6 +386,81 @@ async def test_a_refused_terminate_is_raised() -> None:
         await gateway.terminate(Handle(provider="acme", ref="b"))
         with pytest.raises(ProviderError, match="credentials"):
             await gateway.terminate(Handle(provider="acme", ref="a"))
+
+
+async def ends(gateway: Gateway, refs: Sequence[str]) -> dict[str, ProviderError | None]:
+    """Terminate all of them at once."""
+    said: dict[str, ProviderError | None] = {}
+
+    async def one(ref: str) -> None:
+        try:
+            await gateway.terminate(Handle(provider="acme", ref=ref))
+            said[ref] = None
+        except ProviderError as error:
+            said[ref] = error
+
+    async with anyio.create_task_group() as tasks:
+        for ref in refs:
+            tasks.start_soon(one, ref)
+    return said
+
+
+async def test_terminates_that_come_together_share_calls_and_each_gets_its_own_outcome() -> None:
+    account = Account(terminate_batch_max=3)
+    refusal = account.refusals["c"] = ProviderError(Fault.THROTTLED, "no")
+    async with opened(account) as (gateway, _):
+        said = await ends(gateway, "abcde")
+    assert sorted(len(refs) for refs in account.calls("terminate")) == [2, 3]
+    assert sorted(sum(account.calls("terminate"), [])) == list("abcde")
+    assert said == {"a": None, "b": None, "c": refusal, "d": None, "e": None}
+
+
+async def test_a_terminate_call_that_fails_fails_for_its_whole_batch_and_no_other() -> None:
+    account = Account(terminate_batch_max=2)
+    async with opened(account) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+        account.failure = ProviderError(Fault.CREDENTIALS, "no")
+        said = await ends(gateway, "abcd")
+    first, second = account.calls("terminate")
+    failed = {ref for ref, error in said.items() if error is not None}
+    assert failed in (set(first), set(second)) and len(failed) == 2
+    assert {error.fault for error in said.values() if error is not None} == {Fault.CREDENTIALS}
+
+
+async def test_where_each_is_ended_by_itself_a_terminate_waits_for_no_other() -> None:
+    account = Account()
+    gateway = Gateway(account, owner="o", listener=Heard(), now=anyio.current_time)
+    await gateway.terminate(Handle(provider="acme", ref="a"))  # also while the gateway does not run yet
+    assert account.calls("terminate") == [["a"]]
+
+
+@virtual
+async def test_terminates_in_batches_go_before_other_calls() -> None:
+    account = Account(terminate_batch_max=100)
+    async with opened(account, calls_per_s=0.1, calls_burst=1) as (gateway, _):
+        await anyio.sleep(0.1)  # the first listing and the first offers have the tokens there are
+        async with anyio.create_task_group() as tasks:
+            for i in range(3):
+                tasks.start_soon(gateway.find, f"f{i}")
+            await anyio.sleep(1)
+            for i in range(50):
+                tasks.start_soon(gateway.terminate, Handle(provider="acme", ref=f"t{i}"))
+    kinds = [what for what, _ in account.asked]
+    assert kinds == ["terminate", "find", "find", "find"]
+    assert len(account.calls("terminate")[0]) == 50
+
+
+async def test_leftovers_and_checks_are_asked_for_the_owner() -> None:
+    account = Account()
+    async with opened(account) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+        assert (await gateway.leftovers()).found == (LEFTOVER,)
+        await gateway.remove(LEFTOVER)
+        assert [check.what for check in await gateway.check()] == ["room"]
+        account.failure = ProviderError(Fault.CONFLICT, "in use")
+        with pytest.raises(ProviderError, match="in use"):
+            await gateway.remove(LEFTOVER)
+    assert account.asked == [("leftovers", "o"), ("remove", "d"), ("check", "o"), ("remove", "d")]
 
 
 # --- the rate of calls ----------------------------------------------------------------------------
@@ -596,6 +699,108 @@ async def test_offers_are_told_when_they_change_and_kept_when_a_refresh_fails() 
         await anyio.sleep(11)
         assert gateway.offers is not None
         assert [one.micro_usd_per_hour for one in gateway.offers] == [2]
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("failure", "again_after_s"),
+    [
+        (ProviderError(Fault.UNKNOWN, "lost"), 1),
+        (ProviderError(Fault.THROTTLED, "later", retry_after_s=40), 40),
+        (ProviderError(Fault.CREDENTIALS, "who are you"), 300),
+        (ProviderError(Fault.FUNDS, "pay first"), 300),
+        (ProviderError(Fault.QUOTA, "no more searches today", retry_after_s=1800), 1800),
+    ],
+    ids=lambda value: value.fault.value if isinstance(value, ProviderError) else "",
+)
+async def test_offers_are_asked_for_again_when_there_is_a_hope(
+    failure: ProviderError, again_after_s: float
+) -> None:
+    account = Account()
+    account.failure = failure
+    async with opened(account, offers_every_s=300) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+    first, second = account.refreshed
+    assert second - first == pytest.approx(again_after_s)
+
+
+@virtual
+async def test_a_provider_that_asks_us_to_wait_is_not_listed_before() -> None:
+    class Busy(Account):
+        async def observe(self, owner: str) -> Listing:
+            self.times.append(anyio.current_time())
+            raise ProviderError(Fault.THROTTLED, "later", retry_after_s=90)
+
+    account = Busy()
+    async with opened(account, observe_every_s=5) as (gateway, _):
+        for _ in range(100):
+            await anyio.sleep(5)
+            gateway.look()  # a hurry of ours does not move it
+    waits = [after - before for before, after in pairwise(account.times)]
+    assert len(waits) >= 4 and min(waits) >= 90
+
+
+@virtual
+async def test_a_provider_that_does_not_list_is_in_trouble_until_it_does() -> None:
+    class Down(Account):
+        failing = False
+
+        async def observe(self, owner: str) -> Listing:
+            if self.failing:
+                raise ProviderError(Fault.NOT_SENT, "refused")
+            return await super().observe(owner)
+
+    account = Down()
+    async with opened(account, observe_every_s=5) as (gateway, heard):
+        await heard.until(lambda: gateway.observed_at is not None and gateway.offers is not None)
+        assert gateway.trouble is None
+        account.failing, before = True, len(heard.of("offers"))
+        await heard.until(lambda: len(heard.of("offers")) > before)
+        assert gateway.trouble is not None and "refused" in gateway.trouble
+        account.failing = False
+        await heard.until(lambda: len(heard.of("offers")) > before + 1)
+        assert gateway.trouble is None
+
+
+@virtual
+async def test_one_failed_listing_is_no_trouble_and_is_made_again_soon() -> None:
+    class Hiccup(Account):
+        async def observe(self, owner: str) -> Listing:
+            self.times.append(anyio.current_time())
+            if len(self.times) == 2:
+                raise ProviderError(Fault.UNKNOWN, "cut off")
+            return await super().observe(owner)
+
+    account = Hiccup()
+    async with opened(account, observe_every_s=60) as (gateway, _):
+        await anyio.sleep(70)
+        assert gateway.trouble is None
+    assert account.times[2] - account.times[1] == pytest.approx(1.0)
+
+
+@virtual
+async def test_an_account_that_is_refused_buys_nothing_for_a_while() -> None:
+    account = Account()
+    account.refusals["a"] = ProviderError(Fault.FUNDS, "pay first")
+    async with opened(account, observe_every_s=5) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+        before = len(heard.of("offers"))
+        with pytest.raises(ProviderError, match="pay first"):
+            await gateway.launch(order("a"))
+        assert gateway.trouble is not None and "pay first" in gateway.trouble
+        assert len(heard.of("offers")) == before + 1
+        await anyio.sleep(REFUSED_S + 10)
+        assert gateway.trouble is None
+        assert len(heard.of("offers")) == before + 2
+
+
+@virtual
+async def test_a_provider_that_wants_few_listings_gets_few() -> None:
+    account = Account()
+    account.capabilities = account.capabilities.model_copy(update={"observe_every_s": 30.0})
+    async with opened(account, observe_every_s=5):
+        await anyio.sleep(301)
+    assert account.listings <= 12
 
 
 @virtual

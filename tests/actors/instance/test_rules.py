@@ -8,7 +8,7 @@ from hypothesis import settings
 from actors.effects import Find, Launch, Terminate
 from actors.instance.launching import CALLS_MAX
 from actors.instance.parts import STOP_GRACE_S
-from actors.instance.state import Bootstrapping, Destroying, Draining, Ready, Requested
+from actors.instance.state import Bootstrapping, Destroying, Draining, Provisioning, Ready, Requested
 from actors.messages import (
     AbsenceObserved,
     BootstrapWanted,
@@ -20,6 +20,7 @@ from actors.messages import (
     TerminateSucceeded,
     VendorNotice,
 )
+from providers.agent.wire import Drain
 from providers.errors import Fault
 from providers.model import Notice
 from tests.actors.instance.machine import KEY, ME, NAME, REQUEST, SPEC, InstanceRules
@@ -52,6 +53,12 @@ def calls(machine: InstanceRules) -> list[type[Any]]:
 def told(machine: InstanceRules, kind: type[Any]) -> list[Any]:
     """What others were told, of one kind."""
     return [message for _, message in machine.turns.told if isinstance(message, kind)]
+
+
+def drains(machine: InstanceRules) -> list[float]:
+    """Seconds that the agent was told to end its tasks in, and has not heard yet."""
+    said = [one for link in machine.here.links.values() for one in link.stream if isinstance(one, Drain)]
+    return [one.within_s for one in said if one.within_s is not None]
 
 
 def ready() -> InstanceRules:
@@ -222,6 +229,30 @@ def test_a_notice_asks_for_the_replacement_in_the_same_turn() -> None:
         "instance_preempted",
         "notice_withdrawn",
     ]
+    machine.teardown()
+
+
+def test_a_recommendation_replaces_a_working_machine_and_lets_its_tasks_go_on() -> None:
+    machine = ready()
+    machine.gets_a_task()
+    machine.hear(VendorNotice(Notice(reason="rebalance recommendation", early=True)))
+    assert told(machine, InstanceLeaving) == [InstanceLeaving(NAME, "preempted", works=True)]
+    draining = state(machine, Draining)
+    assert not draining.final
+    assert not drains(machine)
+    machine.hear(VendorNotice(Notice(reason="spot", deadline_at=machine.turns.now + 20)))
+    assert state(machine, Draining).deadline == machine.turns.now + 20
+    assert drains(machine) == [20]
+    machine.teardown()
+
+
+@pytest.mark.parametrize("kind", [Provisioning, Bootstrapping])
+def test_a_recommendation_is_nothing_to_a_machine_that_is_not_set_up(kind: type[Any]) -> None:
+    machine = ordered()
+    while not isinstance(machine.state, kind):
+        machine.here.fair_step()
+    machine.hear(VendorNotice(Notice(reason="rebalance recommendation", early=True)))
+    state(machine, kind)
     machine.teardown()
 
 
