@@ -25,6 +25,18 @@ _KNOWN = {
     "network_tx_bytes": ("network_sent_bytes", "Bytes sent since the machine started.", 1.0),
     "load1": ("load1", "Load average over a minute.", 1.0),
 }
+_GPU = re.compile(r"gpu(\d+)_(.+)")
+_GPU_KNOWN = {
+    "utilization_percent": (
+        "gpu_utilization_ratio",
+        "Share of the time in which the GPU worked.",
+        0.01,
+    ),
+    "memory_used_bytes": ("gpu_memory_used_bytes", "Memory of the GPU that is in use.", 1.0),
+    "memory_total_bytes": ("gpu_memory_size_bytes", "Memory of the GPU.", 1.0),
+    "temperature_celsius": ("gpu_temperature_celsius", "Temperature of the GPU.", 1.0),
+    "power_watts": ("gpu_power_watts", "What the GPU draws.", 1.0),
+}
 
 
 class Whose(NamedTuple):
@@ -75,23 +87,27 @@ class MachineCollector(Collector):
 def _collect(measured: Measured, labels: dict[str, str], families: dict[str, Metric]) -> None:
     for task, newest in sorted(measured.newest.items()):
         own = {**labels, "task": task} if task else labels
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for name, (value, at) in sorted(newest.items()):
-            if task:
+            gpu, mine = "", own
+            if not task and (of_gpu := _GPU.fullmatch(name)) is not None and of_gpu[2] in _GPU_KNOWN:
+                gpu, (short, help, factor) = of_gpu[1], _GPU_KNOWN[of_gpu[2]]
+                mine = {**own, "gpu": gpu}
+            elif task:
                 short, help, factor = series_name(name), f"Written by tasks as {name!r}.", 1.0
             elif name in _KNOWN:
                 short, help, factor = _KNOWN[name]
             else:
                 short, help, factor = series_name(name), "Measured by the agent.", 1.0
             full = f"everpool_{'task' if task else 'instance'}_{short}"
-            if full in seen:  # two names that differ only in what series cannot show: the first counts
+            if (full, gpu) in seen:  # two names that differ only in what series cannot show: the first counts
                 continue
-            seen.add(full)
+            seen.add((full, gpu))
             family = families.get(full)
             if family is None:
                 family = families[full] = Metric(full, help, "gauge")
             number = value * factor if math.isfinite(value) else value
-            family.samples.append(Sample(full, own, number, at))
+            family.samples.append(Sample(full, mine, number, at))
 
 
 def machine_registry(store: MetricsStore, whose: Callable[[str, str], Whose | None]) -> CollectorRegistry:

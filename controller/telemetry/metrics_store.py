@@ -54,7 +54,7 @@ class MetricsStore:
         received: values taken in, since start.
     """
 
-    def __init__(self, *, names_max: int = 64, tasks_max: int = 64, reports_max: int = 16) -> None:
+    def __init__(self, *, names_max: int = 128, tasks_max: int = 64, reports_max: int = 16) -> None:
         self._names_max = names_max  # of one machine or task
         self._tasks_max = tasks_max  # with metrics of their own, on one instance; the oldest are forgotten
         self._reports_max = reports_max

@@ -41,7 +41,8 @@ everpool_console_kept_bytes everpool_cost_dollars_per_hour everpool_events everp
 everpool_files_kept_bytes everpool_files_refused everpool_instances everpool_journal_commits
 everpool_journal_failing everpool_journal_lag_seconds everpool_journal_last_commit_seconds
 everpool_journal_queue_depth everpool_journal_retries everpool_journal_rows everpool_launches
-everpool_leadership_epoch everpool_lease_left_min_seconds everpool_link_reconnects everpool_links
+everpool_leadership_epoch everpool_lease_left_min_seconds everpool_leftovers
+everpool_leftovers_dollars_per_hour everpool_link_reconnects everpool_links
 everpool_log_delete_failures everpool_log_evicted_bytes everpool_log_evicted_tasks everpool_log_kept_bytes
 everpool_log_kept_bytes_max everpool_log_lines everpool_log_lines_dropped everpool_log_lines_lost
 everpool_log_lost_bytes everpool_mailbox_depth everpool_messages everpool_metric_values_dropped
@@ -80,6 +81,7 @@ def series(tmp_path: Path) -> Series:
         journal=Stats,
         epoch=lambda: 7,
         links=Links(),
+        leftovers=lambda: [("local", "disk", 3, MICRO // 4), ("local", "key", 0, 0)],
     )
     return Series(new_registry(), providers=["local"], now=lambda: 1000.0, version="0.1.0", sources=sources)
 
@@ -216,6 +218,9 @@ def test_facts_are_counted(series: Series) -> None:
     assert value(series, "everpool_mailbox_depth", pool="a") == 2
     assert value(series, "everpool_links", state="down") == 2
     assert value(series, "everpool_lease_left_min_seconds") == 50
+    assert value(series, "everpool_leftovers", provider="local", kind="disk") == 3
+    assert value(series, "everpool_leftovers", provider="local", kind="key") == 0
+    assert value(series, "everpool_leftovers_dollars_per_hour", provider="local", kind="disk") == 0.25
 
 
 def test_states_are_counted_as_they_change(series: Series) -> None:
@@ -336,6 +341,23 @@ def test_instances_keep_their_own_times() -> None:
     assert total.value == 2  # "my-total" sorts first
     assert series_name("9 lives") == "9_lives"
     assert series_name("ü") == "_value"
+
+
+def test_what_gpus_do_has_the_gpu_as_a_label() -> None:
+    store = MetricsStore()
+    values = {
+        "gpu0_utilization_percent": 25,
+        "gpu1_utilization_percent": 100,
+        "gpu1_memory_total_bytes": 2**34,
+    }
+    store.put("a", "i-1", Metrics(id=1, at=5, values=values))
+    text = generate_latest(machine_registry(store, whose)).decode()
+    samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
+    assert {(s.name, s.labels["gpu"], s.value) for s in samples} == {
+        ("everpool_instance_gpu_utilization_ratio", "0", 0.25),
+        ("everpool_instance_gpu_utilization_ratio", "1", 1.0),
+        ("everpool_instance_gpu_memory_size_bytes", "1", 2.0**34),
+    }
 
 
 def test_promtool_finds_nothing(series: Series) -> None:
