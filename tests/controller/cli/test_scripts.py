@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.config import check
 from tests.controller.cli.running import ROOT, Face, daemon, processes_of
 
 
@@ -42,6 +43,11 @@ def test_the_first_pool_of_the_readme(face: Face) -> None:
     assert re.search(r"^task t-\w+ runs on node [01]$", done.stdout, re.MULTILINE)
     assert (face.directory / "result.txt").read_text() == "hello\n"
     assert "instance_replaced" in done.stdout and "pool first is gone" in done.stdout
+
+
+def test_the_providers_of_the_readme_are_a_config(face: Face) -> None:
+    (text,) = blocks("toml providers")
+    assert check(text, "README.md") == []
 
 
 def test_the_readme_names_every_command_and_no_other(face: Face) -> None:
@@ -89,6 +95,58 @@ def test_without_a_daemon(face: Face) -> None:
     assert [line["ok"] for line in doctor.json if line["what"] in ("daemon", "python")] == [False, True]
     missing = face("backup", str(face.directory / "b"), "--state-dir", str(face.directory))
     assert missing.code == 1 and "there is no journal" in missing.err
+
+
+@pytest.mark.real
+def test_doctor_of_providers_without_a_daemon(face: Face) -> None:
+    config = face.directory / "c.toml"
+    config.write_text(f'[daemon]\nstate_dir = "{face.directory}/s"\n[providers.home]\ntype = "local"\n')
+    home = face("doctor", "home", "--config", str(config))
+    assert home.code == 0, home.out
+    assert [line for line in home.out.splitlines() if "home: room" in line][0].startswith("ok   home: room ")
+    wrong = face("doctor", "hoem", "--config", str(config))
+    assert (wrong.code, wrong.out) == (4, "") and "did you mean 'home'" in wrong.err
+    everything = face("doctor", "--config", str(config), "--json")
+    assert everything.code == 1  # there is no daemon
+    assert {"daemon", "disk", "home: room"} <= {line["what"] for line in everything.json}
+    assert not (face.directory / "s").exists()
+
+
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("aiobotocore", "botocore"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+AWS = '[providers.work]\ntype = "aws"\n'
+NEEDS = "[providers.work] providers of type aws need aiobotocore: pip install 'everpool[aws]'"
+
+
+@pytest.mark.real
+def test_a_missing_extra_is_named_wherever_it_is_needed(face: Face) -> None:
+    lacking = face.directory / "lacking"
+    lacking.mkdir()
+    (lacking / "sitecustomize.py").write_text(ABSENT)
+    face.env["PYTHONPATH"] = f"{lacking}{os.pathsep}{face.env['PYTHONPATH']}"
+    config = face.directory / "c.toml"
+    config.write_text(f'[daemon]\nstate_dir = "{face.directory}/s"\n{AWS}[providers.home]\ntype = "local"\n')
+    for arguments in (("check", str(config)), ("serve", "--config", str(config))):
+        done = face(*arguments)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.splitlines()[1:] == [f"  {NEEDS}"]
+    doctor = face("doctor", "work", "--config", str(config), "--json")
+    assert doctor.code == 1
+    (line,) = (line for line in doctor.json if not line["ok"])
+    assert (line["what"], line["mend"]) == ("provider work", "pip install 'everpool[aws]'")
+    with daemon(face, '[providers.local]\ntype = "local"\n'):
+        path = face.directory / "everpool.toml"
+        path.write_text(path.read_text() + AWS + '[pools.small]\nprovider = ["local"]\nnodes = 0\n')
+        plan = face("reload", "--json")
+        assert (plan.code, plan.json["refused"]) == (1, [NEEDS])
+        assert plan.json["pools"] == {"small": "made"} and plan.json["needs_restart"] == []
+        assert NEEDS in face("reload").out
 
 
 @pytest.mark.real
