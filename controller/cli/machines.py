@@ -1,4 +1,4 @@
-"""Commands that go into a machine: ssh, exec. Both become the system's `ssh`."""
+"""Commands that go into a machine: ssh, exec. Both become the system's `ssh`, where the machine has one."""
 
 import os
 import shlex
@@ -91,8 +91,19 @@ def command_line(machine: dict[str, Any], options: list[str], line: list[str] | 
     return [*arguments, *options, address["host"]]
 
 
+def no_ssh(machine: dict[str, Any], line: list[str] | None = None) -> str:
+    """What to do instead with a machine that has no ssh server, which is a container; one line."""
+    name, command = machine["address"]["host"], "sh" if line is None else shlex.join(line)
+    return (
+        f"{machine['instance_id']} is a container and has no ssh server; on its engine's host say "
+        f"`docker exec -it {name} {command}` (or `podman exec …`)"
+    )
+
+
 def become(machine: dict[str, Any], options: list[str], line: list[str] | None = None) -> None:
     """Replace this process by ssh. Raises CliError when that can't work."""
+    if machine["address"]["port"] == 0:
+        raise CliError(FAILED, no_ssh(machine, line))
     program = shutil.which("ssh")
     if program is None:
         raise CliError(FAILED, "there is no ssh client here: install one, such as Debian's openssh-client")
