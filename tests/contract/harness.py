@@ -167,10 +167,10 @@ async def until_running(harness: Harness, order: Order) -> Sighting:
 
 
 async def until_absent(harness: Harness, order: Order) -> None:
-    """Wait until the order's machine is in no listing."""
+    """Wait until the order's machine is in no listing, or shown as ended."""
     with anyio.fail_after(20):
         while True:
             listing = await harness.provider.observe(order.owner)
-            if all(one.key != order.key for one in listing.sightings):
+            if all(one.key != order.key or one.ended_at is not None for one in listing.sightings):
                 return
             await anyio.sleep(0.01)

@@ -1,0 +1,128 @@
+"""aws for the contract tests: the adapter against the fake, with real ssh servers behind its machines."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from providers.aws.adapter import AwsProvider
+from providers.aws.config import AwsConfig
+from providers.host.keys import KeyStore
+from providers.model import ClusterHandle, ClusterOrder, Machine, Offer, Order, Sighting
+from tests.contract.harness import AGENT_SOURCE, OWNER
+from tests.fakes.aws.fake import AwsFake, aws, credentials
+from tests.fakes.guests import Guests
+from tests.fakes.metadata import MetadataServers
+from tests.fakes.sshd import ProcessGuests
+
+REGION, SSH_PORT = "us-east-1", 2222
+SMALL = {"us-east-1b": "small"}
+QUICK: dict[str, Any] = {
+    "instance_types": ("t3.small",),
+    "ssh_port": SSH_PORT,
+    "visible_within_s": 0,
+    "look_again_s": 0.05,
+    "read_attempts": 1,
+    "reads_per_s": 1000,
+    "writes_per_s": 1000,
+    "launches_per_s": 1000,
+    "launches_burst": 1000,
+}
+
+
+class AwsHarness:
+    """An account of the fake, one machine a call, so that each has the host key that we gave it."""
+
+    backend: ClassVar[Any] = "asyncio"
+    launch_batch: ClassVar[int] = 1
+
+    def __init__(self, fake: AwsFake, keys: KeyStore, config: AwsConfig, agent: bytes) -> None:
+        self.fake, self.keys, self.agent = fake, keys, agent
+        self.cluster: ClusterHandle
+        self._config = config
+        self._made: list[AwsProvider] = []
+        self.provider = self.again()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        agent: bytes = AGENT_SOURCE,
+        guests: Guests | None = None,
+        **settings: Any,
+    ) -> AsyncIterator["AwsHarness"]:
+        """An account with nothing in it and an open cluster."""
+        guests = ProcessGuests() if guests is None else guests
+        metadata = MetadataServers()
+        with aws(guests=guests, imds=metadata, ssh_port=SSH_PORT, zones=SMALL) as (fake, url):
+            for lifecycle in ("spot", "on_demand"):
+                fake.controls.capacity[f"small/t3.small/{lifecycle}"] = 2
+            told = {**QUICK, **credentials(directory), "launch_batch": cls.launch_batch, **settings}
+            config = AwsConfig(endpoint_url=url, queues={REGION: fake.make_queue()}, **told)
+            harness = cls(fake, KeyStore(directory / "keys"), config, agent)
+            order = ClusterOrder(
+                cluster_id="c1",
+                owner=OWNER,
+                pool="pool",
+                region=REGION,
+                public_key=harness.keys.cluster_key("c1")[1],
+            )
+            harness.cluster = await harness.provider.open_cluster(order)
+            try:
+                yield harness
+            finally:
+                for made in harness._made:
+                    await made.aclose()
+                metadata.close()
+            assert fake.controls.violations == []
+
+    def again(self) -> AwsProvider:
+        made = AwsProvider("aws", self._config, Path("/nonexistent"), self.agent)
+        self._made.append(made)
+        return made
+
+    def order(self, node: int, offer: Offer, *, owner: str = OWNER, attempt: int = 1) -> Order:
+        instance = f"pool-{node}-{attempt}"
+        alone = self.provider.capabilities.host_keys
+        return Order(
+            key=f"{owner}/pool/{node}/1/{attempt}",
+            owner=owner,
+            epoch=3,
+            pool="pool",
+            node=node,
+            instance_id=instance,
+            offer=offer,
+            cluster=self.cluster,
+            public_key=self.keys.cluster_key("c1")[1],
+            host_key=self.keys.host_key("c1", instance) if alone else "",
+        )
+
+    def machine(self, order: Order, sighting: Sighting) -> Machine:
+        assert sighting.address is not None
+        return Machine(
+            instance_id=order.instance_id,
+            handle=sighting.handle,
+            address=sighting.address,
+            ssh_user=self.cluster.ssh_user,
+            private_key_path=str(self.keys.private_key_path("c1")),
+            known_hosts_path=str(self.keys.known_hosts_path("c1")),
+        )
+
+    async def kill(self, order: Order) -> None:
+        self.fake.kill(await self._ref(order))
+
+    async def preempt(self, order: Order, within_s: float | None) -> None:
+        self.fake.preempt(await self._ref(order), within_s, end=False)
+
+    async def _ref(self, order: Order) -> str:
+        seen = await self.provider.find(order.key)
+        assert seen is not None
+        return seen.handle.ref
+
+
+class AwsBatchHarness(AwsHarness):
+    """Many machines by one call; each makes a host key of its own."""
+
+    launch_batch: ClassVar[int] = 50
