@@ -325,9 +325,9 @@ class Client:
         """Read the config again; answers what changes."""
         return self._do(calls.reload())
 
-    def doctor(self) -> list[Json]:
-        """Checks of everything that tends to be wrong."""
-        return self._do(calls.doctor())
+    def doctor(self, *providers: str) -> list[Json]:
+        """Checks of everything that tends to be wrong: of these providers, or else of all."""
+        return self._do(calls.doctor(providers))
 
     def ready(self) -> Json:
         """The daemon's health; `ready` and `reasons` say whether it can do its work."""

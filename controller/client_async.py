@@ -291,9 +291,9 @@ class AsyncClient:
         """Read the config again; answers what changes."""
         return await self._do(calls.reload())
 
-    async def doctor(self) -> list[Json]:
-        """Checks of everything that tends to be wrong."""
-        return await self._do(calls.doctor())
+    async def doctor(self, *providers: str) -> list[Json]:
+        """Checks of everything that tends to be wrong: of these providers, or else of all."""
+        return await self._do(calls.doctor(providers))
 
     async def ready(self) -> Json:
         """The daemon's health; `ready` and `reasons` say whether it can do its work."""

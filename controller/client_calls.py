@@ -1,6 +1,6 @@
 """The daemon's routes as values, which both clients send in their own way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -30,7 +30,7 @@ class Call(Generic[T]):
     method: str
     path: str
     decode: Callable[[bytes], T]
-    params: dict[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     body: bytes | None = None
     wait_s: float = 0
 
@@ -153,10 +153,10 @@ def reload() -> Call[Json]:
     return _post("/v1/reload")
 
 
-def doctor() -> Call[list[Json]]:
+def doctor(providers: Sequence[str]) -> Call[list[Json]]:
     """Checks."""
-    call = _get("/v1/doctor")
-    return Call(call.method, call.path, call.decode, wait_s=60)
+    params = {"provider": list(providers)} if providers else {}
+    return Call("GET", "/v1/doctor", _json, params, wait_s=60)
 
 
 def metrics(instances: bool) -> Call[str]:

@@ -13,8 +13,10 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from controller import clock, sdnotify
 from controller.api.app import build_app
 from controller.api.serving import AddressInUse, Listening, bind, serve
 from controller.blobs import Blobs
+from controller.building import build_all, missing_extras
 from controller.config import Config, ConfigError, load
 from controller.desk import CONFIG, Desk
 from controller.doctor import diagnose
@@ -45,6 +48,7 @@ from controller.journal.errors import JournalError
 from controller.journal.journal import SqliteJournal
 from controller.journal.lock import StateDirectory
 from controller.keys import Keys
+from controller.leftovers import LeftoverSweep
 from controller.recovery import MARKETS, Recovered, Sweep, recover
 from controller.reload import changes
 from controller.status import Status
@@ -56,14 +60,12 @@ from controller.telemetry.metrics_store import MetricsStore
 from controller.telemetry.series import Series
 from controller.telemetry.sink import Sink
 from controller.telemetry.sources import Sources
-from providers import registry
 from providers.contract import Provider
 from providers.gateway import Gateway
 from providers.host.keys import KeyStore
 from providers.model import Listing, Value
 
 VERSION = version("everpool")
-AGENT = Path(registry.__file__).parent / "agent" / "agent.py"
 PRUNE_EVERY_S = 3600.0
 LOOP_RESTARTS_MAX = 3  # of one pool's loop within LOOP_WINDOW_S; then it stays down, loudly
 LOOP_WINDOW_S = 600.0
@@ -151,11 +153,7 @@ class Daemon:
         self._leads = False  # the first look is over, and showed no newer daemon
         self._restarts: dict[str, list[float]] = {}
         settings = config.daemon
-        agent = AGENT.read_bytes()
-        self.providers: dict[str, Provider] = {
-            name: registry.build(one.type, name, one.settings, directory.providers / name, agent)
-            for name, one in config.providers.items()
-        }
+        self.providers: dict[str, Provider] = build_all(config, directory.providers)
         self.status = Status()
         self.followers = Followers(journal)
         self.logs = LogStore(
@@ -195,6 +193,7 @@ class Daemon:
                 journal=journal.stats,
                 epoch=lambda: journal.epoch,
                 links=self.links,
+                leftovers=lambda: self.leftovers.counted(),
             ),
         )
         observers = (
@@ -226,6 +225,7 @@ class Daemon:
                 observe_every_s=settings.observe_every_s,
             )
         self.sweep = self._make_sweep(Recovered())
+        self.leftovers = self._make_leftovers()
         self.desk = self._make_desk()
 
     def _make_sweep(self, recovered: Recovered) -> Sweep:
@@ -243,8 +243,25 @@ class Daemon:
             guard_s=self.config.daemon.quarantine_s,
             quarantine=dict(recovered.quarantine),
             recovered=living,
-            may_act=lambda: not (self.desk.observing_only or self.desk.stopping),
+            may_act=self._may_act,
         )
+
+    def _make_leftovers(self) -> LeftoverSweep:
+        return LeftoverSweep(
+            owner=self.journal.owner,
+            journal=self.journal,
+            observer=self.observer,
+            clock=self.clock,
+            dice=self.dice,
+            machines=self.sweep,
+            gateways=self.gateways,
+            loops=self.acting.loops,
+            guard_s=self.config.daemon.quarantine_s,
+            may_act=self._may_act,
+        )
+
+    def _may_act(self) -> bool:
+        return not (self.desk.observing_only or self.desk.stopping)
 
     def _make_desk(self) -> Desk:
         return Desk(
@@ -265,6 +282,7 @@ class Daemon:
             links=self.links,
             acting=self.acting,
             sweep=self.sweep,
+            leftovers=self.leftovers,
             open_pool=self._open_pool,
             reload=self.reload,
             adopt=self.adopt,
@@ -330,8 +348,8 @@ class Daemon:
             noted = 0
         return max(noted, self.sweep.newest_epoch)
 
-    async def _doctor(self) -> list[dict[str, Any]]:
-        return await diagnose(self.config, self._directory.path, self.desk)
+    async def _doctor(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        return await diagnose(self._directory.path, self.desk, names)
 
     # --- loops ------------------------------------------------------------------------------------
 
@@ -430,6 +448,7 @@ class Daemon:
             self.journal.load_states(living_only=True), self.journal.open_requests(), self._began
         )
         self.sweep = self.desk.sweep = self._make_sweep(recovered)
+        self.leftovers = self.desk.leftovers = self._make_leftovers()
         for pool, states in recovered.pools.items():
             self.status.load(pool, states)
             self.series.load(pool, [StateRow(kind, name, 0, state) for (kind, name), state in states.items()])
@@ -457,6 +476,10 @@ class Daemon:
             gc.freeze()
             for envelope in recovered.requests if not self.desk.observing_only else ():
                 await self.desk.hand_over(Accepted(envelope, new=True))
+            for name in self.gateways:
+                tasks.start_soon(
+                    self._supervised, f"leftovers of {name}", partial(self.leftovers.watch, name)
+                )
             await tasks.start(serve, build_app(self.desk), listening)
             if not self.desk.observing_only:
                 tasks.start_soon(self._apply_at_start)
@@ -534,10 +557,17 @@ class Daemon:
         if config.daemon != self.config.daemon:
             plan["needs_restart"].append("daemon")
         if config.providers != self.config.providers:
-            plan["needs_restart"].append("providers")
+            missing = missing_extras(config.providers)
+            if missing:  # a restart would end with these lines
+                plan["refused"] = missing
+                config = replace(config, providers=self.config.providers)
+            else:
+                plan["needs_restart"].append("providers")
         plan["pools"] = await self._apply_pools(config)
         self.config = self.desk.config = config
-        log.info("reloaded", **plan)
+        for problem in plan.get("refused", ()):
+            log.error("[providers] not taken", problem=problem)
+        log.info("reloaded", pools=plan["pools"], needs_restart=plan["needs_restart"])
         return plan
 
     async def _apply_pools(self, config: Config) -> dict[str, str]:
@@ -629,7 +659,11 @@ def run(config: Config, path: Path | None = None) -> int:
             options = {"use_uvloop": True}
             while anyio.run(_main, config, path, directory, backend_options=options):
                 gc.unfreeze()
-        except (JournalError, AddressInUse, JournalClosed, ConfigError) as error:
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error(problem)
+            return 2
+        except (JournalError, AddressInUse, JournalClosed) as error:
             log.error(str(error))
             return 1
     return 0

@@ -37,6 +37,7 @@ from controller.config import Config
 from controller.followers import Followers
 from controller.journal.backup import back_up_keys
 from controller.journal.journal import SqliteJournal
+from controller.leftovers import LeftoverSweep
 from controller.recovery import Sweep
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
@@ -84,10 +85,11 @@ class Desk:
     links: Links
     acting: Acting
     sweep: Sweep
+    leftovers: LeftoverSweep
     open_pool: Callable[[str], Loop]
     reload: Callable[[], Awaitable[dict[str, Any]]]
     adopt: Callable[[], Awaitable[dict[str, Any]]]
-    doctor: Callable[[], Awaitable[list[dict[str, Any]]]]
+    doctor: Callable[[Sequence[str]], Awaitable[list[dict[str, Any]]]]
     lead: Callable[[int], None]
     hold_saved: Callable[[Mapping[str, float]], None]
     machine: Callable[[str], Machine | None]
@@ -299,6 +301,7 @@ class Desk:
                 "offers_at": gateway.offers_at,
                 "offers": len(gateway.offers or ()),
                 "error": gateway.last_error,
+                "leftovers": self.leftovers.summary(name),
             }
             if gateway.observed_at is None:
                 reasons.append(f"provider {name}: not observed yet{_because(gateway.last_error)}")

@@ -3,21 +3,27 @@
 What an answer means is the adapter's to say; this only tells "surely not sent" from "nobody knows".
 """
 
+import math
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 import anyio
 import httpx2 as httpx
 from pydantic_core import from_json
 
 from providers.errors import Fault, ProviderError
+from providers.redaction import redacted
 
 ANSWER_BYTES_MAX = 64 * 2**20
 CONNECT_WITHIN_S = 10.0
+FREE_WITHIN_S = 30.0  # how long a call waits for one of our connections
+HANG_UP_WITHIN_S = 2.0
 USER_AGENT = "everpool"
 
 
@@ -45,22 +51,31 @@ class Answer:
         try:
             return from_json(self.body)
         except ValueError as error:
-            text = f"an answer of status {self.status} is no JSON: {self.body[:80]!r}"
+            begins = redacted(self.body)[:80]
+            text = f"an answer of status {self.status} is no JSON: {begins!r}"
             raise ProviderError(Fault.UNKNOWN, text) from error
 
     def date(self) -> float | None:
         """When the vendor's clock says it was made, seconds since the epoch."""
         try:
-            return parsedate_to_datetime(self.headers["date"]).timestamp()
-        except (KeyError, ValueError):
+            told = parsedate_to_datetime(self.headers["date"])
+            return (told if told.tzinfo is not None else told.replace(tzinfo=UTC)).timestamp()
+        except (KeyError, ValueError, OverflowError):
             return None
 
     def retry_after_s(self) -> float | None:
         """How long the vendor asks us to wait, when it says so in seconds."""
         try:
-            return max(0.0, float(self.headers["retry-after"]))
+            seconds = float(self.headers["retry-after"])
         except (KeyError, ValueError):
             return None
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The usual certificate authorities; read once, as that takes a while."""
+    return httpx.create_ssl_context()
 
 
 class Http:
@@ -91,10 +106,10 @@ class Http:
             headers={"User-Agent": USER_AGENT, **(headers or {})},
             transport=transport,
             limits=limits,
-            verify=verify,
+            verify=_trusted() if verify is True else verify,
             trust_env=uds is None,
             follow_redirects=False,
-            timeout=httpx.Timeout(60.0, connect=CONNECT_WITHIN_S, pool=30.0),
+            timeout=_timeout(60.0),
         )
 
     async def call(
@@ -111,21 +126,47 @@ class Http:
         """Send one request and take its whole answer, whatever its status.
 
         Raises:
-            ProviderError: not_sent (no connection), or unknown (sent, and no whole answer came in time).
+            ProviderError: not_sent (no connection), rejected (what was given makes no request), or unknown
+                (sent, and no whole answer came in time).
         """
-        with _failing(f"{method} {path}", timeout_s):
-            async with self._client.stream(
-                method, path, params=query, headers=headers, json=json, content=body
-            ) as response:
+        what = f"{method} {path}"
+        with _failing(what, timeout_s):
+            response = await self._sent(method, path, query, headers, json, body, timeout_s)
+            pieces = _Pieces(response, what)
+            try:
                 held, size = list[bytes](), 0
-                async for part in response.aiter_bytes():
+                async for part in pieces:
                     held.append(part)
                     size += len(part)
                     if size > ANSWER_BYTES_MAX:
-                        text = f"{method} {path}: an answer of more than {ANSWER_BYTES_MAX} bytes"
+                        text = f"{what}: an answer of more than {ANSWER_BYTES_MAX} bytes"
                         raise ProviderError(Fault.UNKNOWN, text)
-                return Answer(response.status_code, _lower(response.headers), b"".join(held))
-        raise AssertionError
+            finally:
+                await pieces.aclose()
+            return Answer(response.status_code, _lower(response.headers), b"".join(held))
+        raise AssertionError  # _failing raises when it ends a call
+
+    async def _sent(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
+        json: object | None,
+        body: bytes | None,
+        timeout_s: float,
+    ) -> httpx.Response:
+        """The head of an answer; its body is still to be read."""
+        request = self._client.build_request(
+            method,
+            path,
+            params=query,
+            headers=headers,
+            json=json,
+            content=body,
+            timeout=_timeout(timeout_s),
+        )
+        return await self._client.send(request, stream=True)
 
     @asynccontextmanager
     async def stream(
@@ -144,23 +185,14 @@ class Http:
         Gives the answer's head, its body empty, and the pieces; reading them raises ProviderError(unknown)
         when the connection breaks. `timeout_s` is for the head only.
         """
-        request = self._client.build_request(
-            method,
-            path,
-            params=query,
-            headers=headers,
-            json=json,
-            content=body,
-            timeout=httpx.Timeout(None, connect=CONNECT_WITHIN_S, pool=30.0),
-        )
         what = f"{method} {path}"
         with _failing(what, timeout_s):
-            response = await self._client.send(request, stream=True)
+            response = await self._sent(method, path, query, headers, json, body, timeout_s)
+        pieces = _Pieces(response, what)
         try:
-            yield Answer(response.status_code, _lower(response.headers), b""), _pieces(response, what)
+            yield Answer(response.status_code, _lower(response.headers), b""), pieces
         finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(2.0):
-                await response.aclose()
+            await pieces.aclose()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -171,27 +203,62 @@ def _lower(headers: httpx.Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-async def _pieces(response: httpx.Response, what: str) -> AsyncIterator[bytes]:
-    with _failing(what, None):
-        async for part in response.aiter_bytes():
-            yield part
+def _timeout(within_s: float) -> httpx.Timeout:
+    """Shorter for what comes before the request: then it is known that it was not sent. The rest is bounded
+    as a whole, by whoever calls."""
+    before_s = within_s * 0.8
+    return httpx.Timeout(None, connect=min(CONNECT_WITHIN_S, before_s), pool=min(FREE_WITHIN_S, before_s))
+
+
+class _Pieces:
+    """An answer's body as it comes. Not a generator: one would hold its cancel scope between two pieces."""
+
+    def __init__(self, response: httpx.Response, what: str) -> None:
+        self._response = response
+        self._parts = response.aiter_bytes()
+        self._what = what
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            with _failing(self._what, None):
+                return await anext(self._parts)
+        except BaseException:  # its generators have come to their end with it
+            self._is_over = True
+            raise
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        """Hang up, unless the answer is over."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(HANG_UP_WITHIN_S):
+            await self._response.aclose()
+            while not self._is_over:  # what was read ahead; then the generators below fail, which ends them
+                with suppress(ProviderError, StopAsyncIteration):
+                    await anext(self)
 
 
 @contextmanager
-def _failing(what: str, timeout_s: float | None) -> Any:
+def _failing(what: str, timeout_s: float | None) -> Iterator[None]:
     """Bound what is done inside, and say its failures in our words."""
     try:
         with anyio.fail_after(timeout_s):
             yield
     except TimeoutError as error:
-        raise ProviderError(Fault.UNKNOWN, f"{what}: no answer in {timeout_s:g} s") from error
+        late = "the system gave up" if timeout_s is None else f"no answer in {timeout_s:g} s"
+        raise ProviderError(Fault.UNKNOWN, f"{what}: {late}") from error
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
         raise ProviderError(Fault.NOT_SENT, f"{what}: {_said(error)}") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise ProviderError(Fault.REJECTED, f"{what}: {_said(error)}") from error
+    except (httpx.LocalProtocolError, UnicodeEncodeError):
+        # Neither its text nor itself: both hold the header, which may be a secret.
+        raise ProviderError(Fault.REJECTED, f"{what}: a header that HTTP does not allow") from None
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise ProviderError(Fault.UNKNOWN, f"{what}: {_said(error)}") from error
 
 
 def _said(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:300]
+    return " ".join(redacted(str(error) or type(error).__name__).split())[:300]

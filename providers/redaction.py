@@ -1,28 +1,44 @@
 """What may be said of a vendor's raw answer: all of it, but the secrets."""
 
+import base64
+import html
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
 
 import structlog
 
 RAW_CHARS_MAX = 2000
 HIDDEN = "[hidden]"
+SECRET_CHARS_MIN = 4  # a shorter one would black out ordinary words
+# As much is looked at for names, so that an answer of megabytes costs no more than one of kilobytes.
+_LOOKED_AT_CHARS = 4 * RAW_CHARS_MAX
 _log = structlog.get_logger("providers")
 
-# Values of fields whose name says that they are secret, in JSON, XML, headers, shell words and query strings.
+_NAME = r"""(?: token | passw(?:or)?d | passphrase | secret | api[ _-]?key | access[_-]?key(?![_-]?id\b)
+    | private[_-]?key | host[_-]?key | authorization | credential | signature | user[_-]?data | registry-auth
+    | cookie ) [\w.-]{0,64}"""
+# Values of fields whose name says that they are secret, in JSON (also within a string), headers, shell words
+# and query strings. One that is quoted ends with its quote, a list or an object with its bracket.
 _NAMED = re.compile(
-    r"""(?ix)
-    ( [\w.-]*
-      (?: token | passw(?:or)?d | passwd | secret | api[_-]?key | access[_-]?key(?![_-]?id\b)
-        | private[_-]?key | host[_-]?key | authorization | credential | signature | user[_-]?data
-        | x-registry-auth )
-      [\w.-]* )
-    ( \\?["']? \s* (?: [:=] | > ) \s* (?: (?:bearer|basic) \s+ )? \\?["']? )
-    ( [^\s"'<>&,;\\}]+ )
+    rf"""(?isx)
+    ( {_NAME} \\*["']? \s{{0,8}} [:=] \s{{0,8}} )
+    (?! \\*["']? \[hidden\] )
+    (?: (?P<escaped> \\+["'] ) (?: (?! \\+["'] ) . )*
+      | (?P<quote> ["'] ) (?: (?! (?P=quote) ) (?: \\. | [^\\] ) )*
+      | \[ [^\]]* \]?
+      | \{{ [^{{}}]* \}}?
+      | (?: (?:bearer|basic) \s+ )? [^\s"'<>&,;\\}}\])]+ )
     """
+)
+_ELEMENT = re.compile(
+    rf"(?isx) ( < [\w:.-]{{0,64}} {_NAME} (?: \s [^<>]* )? > ) (?! \[hidden\] ) (?: <!\[CDATA\[ )? [^<]+"
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}")
+_USERINFO = re.compile(r"(://[^/\s:@\"']{1,256}:)[^/\s@\"']{1,4096}(?=@)")
+_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?|\bya29\.[\w.-]{8,}")  # a JWT; one of Google's
 
 
 def redacted(raw: str | bytes, secrets: Iterable[str] = ()) -> str:
@@ -30,15 +46,37 @@ def redacted(raw: str | bytes, secrets: Iterable[str] = ()) -> str:
 
     Args:
         raw: a vendor's answer, or an error's text.
-        secrets: values that we know to be secret, wherever they stand.
+        secrets: values that we know to be secret, wherever they stand and however they are escaped. Those of
+            fewer than four characters are hidden by their field's name only.
     """
     text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-    for secret in sorted((one for one in secrets if len(one) >= 4), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    text = _PEM.sub(HIDDEN, text)
+    size = len(text)
+    for form in sorted({form for one in secrets for form in _forms(one)}, key=len, reverse=True):
+        text = text.replace(form, HIDDEN)
+    text = _PEM.sub(HIDDEN, text)[:_LOOKED_AT_CHARS]
+    text = _USERINFO.sub(rf"\1{HIDDEN}", text)
+    text = _ELEMENT.sub(rf"\1{HIDDEN}", text)
+    text = _NAMED.sub(_hide, text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
-    text = _NAMED.sub(rf"\1\2{HIDDEN}", text)
-    return text if len(text) <= RAW_CHARS_MAX else f"{text[:RAW_CHARS_MAX]} [{len(text)} characters in all]"
+    text = _TOKEN.sub(HIDDEN, text)
+    return text if len(text) <= RAW_CHARS_MAX else f"{text[:RAW_CHARS_MAX]} [{size} characters in all]"
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it may stand in JSON, XML, a URL, or encoded as a whole."""
+    if len(secret) < SECRET_CHARS_MIN:
+        return
+    yield secret
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    yield from (html.escape(secret), html.escape(secret, quote=False))
+    body = secret.encode(errors="surrogateescape")  # as the environment's variables are read
+    yield from (quote(body, safe=""), quote(body), quote_plus(body))
+    for encoded in (base64.b64encode(body), base64.urlsafe_b64encode(body)):
+        yield encoded.decode().rstrip("=")
+
+
+def _hide(found: re.Match[str]) -> str:
+    return f"{found[1]}{found['escaped'] or found['quote'] or ''}{HIDDEN}"
 
 
 def log_unknown_answer(

@@ -75,12 +75,18 @@ def adapter_class(type_name: str) -> Factory:
     adapter = _adapter(type_name)
     try:
         factory: Factory = _load(adapter.build)
-    except ModuleNotFoundError as error:
+    except ImportError as error:  # one that is there may be too old
         if not adapter.extra or (error.name or "").partition(".")[0] == "providers":
             raise
         text = f"providers of type {type_name} need {error.name}: pip install 'everpool[{adapter.extra}]'"
         raise MissingExtra(text) from error
     return factory
+
+
+def require(type_name: str) -> None:
+    """See that what a type needs besides is installed. Raises UnknownProviderType and MissingExtra."""
+    if _adapter(type_name).extra:
+        adapter_class(type_name)
 
 
 def _adapter(type_name: str) -> Adapter:

@@ -29,7 +29,10 @@ class SecretSource(Value):
         given = [name for name in ("file", "credential", "env") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError('give one of file, credential or env, such as { file = "/etc/everpool/key" }')
-        if self.credential is not None and ("/" in self.credential or self.credential in ("", ".", "..")):
+        named = str(getattr(self, given[0]))
+        if not named or "\0" in named:
+            raise ValueError(f"{given[0]} has to name something")
+        if self.credential is not None and ("/" in self.credential or self.credential in (".", "..")):
             raise ValueError("a credential is named without a path")
         return self
 
@@ -40,7 +43,10 @@ class SecretSource(Value):
             ProviderError: credentials; systemd did not hand us any.
         """
         if self.file is not None:
-            return self.file.expanduser()
+            try:
+                return self.file.expanduser()
+            except RuntimeError as error:  # there is no home
+                raise ProviderError(Fault.CREDENTIALS, f"{self.file}: {error}") from error
         if self.credential is not None:
             directory = os.environ.get("CREDENTIALS_DIRECTORY")
             if not directory:
@@ -64,13 +70,18 @@ class SecretSource(Value):
             return text
         try:
             mode = path.stat().st_mode
-            text = path.read_bytes()[:SECRET_BYTES_MAX].decode().strip()
+            if not stat.S_ISREG(mode):  # reading a pipe would wait for who writes it
+                raise ProviderError(Fault.CREDENTIALS, f"{path} is not a file")
+            with path.open("rb") as file:
+                body = file.read(SECRET_BYTES_MAX + 1)
+            text = body.decode().strip()
         except OSError as error:
             raise ProviderError(Fault.CREDENTIALS, f"{path} can't be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ProviderError(Fault.CREDENTIALS, f"{path} is not text") from error
         if stat.S_IMODE(mode) & 0o007:
             raise ProviderError(Fault.CREDENTIALS, f"{path} may be read by everybody: chmod 600 {path}")
-        if not text:
-            raise ProviderError(Fault.CREDENTIALS, f"{path} is empty")
+        if not text or len(body) > SECRET_BYTES_MAX:
+            text = "is empty" if not text else f"has more than {SECRET_BYTES_MAX} bytes: that is no secret"
+            raise ProviderError(Fault.CREDENTIALS, f"{path} {text}")
         return text

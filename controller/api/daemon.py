@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from controller.api.answers import Problem, answer, lines_of, unknown
 from controller.api.body import read_json
 from controller.api.port import Desk
 from controller.config_errors import ConfigError
+from controller.doctor import UnknownProvider
 from controller.journal.errors import BackupFailed
 from controller.telemetry.machines import Whose, machine_registry
 
@@ -110,9 +111,12 @@ def routes(desk: Desk) -> APIRouter:
         return answer(await _config(desk.reload()))
 
     @router.get("/v1/doctor")
-    async def doctor() -> Response:
-        """Checks of everything that tends to be wrong."""
-        return answer(await desk.doctor())
+    async def doctor(provider: Annotated[tuple[str, ...], Query(max_length=100)] = ()) -> Response:
+        """Checks of everything that tends to be wrong; with `provider`, of these providers only."""
+        try:
+            return answer(await desk.doctor(provider))
+        except UnknownProvider as error:
+            raise Problem(404, str(error)) from error
 
     @router.get("/healthz")
     async def healthz() -> Response:

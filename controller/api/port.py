@@ -137,8 +137,8 @@ class Desk(Protocol):
         """Read the config again and say what changes. Raises ConfigError."""
         ...
 
-    def doctor(self) -> Awaitable[Sequence[Mapping[str, Any]]]:
-        """Checks of everything that tends to be wrong."""
+    def doctor(self, names: Sequence[str]) -> Awaitable[Sequence[Mapping[str, Any]]]:
+        """Checks of everything that tends to be wrong, of these providers or all. Raises UnknownProvider."""
         ...
 
     def health(self) -> Mapping[str, Any]:

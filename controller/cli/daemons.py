@@ -1,18 +1,19 @@
 """Commands about the daemon: serve, check, reload, hold, adopt, backup, doctor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from controller.building import missing_extras
 from controller.cli import specs
-from controller.cli.codes import FAILED, OK, USAGE, CliError
+from controller.cli.codes import FAILED, NOT_FOUND, OK, USAGE, CliError
 from controller.cli.command import Session, command
 from controller.client import EverpoolError, NotRunning
 from controller.config import Config, ConfigError, find, load
-from controller.doctor import diagnose_machine
+from controller.doctor import Line, UnknownProvider, diagnose_machine, diagnose_providers, line
 from controller.journal.backup import back_up, back_up_keys
 from controller.journal.errors import JournalError
 from controller.journal.lock import StateDirectory
@@ -38,9 +39,20 @@ def loaded(path: Path | None) -> Config:
     try:
         return load(path)
     except ConfigError as error:
-        count = len(error.problems)
-        text = f"the config has {count} problem{'' if count == 1 else 's'}"
-        raise CliError(USAGE, text, error.problems) from error
+        raise _wrong(error.problems) from error
+
+
+def runnable(path: Path | None) -> Config:
+    """A config whose providers' libraries are installed. Raises CliError with all that is wrong."""
+    config = loaded(path)
+    if missing := missing_extras(config.providers):
+        raise _wrong(missing)
+    return config
+
+
+def _wrong(problems: Sequence[str]) -> CliError:
+    count = len(problems)
+    return CliError(USAGE, f"the config has {count} problem{'' if count == 1 else 's'}", problems)
 
 
 def serve(session: Session, config: ConfigFile = None) -> int:
@@ -48,7 +60,7 @@ def serve(session: Session, config: ConfigFile = None) -> int:
     path = config.absolute() if config is not None else find()
     # Imported here because it takes half a second, and no other command needs it.
     run: Callable[[Config, Path | None], int] = import_module("controller.daemon").run
-    return run(loaded(path), path)
+    return run(runnable(path), path)
 
 
 def check(
@@ -59,7 +71,7 @@ def check(
 ) -> int:
     """Check a config file, and say all that is wrong at once."""
     path = config if config is not None else find()
-    found = loaded(path)
+    found = runnable(path)
     named = str(path) if path is not None else "no config file: defaults"
     value = {
         "file": None if path is None else str(path),
@@ -72,13 +84,16 @@ def check(
     return OK
 
 
-async def reload(session: Session) -> None:
+async def reload(session: Session) -> int:
     """Have the daemon read its config again, and show what changes."""
     async with session.client() as client:
         plan = await client.reload()
     lines = [f"pool {name}: {what}" for name, what in plan.get("pools", {}).items()]
     lines += [f"[{section}] changed: restart the daemon for it" for section in plan.get("needs_restart", ())]
+    refused = plan.get("refused", ())
+    lines += [f"[providers] not taken: {problem}" for problem in refused]
     session.show(plan, "\n".join(lines) or "nothing changed")
+    return FAILED if refused else OK
 
 
 async def hold(
@@ -127,26 +142,47 @@ async def backup(
     session.show(done, f"{done['path']}: {done['bytes']} bytes; keys in {done['keys']}")
 
 
-async def doctor(session: Session, config: ConfigFile = None) -> int:
-    """Look for what tends to be wrong: Python, state directory, daemon, journal, providers."""
+async def doctor(
+    session: Session,
+    provider: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROVIDER]...", help="Names from the config. [default: all]"),
+    ] = None,
+    config: ConfigFile = None,
+) -> int:
+    """Look for what tends to be wrong: Python, state directory, daemon, journal, providers.
+
+    Each provider says how it is with credentials, permissions, quota and clock, with a daemon or without.
+    """
+    names = provider or []
     try:
         async with session.client() as client:
-            lines = await client.doctor()
-        lines.insert(0, _line("daemon", True, "answers"))
+            lines = await client.doctor(*names)
+        lines.insert(0, line("daemon", True, "answers"))
+    except NotRunning as error:
+        # Who asks for a provider by its name may not have started a daemon yet.
+        lines = [line("daemon", bool(names), "does not run" if names else str(error))]
+        lines += await _without_a_daemon(names, config)
     except EverpoolError as error:
-        lines = [_line("daemon", False, str(error), "" if isinstance(error, NotRunning) else "see its log")]
-        try:
-            lines += diagnose_machine(loaded(config).daemon.state_dir)
-        except CliError as wrong:
-            lines += [_line("config", False, problem, "see `everpool check`") for problem in wrong.detail]
-    width = max(len(line["what"]) for line in lines)
+        if error.status == 404:
+            raise
+        lines = [line("daemon", False, str(error), "see its log"), *await _without_a_daemon(names, config)]
+    width = max(len(one["what"]) for one in lines)
     text = []
-    for line in lines:
-        mend = f": {line['mend']}" if line["mend"] else ""
-        text.append(f"{'ok  ' if line['ok'] else 'BAD '} {line['what']:<{width}}  {line['detail']}{mend}")
+    for one in lines:
+        mend = f": {one['mend']}" if one["mend"] else ""
+        text.append(f"{'ok  ' if one['ok'] else 'BAD '} {one['what']:<{width}}  {one['detail']}{mend}")
     session.show(lines, "\n".join(text))
-    return OK if all(line["ok"] for line in lines) else FAILED
+    return OK if all(one["ok"] for one in lines) else FAILED
 
 
-def _line(what: str, ok: bool, detail: str, mend: str = "") -> dict[str, Any]:
-    return {"what": what, "ok": ok, "detail": detail, "mend": mend}
+async def _without_a_daemon(names: Sequence[str], path: Path | None) -> list[Line]:
+    try:
+        config = loaded(path)
+    except CliError as wrong:
+        return [line("config", False, problem, "see `everpool check`") for problem in wrong.detail]
+    try:
+        lines = diagnose_machine(config.daemon.state_dir)
+        return lines + await diagnose_providers(config, names)
+    except UnknownProvider as error:
+        raise CliError(NOT_FOUND, str(error)) from error

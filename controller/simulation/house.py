@@ -20,6 +20,7 @@ from actors.messages import RequestHeard
 from actors.ports import Accepted, Clock, Commit, Submission
 from actors.spec import FilePut
 from controller.clock import TRUSTED, Start
+from controller.leftovers import LeftoverSweep
 from controller.recovery import MARKETS, Sweep, recover
 from controller.simulation.ledger import Ledger, MemoryJournal
 from providers.agent.wire import Console, FetchedFile, LogLines, Metrics
@@ -30,6 +31,7 @@ from providers.simulated.adapter import SimulatedProvider
 OWNER = "sim-owner"
 OBSERVE_EVERY_S = 120.0
 GUARD_S = 120.0
+LEFTOVERS_EVERY_S = 600.0
 
 
 class Watcher:
@@ -195,6 +197,18 @@ class Life:
                 observe_every_s=observe_every_s,
             )
         self._gateways = gateways
+        self.leftovers = LeftoverSweep(
+            owner=OWNER,
+            journal=journal,
+            observer=self._observer,
+            clock=clock,
+            dice=dice,
+            machines=self.sweep,
+            gateways=gateways,
+            loops=self.loops,
+            guard_s=GUARD_S,
+            every_s=LEFTOVERS_EVERY_S,
+        )
         self.acting.markets = self._loop(MARKETS, recovered.markets)
         for (_, name), state in recovered.markets.items():
             assert isinstance(state, MarketState)
@@ -233,6 +247,7 @@ class Life:
             tasks.start_soon(self.sweep.run)
             for gateway in self._gateways.values():
                 tasks.start_soon(gateway.run)
+                tasks.start_soon(self.leftovers.watch, gateway.name)
             for envelope in self._requests:
                 await self._hand_over(envelope)
             self.up = True

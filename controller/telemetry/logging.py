@@ -219,6 +219,7 @@ _WARNING_KINDS: tuple[type, ...] = (
     events.BootstrapFailed,
     events.LaunchRefused,
     events.InstanceQuarantined,
+    events.LeftoverFound,
 )
 _ERROR_KINDS: tuple[type, ...] = (events.PoolParked, events.BugCaught)
 _RENAMED = {"instance_id": "instance", "node_id": "node", "task_id": "task", "message": "detail"}

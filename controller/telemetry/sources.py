@@ -1,6 +1,6 @@
 """Series whose values are kept elsewhere and only read at a scrape."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
+from providers.model import MICRO
 
 
 class JournalStats(Protocol):
@@ -93,6 +94,7 @@ class Sources:
     journal: Callable[[], JournalStats] | None = None
     epoch: Callable[[], int] | None = None
     links: LinksView | None = None
+    leftovers: Callable[[], Iterable[tuple[str, str, int, int]]] | None = None  # see LeftoverSweep.counted
 
 
 class SourceCollector(Collector):
@@ -123,6 +125,8 @@ class SourceCollector(Collector):
             yield _gauge("leadership_epoch", "Grows with each daemon that takes over.", sources.epoch())
         if sources.links is not None:
             yield from _links(sources.links, sources.now())
+        if sources.leftovers is not None:
+            yield from _leftovers(sources.leftovers())
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:
@@ -171,3 +175,20 @@ def _links(view: LinksView, now: float) -> Iterator[Metric]:
     if until:
         left.add_metric([], min(until) - now)
     yield left
+
+
+def _leftovers(counted: Iterable[tuple[str, str, int, int]]) -> Iterator[Metric]:
+    count = GaugeMetricFamily(
+        "everpool_leftovers",
+        "Disks, networks, keys and the like with our mark that nothing living claims.",
+        labels=["provider", "kind"],
+    )
+    cost = GaugeMetricFamily(
+        "everpool_leftovers_dollars_per_hour",
+        "What they cost, as far as their provider says.",
+        labels=["provider", "kind"],
+    )
+    for provider, kind, number, micro_usd_per_hour in counted:
+        count.add_metric([provider, kind], number)
+        cost.add_metric([provider, kind], micro_usd_per_hour / MICRO)
+    yield from (count, cost)

@@ -294,12 +294,20 @@ class SimulatedProvider:
             raise HostError(Fault.REJECTED, known)
         return there.host
 
+    # --- leftovers --------------------------------------------------------------------------------
+
     async def leftovers(self, owner: str) -> Leftovers:
-        """Nothing is left behind here but machines."""
-        return Leftovers()
+        """Every cluster of an owner: nothing else is left behind here but machines."""
+        return await self._read("leftovers", lambda: self._tried("leftovers", self._leftovers, owner))
+
+    def _leftovers(self, owner: str) -> Leftovers:
+        dark = self.cloud.dark_zones()  # clusters have no zone, but a listing that is not whole proves less
+        return Leftovers(found=self.cloud.leftovers(owner), complete=not dark, unreachable=dark)
 
     async def remove(self, leftover: Leftover) -> None:
-        """There is nothing to remove."""
+        """Remove a cluster that has no machines."""
+        name = leftover.handle.ref
+        await self._write("remove", lambda _: self._tried("remove", self.cloud.close_cluster, name))
 
     async def check(self, owner: str) -> Sequence[Check]:
         """A cloud in memory needs nothing."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from providers.errors import Fault, ProviderError
-from providers.model import Address, ClusterHandle, ClusterOrder, Handle, Offer, Order, Sighting
+from providers.model import Address, ClusterHandle, ClusterOrder, Handle, Leftover, Offer, Order, Sighting
 from providers.simulated.config import SimulatedConfig
 from providers.simulated.faults import Luck
 from providers.simulated.host import SimulatedHost
@@ -46,6 +46,7 @@ class Estate:
         self.machines: dict[str, Machine] = {}  # by ref, all there ever were
         self.living: dict[str, Machine] = {}  # by ref; also those that are stopped
         self.clusters: dict[str, ClusterHandle] = {}
+        self._owners: dict[str, str] = {}  # of clusters
         self.spectator = spectator
         self._began_at: float | None = None
         self._of_key: dict[str, list[Machine]] = {}
@@ -83,6 +84,7 @@ class Estate:
         handle = ClusterHandle(
             cluster_id=order.cluster_id, provider=self.name, region=order.region, ssh_user=SSH_USER
         )
+        self._owners.setdefault(order.cluster_id, order.owner)
         return self.clusters.setdefault(order.cluster_id, handle)
 
     def close_cluster(self, cluster_id: str) -> None:
@@ -90,6 +92,23 @@ class Estate:
         if any(machine.cluster_id == cluster_id for machine in self.living.values()):
             raise ProviderError(Fault.CONFLICT, f"cluster {cluster_id} has machines (simulated)")
         self.clusters.pop(cluster_id, None)
+        self._owners.pop(cluster_id, None)
+
+    def leftovers(self, owner: str) -> tuple[Leftover, ...]:
+        """Every cluster of an owner, whoever knows of it; one with machines in it is in use."""
+        if not self.clusters:
+            return ()
+        used = {machine.cluster_id for machine in self.living.values()}
+        return tuple(
+            Leftover(
+                kind="group",
+                handle=Handle(provider=self.name, ref=name, region=cluster.region),
+                cluster_id=name,
+                in_use=name in used,
+            )
+            for name, cluster in self.clusters.items()
+            if self._owners[name] == owner
+        )
 
     # --- machines ---------------------------------------------------------------------------------
 

@@ -66,10 +66,14 @@ zone = "full"
 on_demand = 0.005
 capacity = 0
 """
-# A daemon with a bug in it: rules raise for one task.
+# A daemon with a bug in it: rules raise for one task. And a disk was left behind at its provider.
 PLANTED = """
+from pathlib import Path
+
 from actors.task import rules
 from controller.cli.main import main
+from providers.local.adapter import LocalProvider
+from providers.model import Handle, Leftover, Leftovers
 
 decide = rules.decide
 
@@ -81,6 +85,19 @@ def planted(state, message, view):
 
 
 rules.decide = planted
+DISK = Path(__file__).with_name("disk")
+
+
+async def leftovers(self, owner):
+    disk = Leftover(kind="disk", handle=Handle(provider="local", ref="disk"), key=f"{owner}/long/0/1.1/1")
+    return Leftovers(found=(disk,) if DISK.exists() else ())
+
+
+async def remove(self, leftover):
+    DISK.unlink()
+
+
+LocalProvider.leftovers, LocalProvider.remove = leftovers, remove
 main()
 """
 
@@ -95,6 +112,7 @@ def test_every_kind_of_event_is_seen(rig: Rig) -> None:
     rig.program = (str(rig.root / "planted.py"),)
     rig.bugs_wanted = True
     rig.configure(daemon="quarantine_s = 1", rest=CONFIG)
+    (rig.root / "disk").touch()
     rig.start()
     seen: set[str] = set()
     instance = pools(rig)
@@ -210,6 +228,8 @@ def strangers(rig: Rig) -> None:
     anyio.run(launch_a_stranger, rig, owner)
     rig.until_event("instance_quarantined")
     rig.until_event("instance_reaped")
+    rig.until_event("leftover_removed")
+    assert not (rig.root / "disk").exists()
     rig.restart()
     rig.until_event("instance_adopted")
 

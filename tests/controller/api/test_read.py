@@ -200,7 +200,12 @@ async def test_the_daemon_itself(everpool: AsyncClient, desk: SmallDesk, tmp_pat
     assert (await everpool.backup(tmp_path / "copy"))["bytes"] > 0
     with pytest.raises(EverpoolError, match="absolute"):
         await everpool.backup("copy")
-    assert await everpool.doctor() and (await everpool.ready())["ready"]
+    assert (await everpool.ready())["ready"]
+    assert [line["what"] for line in await everpool.doctor()] == ["local", "far"]
+    assert [line["what"] for line in await everpool.doctor("far", "local", "far")] == ["far", "local"]
+    with pytest.raises(EverpoolError, match="did you mean 'local'") as refused:
+        await everpool.doctor("far", "locla")
+    assert refused.value.status == 404
     assert (await everpool.reload()) == {"pools": {}} and not (await everpool.adopt())["adopted"]
     assert (await everpool.offers())[0]["provider"] == "local"
     desk.failing = True

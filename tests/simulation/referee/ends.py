@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from actors.events import BugCaught
+from actors.events import BugCaught, ClusterDestroyed, Error, LeftoverFound
 from actors.ports import Commit
 from tests.simulation.referee.base import Checker
 from tests.simulation.referee.book import Made
@@ -55,6 +55,27 @@ class LateCallsAreRepaired(Checker):
             made = self.book.living[str(ref)]
             if self.book.owner(made) is None:
                 self.fail(f"{made.ref} of {made.key}, made late, is still there and no instance's", made.key)
+
+
+class PoolsCloseTheirClusters(Checker):
+    """The sweep finds no cluster but what a late call made again: others are closed by their pools."""
+
+    name = "pools close their clusters"
+    events = (ClusterDestroyed, Error, LeftoverFound)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._over = set[str]()
+
+    def event(self, envelope: Any, event: Any) -> None:
+        """It was closed, or given up before anything can have been made."""
+        match event:
+            case ClusterDestroyed(cluster_id=name):
+                self._over.add(name)
+            case Error():
+                self._over |= {one.removeprefix("cluster:") for one in envelope.ends}
+            case LeftoverFound(leftover="group", cluster_id=name) if name not in self._over:
+                self.fail(f"{name} is left behind, and its pool never closed it", name)
 
 
 class NoBugs(Checker):

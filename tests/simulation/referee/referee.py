@@ -17,7 +17,13 @@ from providers.simulated.cloud import Cloud
 from tests.simulation.referee.base import Checker
 from tests.simulation.referee.book import Book
 from tests.simulation.referee.dollars import DollarsAreBilled
-from tests.simulation.referee.ends import LateCallsAreRepaired, NoBugs, NothingIsLeft, OnlyTheLeaderWrites
+from tests.simulation.referee.ends import (
+    LateCallsAreRepaired,
+    NoBugs,
+    NothingIsLeft,
+    OnlyTheLeaderWrites,
+    PoolsCloseTheirClusters,
+)
 from tests.simulation.referee.guarded import GuardIsKept, LaunchesAreJournaled
 from tests.simulation.referee.log import TAIL_ALL, Log
 from tests.simulation.referee.machines import (
@@ -56,6 +62,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     SlotsAreUsed,
     AgentsWordComes,
     OnlyTheLeaderWrites,
+    PoolsCloseTheirClusters,
     NoBugs,
     NothingIsLeft,
 )

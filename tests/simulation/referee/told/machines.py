@@ -1,16 +1,22 @@
 """Histories about machines and what they cost."""
 
 from actors.events import (
+    ClusterDestroyed,
+    ClusterRequested,
+    Error,
     InstanceDestroyed,
     InstanceQuarantined,
     InstanceReaped,
+    LeftoverFound,
 )
 from actors.policy.adoption import Quarantined
 from controller.simulation.house import GUARD_S, OBSERVE_EVERY_S
 from tests.simulation.referee.machines import LISTING_EVERY_S, REPAIR_S
 from tests.simulation.referee.story import (
+    POOL,
     PROVIDER,
     Story,
+    pool,
     quarantined,
     requested,
     row,
@@ -309,3 +315,27 @@ def _resumed(story: Story, seconds: float) -> None:
     rest = round(seconds * machine.offer.micro_usd_per_hour / 3600)
     reaped = InstanceReaped(key=machine.key, ref=machine.ref, provider=PROVIDER, cost_micro_usd=rest)
     story.write(reaped, row(held, over=True))
+
+
+def _left_behind(story: Story) -> None:
+    story.write(LeftoverFound(leftover="group", provider=PROVIDER, ref="c-1", cluster_id="c-1"))
+
+
+@broken("pools close their clusters")
+def a_cluster_that_was_forgotten(story: Story) -> None:
+    story.write(ClusterDestroyed(cluster_id="c-2"))
+    _left_behind(story)
+
+
+@holds("pools close their clusters")
+def a_cluster_that_was_made_again_after_its_end(story: Story) -> None:
+    story.write(ClusterDestroyed(cluster_id="c-1"))
+    _left_behind(story)
+
+
+@holds("pools close their clusters")
+def a_cluster_that_was_made_after_it_was_given_up(story: Story) -> None:
+    request = "cluster:c-1"
+    story.ask(ClusterRequested(request_id=request, provider=PROVIDER, spec=pool().spec, pool=POOL))
+    story.end(Error(request_id=request, message="cancelled by shutdown", fatal=True), request)
+    _left_behind(story)
