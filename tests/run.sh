@@ -3,9 +3,11 @@
 #
 #   sh tests/run.sh [arguments for pytest]     with arguments, only pytest is run, once
 #
-# EVERPOOL_TEST_VENV  where to install (default: .venv-test in this checkout)
-# EVERPOOL_PYTHON     which Python to use (default: the first that is new enough)
-# CI=true             a tool that is missing is a failure; otherwise the tests that need it are skipped
+# EVERPOOL_TEST_VENV    where to install (default: .venv-test in this checkout)
+# EVERPOOL_JUDGES_VENV  where to install vendors' own software, which judges ours (default: .venv-judges)
+# EVERPOOL_SCHEMAS      the folder with the vendors' schemas; unset, checks against them are not run
+# EVERPOOL_PYTHON       which Python to use (default: the first that is new enough)
+# CI=true               what is missing is a failure; otherwise the tests that need it are skipped
 set -u
 
 say() { printf '%s\n' "$*"; }
@@ -13,7 +15,11 @@ fail() { say "run.sh: $*" >&2; exit 2; }
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 venv=${EVERPOOL_TEST_VENV:-$root/.venv-test}
+judges_venv=${EVERPOOL_JUDGES_VENV:-$root/.venv-judges}
+judges_need="google-cloud-compute>=1.57 google-auth>=2.40 requests>=2.32 vastai>=1.9 schemathesis>=4.32"
 cd "$root" || exit 2
+PATH=$PATH:/usr/sbin:/sbin  # where daemons are, for who is not root
+export PATH
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -31,7 +37,7 @@ apt() {  # apt-get as root, quietly; the lists are fetched once
 python=
 for candidate in ${EVERPOOL_PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
     if has "$candidate" && new_enough "$candidate"; then
-        python=$candidate
+        python=$(command -v "$candidate")
         break
     fi
 done
@@ -39,21 +45,27 @@ done
 
 log=$(mktemp "${TMPDIR:-/tmp}/everpool-install.XXXXXX")
 copy=$(mktemp -d "${TMPDIR:-/tmp}/everpool-source.XXXXXX")
-trap 'rm -rf "$copy" "$log"' EXIT
+work=$(mktemp -d "${TMPDIR:-/tmp}/everpool-tests.XXXXXX")
+beside=
+trap '[ -z "$beside" ] || kill "$beside" 2>/dev/null; rm -rf "$copy" "$log" "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 quiet() { "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }; }
 
-began=$(date +%s)
-if ! [ -x "$venv/bin/python" ] || ! new_enough "$venv/bin/python"; then
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-        apt "python$version-venv" || apt python3-venv ||
-            fail "this Python can't make virtual environments: install python$version-venv"
+environment() {  # environment DIRECTORY: a virtual environment, made when there is none that will do
+    if ! [ -x "$1/bin/python" ] || ! new_enough "$1/bin/python"; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+            apt "python$version-venv" || apt python3-venv ||
+                fail "this Python can't make virtual environments: install python$version-venv"
+        fi
+        quiet "$python" -m venv --clear "$1" || fail "$1 can't be made"
+        printf '*\n' >"$1/.gitignore"
     fi
-    quiet "$python" -m venv --clear "$venv" || fail "$venv can't be made"
-    printf '*\n' >"$venv/.gitignore"
-fi
+}
+
+began=$(date +%s)
+environment "$venv"
 # From a copy: a build leaves files behind, and those of an older build would be taken along.
 for part in actors controller providers pyproject.toml README.md; do
     cp -R "$part" "$copy/"
@@ -62,6 +74,16 @@ quiet "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$co
     fail "installing everpool and what its tests need failed: see above"
 PATH=$venv/bin:$PATH
 export PATH
+
+judges() {  # vendors' own software, apart from ours: its versions are its own affair
+    [ -z "${EVERPOOL_JUDGES:-}" ] || return 0
+    environment "$judges_venv"
+    # shellcheck disable=SC2086  # one word per requirement
+    quiet "$judges_venv/bin/python" -m pip install --quiet --disable-pip-version-check $judges_need ||
+        { say "installing the vendors' own software failed: see above"; return 1; }
+    EVERPOOL_JUDGES=$judges_venv/bin/python
+    export EVERPOOL_JUDGES
+}
 
 # --- other tools -------------------------------------------------------------------------------
 
@@ -80,50 +102,76 @@ unpacked() {  # the package's files without its service: nothing is installed
 }
 tool ssh openssh-client "logging in to machines with OpenSSH's client"
 tool systemd-analyze systemd "checking the systemd unit"
+tool dockerd docker.io "machines that are containers of docker"
+tool podman podman "machines that are containers of podman"
+tool runc runc "running podman's containers"
 has promtool || unpacked || tool promtool prometheus "checking the names and types of metrics"
 rm -rf "$copy"
 say "ready after $(($(date +%s) - began)) s: $("$venv/bin/python" --version)"
+if [ -z "${EVERPOOL_SCHEMAS:-}" ]; then
+    say "EVERPOOL_SCHEMAS is unset: nothing is checked against the vendors' schemas that no package carries"
+    missing="$missing EVERPOOL_SCHEMAS"
+fi
 
 if [ "$#" -gt 0 ]; then
+    case "$*" in *judges*) judges || exit 1 ;; esac
     "$venv/bin/python" -m pytest "$@"
     exit $?
 fi
 
 # --- tiers -------------------------------------------------------------------------------------
 
-summary=
-failed=
+run() { "$@"; }
 tier() {  # tier NAME COMMAND...
     name=$1
     shift
     say ""
     say "== $name: $*"
     start=$(date +%s)
-    if "$@"; then how=ok; else how=FAILED; failed="$failed $name"; fi
+    if run "$@"; then how=ok; else how=FAILED; fi
     took=$(($(date +%s) - start))
     say "== $name: $how, $took s"
-    summary="$summary
-$(printf '%-12s %-7s %4d s' "$name" "$how" "$took")"
+    printf '%-12s %-7s %4d s\n' "$name" "$how" "$took" >>"$work/summary"
+}
+
+# What computes runs beside what mostly waits for processes and engines; it is shown whole, afterwards. The
+# simulation's clock is virtual, so it may take whatever the others leave.
+computing() {
+    child=
+    run() { setsid "$@" & child=$!; wait "$child"; }
+    trap 'kill -TERM -- "-$child" 2>/dev/null; wait; exit 143' TERM  # with all that it started
+    tier fast python -m pytest -q -m 'not real' --ignore tests/simulation --ignore tests/judges --timeout 120
+    tier simulation nice python -m pytest -q tests/simulation --timeout 600
 }
 
 tier ruff ruff check .
 tier format ruff format --check .
-tier mypy mypy
 tier imports lint-imports
-tier fast python -m pytest -q -m 'not real' --ignore tests/simulation --timeout 120
-if [ -d tests/simulation ]; then
-    tier simulation python -m pytest -q tests/simulation --timeout 300
+tier mypy mypy
+computing >"$work/computing" 2>&1 &
+beside=$!
+say ""
+say "fast and simulation run beside what follows now, and are shown after it"
+if judges; then
+    tier judges python -m pytest -q tests/judges --timeout 300
+else
+    missing="$missing judges"
 fi
-tier real python -m pytest -q -m real --ignore tests/simulation --timeout 300
+tier real python -m pytest -q -m real --ignore tests/simulation --ignore tests/judges --timeout 300
+wait "$beside" || printf '%-12s %-7s\n' computing FAILED >>"$work/summary"
+beside=
+cat "$work/computing"
 
-say "$summary"
-say "all           $(($(date +%s) - began)) s"
+say ""
+cat "$work/summary"
+printf '%-12s %-7s %4d s, some of it side by side\n' all "" $(($(date +%s) - began))
+failed=$(sed -n 's/ *FAILED.*//p' "$work/summary" | tr '\n' ' ')
 if [ -n "$missing" ]; then
     say "not here, so what needs it was skipped:$missing"
-    [ "${CI:-}" != true ] || failed="$failed tools"
+    [ "${CI:-}" != true ] || failed="$failed not here:$missing"
 fi
 if [ -n "$failed" ]; then
-    say "FAILED:$failed"
+    say "FAILED: $failed"
     exit 1
 fi
 say "all passed"
