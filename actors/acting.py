@@ -257,6 +257,7 @@ class Acting:
             image=call.image,
             disk_gb=call.disk_gb,
             age_max_s=call.age_max_s,
+            micro_usd_per_hour_max=call.micro_usd_per_hour_max,
         )
         return await gateway.launch(order)
 
@@ -268,7 +269,7 @@ class Acting:
             case Watch(provider=provider, key=key, ref=ref, instance_id=instance, launched_at=at):
                 self._watchers[key] = _Watcher(pool, instance, provider)
                 if (gateway := self._gateways.get(provider)) is not None:
-                    gateway.watch(key, ref, at)
+                    gateway.watch(key, ref, at, word.region, word.zone)
             case Unwatch(provider=provider, key=key):
                 self._watchers.pop(key, None)
                 if (gateway := self._gateways.get(provider)) is not None:

@@ -26,6 +26,7 @@ class Launch:
     image: str = ""
     disk_gb: float | None = None
     age_max_s: float | None = None
+    micro_usd_per_hour_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Watch:
     ref: str
     instance_id: InstanceId
     launched_at: float
+    region: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

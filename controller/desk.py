@@ -301,6 +301,8 @@ class Desk:
                 "offers_at": gateway.offers_at,
                 "offers": len(gateway.offers or ()),
                 "error": gateway.last_error,
+                "trouble": gateway.trouble,
+                "notices_error": gateway.notices_error,
                 "leftovers": self.leftovers.summary(name),
             }
             if gateway.observed_at is None:

@@ -107,6 +107,8 @@ def _shown(name: str, shown: Mapping[str, Any]) -> list[Line]:
     lines = [line(f"provider {name}", seen and not shown["error"], shown["error"] or detail, "see the log")]
     if seen and not shown["offers"]:
         lines.append(line(f"offers of {name}", False, "none", f"look at [providers.{name}]"))
+    if shown["notices_error"]:
+        lines.append(line(f"notices of {name}", False, shown["notices_error"], "see the log"))
     left = shown["leftovers"]
     if left["error"]:
         lines.append(line(f"leftovers of {name}", False, f"can't be listed: {left['error']}", "see the log"))

@@ -24,6 +24,7 @@ from providers.gateway import WAIT_MAX_S, Gateway
 from providers.model import MICRO, Leftover, LeftoverKind, Leftovers
 
 EVERY_S = 60.0
+IN_USE = "something holds it"
 FIRST_S = 2.0  # after the start, when the first machines have been listed
 AGAIN_S = 5.0  # at least so long between two listings, also when something is due
 FAILING_MOST_S = 900.0  # between two listings of a provider that fails
@@ -100,7 +101,6 @@ class LeftoverSweep:
         self._every_s = every_s
         self._may_act = may_act
         self._unclaimed: dict[str, dict[Name, Unclaimed]] = {name: {} for name in gateways}
-        self._whole: set[str] = set()  # providers that gave one complete listing since the start
 
     # --- what is shown of it ----------------------------------------------------------------------
 
@@ -166,24 +166,22 @@ class LeftoverSweep:
                 known.pop(name, None)
                 continue
             one = known.get(name)
-            if leftover.in_use:
-                if one is not None:  # something took hold of it: the guard begins anew when it lets go
-                    one.leftover, one.since = leftover, now
-                continue
             if one is None:
                 one = known[name] = Unclaimed(leftover, now)
             one.leftover = leftover
             one.shown += 1
+            if leftover.in_use:
+                one.refusal = IN_USE
+            elif one.refusal == IN_USE:  # what held it has let go: the guard begins anew
+                one.since, one.refusal = now, ""
             # Once may be a listing older than the end of a cluster, or a disk that goes with its machine.
             if one.shown >= 2 and not one.told and self._may_act():
                 await self._publish(_found(leftover, provider))
                 one.told = True
-        if shown.complete:
-            self._whole.add(provider)
-            for gone in [name for name in known if name not in there]:
-                if known[gone].told:
-                    await self._publish(_removed(known[gone].leftover, provider))
-                del known[gone]
+        for gone in [name for name in known if name not in there and shown.covers(known[name].leftover)]:
+            if known[gone].told:
+                await self._publish(_removed(known[gone].leftover, provider))
+            del known[gone]
 
     def _is_claimed(self, leftover: Leftover) -> bool:
         """Whether it belongs to something that lives: its machine when it has one, else its cluster."""
@@ -203,7 +201,7 @@ class LeftoverSweep:
 
     def _can_remove(self, provider: str) -> bool:
         """Machines first: their listing also tells whether a newer daemon leads."""
-        return self._may_act() and provider in self._whole and provider in self._machines.listed
+        return self._may_act() and provider in self._machines.listed
 
     def _due_at(self, one: Unclaimed) -> float:
         return max(one.since + self._guard_s, one.next_at)

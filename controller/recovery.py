@@ -166,7 +166,7 @@ class Sweep:
     ) -> None:
         self.quarantine = quarantine
         self.newest_epoch = 0  # seen on any machine
-        self.listed: set[str] = set()  # providers that gave one complete listing since the start
+        self.listed: set[str] = set()  # providers that were listed since the start, in some scope at least
         self._owner = owner
         self._journal = journal
         self._observer = observer
@@ -185,7 +185,7 @@ class Sweep:
         """Take a listing in. When too many wait this one is passed over: the next says the same."""
         epochs = [sighting.epoch for sighting in listing.sightings]
         self.newest_epoch = max(self.newest_epoch, *epochs, 0) if epochs else self.newest_epoch
-        if listing.complete:
+        if listing.complete or listing.scopes:
             self.listed.add(provider)
         try:
             self._send.send_nowait((provider, listing))
@@ -249,13 +249,16 @@ class Sweep:
                     await self._reap(quarantined)
                 case _:
                     continue
+        for one in list(self.quarantine.values()):
+            handle = one.handle
+            if handle.provider != provider or one.id in there:
+                continue
+            if listing.covers(handle.region, handle.zone):
+                await self._missing(one, listing.at)
         if listing.complete:
             gone = [ref for ref, of in self._settled.items() if of == provider and ref not in shown_ended]
             for ref in gone:  # not shown any more
                 del self._settled[ref]
-            for one in list(self.quarantine.values()):
-                if one.handle.provider == provider and one.id not in there:
-                    await self._missing(one, listing.at)
 
     async def _adopted(self, name: str, sighting: Sighting) -> None:
         if name not in self._to_adopt:

@@ -39,8 +39,9 @@ BATCH_WINDOW_S = 0.005  # launches, or terminates, that come this close together
 LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry it too
 FAILED_LOOKS = 2  # listings in a row that fail: then nothing is bought there until one comes
 REFUSED_S = 300.0  # nor for so long after the account was refused
+NOTICES_AGAIN_S = 10.0
+NOTICES_WELL_S = 300.0  # a stream of notices that lasted so long had nothing wrong with it
 WAIT_MAX_S = 3600.0  # however long a provider asks us to wait
-ACCOUNT_FAULTS = frozenset({Fault.CREDENTIALS, Fault.FUNDS})  # in every market alike
 # What soon trying again will not mend: a human has to, or another day has to come.
 SLOW_FAULTS = frozenset({Fault.CREDENTIALS, Fault.FUNDS, Fault.QUOTA, Fault.REJECTED})
 
@@ -68,6 +69,8 @@ class Listener(Protocol):
 class _Watched:
     key: str
     launched_at: float
+    region: str
+    zone: str
     last: Sighting | None = None
     missing: int = 0  # listings in a row that count
     lacked_at: float | None = None  # when listings began to lack it, whether they count or not
@@ -85,12 +88,19 @@ class _Waiting(Generic[_Asked, _Outcome]):
 
 
 class _Batches(Generic[_Asked, _Outcome]):
-    """Collects what is asked for within a moment into calls of at most `size`."""
+    """Collects what is asked for within a moment into calls of at most `size`, each for one region.
+
+    A call answers when its slowest part does: no region waits for another.
+    """
 
     def __init__(
-        self, size: int, call: Callable[[Sequence[_Asked]], Awaitable[Sequence[_Outcome | ProviderError]]]
+        self,
+        size: int,
+        region: Callable[[_Asked], str],
+        call: Callable[[Sequence[_Asked]], Awaitable[Sequence[_Outcome | ProviderError]]],
     ) -> None:
         self._size = max(1, size)
+        self._region = region
         self._call = call
         self._queue: list[_Waiting[_Asked, _Outcome]] = []
         self._asked = anyio.Event()
@@ -113,9 +123,13 @@ class _Batches(Generic[_Asked, _Outcome]):
                 await anyio.sleep(BATCH_WINDOW_S)
                 self._asked = anyio.Event()
                 queue, self._queue = self._queue, []
-                for start in range(0, len(queue), self._size):
-                    calls.start_soon(self._one, queue[start : start + self._size])
-                del queue  # it holds keys, and the next may be long in coming
+                by_region: dict[str, list[_Waiting[_Asked, _Outcome]]] = {}
+                for waiting in queue:
+                    by_region.setdefault(self._region(waiting.asked), []).append(waiting)
+                for some in by_region.values():
+                    for start in range(0, len(some), self._size):
+                        calls.start_soon(self._one, some[start : start + self._size])
+                del queue, by_region  # they hold keys, and the next may be long in coming
 
     async def _one(self, batch: Sequence[_Waiting[_Asked, _Outcome]]) -> None:
         outcomes: Sequence[_Outcome | ProviderError] = ()
@@ -155,6 +169,8 @@ class Gateway:
         self.trouble: str | None = None  # why nothing can be bought here now, whatever the market
         self._failed_looks = 0
         self._refused: tuple[float, str] | None = None  # until when, and why
+        self._forbidden: set[str] = set()  # markets that refused our credentials since the last launch
+        self.notices_error: str | None = None  # why the push of notices failed last; None: it runs
         self._owner = owner
         self._listener = listener
         self._now = now
@@ -163,18 +179,36 @@ class Gateway:
         self._limit = RateLimit(calls_per_s, calls_burst, now)
         self._watched: dict[str, _Watched] = {}  # by the vendor's ref
         self._refs: dict[str, str] = {}  # of watched keys
-        self._launches = _Batches[Order, Handle](self.capabilities.launch_batch_max, self._launch_batch)
-        self._terminates = _Batches[Handle, None](
-            self.capabilities.terminate_batch_max, self._terminate_batch
+        self._launches = _Batches[Order, Handle](
+            self.capabilities.launch_batch_max, lambda order: order.offer.region, self._launch_batch
         )
+        self._terminates = _Batches[Handle, None](
+            self.capabilities.terminate_batch_max, lambda handle: handle.region, self._terminate_batch
+        )
+        self._launching = 0  # calls for so many machines are out
+        self._launched: set[str] = set()  # keys that got a machine which is not watched yet
         self._hurry = anyio.Event()
         self._pause_s = self._observe_every_s  # until the next look; short after a hurry, then growing
 
     # --- calls ------------------------------------------------------------------------------------
 
     async def launch(self, order: Order) -> Handle:
-        """Order one machine, together with others that come at the same time. Raises ProviderError."""
-        return await self._launches.ask(order)
+        """Order one machine, together with others that come at the same time.
+
+        Raises:
+            ProviderError: as the provider answers, or capacity: there are as many machines as may be.
+        """
+        most = self.capabilities.machines_max
+        if len(self._watched) + len(self._launched) + self._launching >= most:
+            raise ProviderError(Fault.CAPACITY, f"machines_max of {self.name} is reached: {most}")
+        self._launching += 1
+        try:
+            handle = await self._launches.ask(order)
+        finally:
+            self._launching -= 1
+        if handle.ref not in self._watched:
+            self._launched.add(order.key)
+        return handle
 
     async def find(self, key: str) -> Sighting | None:
         """Look one machine up by key. Raises ProviderError."""
@@ -197,12 +231,22 @@ class Gateway:
         await self._limit.take()
         with _bounded(LAUNCH_TIMEOUT_S, "launch"):
             outcomes = await self.provider.launch(orders)
-            for outcome in outcomes:
-                if isinstance(outcome, ProviderError) and outcome.fault in ACCOUNT_FAULTS:
-                    self._refused = (self._now() + REFUSED_S, f"refuses to launch: {outcome}")
-                    self._judge()
+            for order, outcome in zip(orders, outcomes, strict=False):
+                self._note_refusal(str(order.offer.market), outcome)
             return outcomes
         raise AssertionError  # _bounded raises when it ends the call
+
+    def _note_refusal(self, market: str, outcome: Handle | ProviderError) -> None:
+        """No money is so for all markets alike; no right is, once two of them say so."""
+        if isinstance(outcome, Handle):
+            self._forbidden.clear()
+        elif outcome.fault is Fault.CREDENTIALS:
+            self._forbidden.add(market)
+        if isinstance(outcome, ProviderError) and (
+            outcome.fault is Fault.FUNDS or (outcome.fault is Fault.CREDENTIALS and len(self._forbidden) > 1)
+        ):
+            self._refused = (self._now() + REFUSED_S, f"refuses to launch: {outcome}")
+            self._judge()
 
     async def _terminate_batch(self, handles: Sequence[Handle]) -> Sequence[ProviderError | None]:
         await self._limit.take(urgent=True)
@@ -244,12 +288,13 @@ class Gateway:
 
     # --- watching ---------------------------------------------------------------------------------
 
-    def watch(self, key: str, ref: str, launched_at: float) -> None:
+    def watch(self, key: str, ref: str, launched_at: float, region: str = "", zone: str = "") -> None:
         """Pass on what is seen of this machine, from the next listing on."""
+        self._launched.discard(key)
         if self._refs.get(key, ref) != ref:
             self.unwatch(key)
         if ref not in self._watched:
-            self._watched[ref] = _Watched(key, launched_at)
+            self._watched[ref] = _Watched(key, launched_at, region, zone)
             self._refs[key] = ref
         self.tell_again(key)
 
@@ -301,13 +346,19 @@ class Gateway:
 
     async def _hear_notices(self) -> None:
         while True:
+            opened_at = self._now()
             try:
                 async for key, notice in self.provider.notices():
+                    self.notices_error = None
                     if key in self._refs:
                         self._listener.noticed(key, notice)
             except ProviderError as error:
-                self.last_error = str(error)
-            await anyio.sleep(10)  # a push channel that ends is opened again
+                self.notices_error = str(error)
+            else:
+                self.notices_error = "its stream of notices ended"
+            if self._now() - opened_at > NOTICES_WELL_S:
+                self.notices_error = None
+            await anyio.sleep(NOTICES_AGAIN_S)  # a push channel that ends is opened again
 
     async def _observe_for_ever(self) -> None:
         while True:
@@ -368,13 +419,14 @@ class Gateway:
                     self._listener.seen(sighting, listing.at, lacked_at)
                 else:
                     self._listener.absent(watched.key, sighting.ended_at, sighting)
-        if listing.complete and len(seen) < len(known):
-            self._count_missing(seen, asked_at, listing.at)
+        if len(seen) < len(known):
+            self._count_missing(seen, asked_at, listing)
         return 0.0
 
-    def _count_missing(self, seen: set[str], asked_at: float, listed_at: float) -> None:
+    def _count_missing(self, seen: set[str], asked_at: float, listing: Listing) -> None:
+        listed_at = listing.at
         for ref, watched in list(self._watched.items()):
-            if ref in seen:
+            if ref in seen or not listing.covers(watched.region, watched.zone):
                 continue
             if watched.lacked_at is None:
                 watched.lacked_at = listed_at

@@ -149,6 +149,7 @@ class Order(Value):
     image: str = ""  # what the pool wants the machine to start from, in the vendor's words; "": the adapter's
     disk_gb: float | None = None  # at least; None: the adapter's
     age_max_s: float | None = None  # it is replaced before it is so old; the vendor may end it then
+    micro_usd_per_hour_max: int | None = None  # what its pool would pay at most
 
 
 class Handle(Value):
@@ -201,13 +202,22 @@ class Listing(Value):
     """All machines of one owner at one moment, `at` in the vendor's time (as its answer's Date says).
 
     `complete` is False when some region or page could not be read: then what is missing from it
-    proves nothing.
+    proves nothing. `scopes` are the regions or zones that were read whole, where an adapter can tell: what is
+    missing from one of them is missing, whatever could not be read elsewhere, and of what lies in no scope
+    nothing is proven. Empty: everything was read, when `complete`.
     """
 
     at: float
     sightings: tuple[Sighting, ...]
     complete: bool
     unreachable: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+    def covers(self, region: str, zone: str) -> bool:
+        """Whether a machine that should be there, and is not listed, is missing; "" for what is not known."""
+        if not self.scopes or not (region or zone):
+            return self.complete
+        return region in self.scopes or zone in self.scopes
 
 
 LeftoverKind = Literal[
@@ -233,11 +243,22 @@ class Leftover(Value):
 
 
 class Leftovers(Value):
-    """All that `Provider.leftovers` found; when not `complete`, some scope could not be read."""
+    """All that `Provider.leftovers` found; when not `complete`, some scope could not be read.
+
+    `scopes` are what was read whole, as "region/kind" ("/kind" for what has no region); empty: everything,
+    when `complete`.
+    """
 
     found: tuple[Leftover, ...] = ()
     complete: bool = True
     unreachable: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+    def covers(self, leftover: Leftover) -> bool:
+        """Whether one that was there, and is not listed, is gone."""
+        if not self.scopes:
+            return self.complete
+        return f"{leftover.handle.region}/{leftover.kind}" in self.scopes
 
 
 class Check(Value):

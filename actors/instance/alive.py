@@ -4,7 +4,7 @@ from typing import Any, assert_never
 
 from actors.address import Address
 from actors.decision import Decision, Published, View
-from actors.effects import Acknowledge, Effect, Look, Say, TellMarket, Watch
+from actors.effects import Acknowledge, Effect, Look, Say, TellMarket
 from actors.events import (
     BootstrapCommand,
     BootstrapFailed,
@@ -94,8 +94,8 @@ def while_provisioning(state: Provisioning, message: InstanceMessage, view: View
             return _never_ready(state, "timeout", f"{what} in time", view)
         case LeaveWanted(reason=reason):
             return endings.destroy(state, reason, view).also(tells=(endings.failed(state, reason),))
-        case AbsenceObserved(at=at):
-            return endings.gone(state, "gone", view, at)
+        case AbsenceObserved(at=at, told=told):
+            return endings.gone(state, "gone", view, at, told)
         case LinkUp() | LinkDown() | Due() | VendorNotice() | AgentSaid() | TaskLeft() | BootstrapWanted():
             return Decision(state)
         case LaunchWanted() | LaunchSucceeded() | LaunchFailed() | NothingFound() | FindFailed():
@@ -211,8 +211,8 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
             return endings.destroy(state, reason, view).also(tells=(endings.failed(state, reason),))
         case AbsenceObserved() if (doubted := doubting(state, message, view)) is not None:
             return doubted
-        case AbsenceObserved(at=at):
-            return endings.gone(state, "gone", view, at)
+        case AbsenceObserved(at=at, told=told):
+            return endings.gone(state, "gone", view, at, told)
         case BootstrapWanted(request_id=request):
             waiting = (*state.bootstrap_requests, request)
             return Decision(state.model_copy(update={"bootstrap_requests": waiting}), taken=(request,))
@@ -306,8 +306,8 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
             return _sent_away(state, reason, within_s, view)
         case AbsenceObserved() if (doubted := doubting(state, message, view)) is not None:
             return doubted
-        case AbsenceObserved(at=at):
-            decision = endings.gone(state, "gone", view, at)
+        case AbsenceObserved(at=at, told=told):
+            decision = endings.gone(state, "gone", view, at, told)
             leaving = parts.to_node(state, InstanceLeaving(state.id, "gone", works=False))
             return Decision(decision.state, (leaving, *decision.tells), decision.effects, decision.facts)
         case BootstrapWanted(request_id=request):
@@ -351,10 +351,14 @@ def _seen(state: Ready, sighting: Sighting, view: View) -> Decision:
     return Decision(state)
 
 
+EARLY_DRAIN_S = 6 * 3600.0  # a machine that was recommended to leave may finish what it does
+
+
 def leave(state: Ready, notice: Notice, view: View, *, tell_agent: bool) -> Decision:
     """A notice came: the fact, and the node asks for the replacement in this very turn."""
     spec = view.index.pool_spec
-    deadline = notice.deadline_at if notice.deadline_at is not None else view.now + spec.drain_timeout
+    within_s = EARLY_DRAIN_S if notice.early else spec.drain_timeout
+    deadline = notice.deadline_at if notice.deadline_at is not None else view.now + within_s
     draining = Draining(
         **parts.linked_fields(state),
         since=view.now,
@@ -576,5 +580,5 @@ def stays(state: Draining, view: View) -> Decision:
 
 def resume(state: Alive, view: View) -> tuple[Effect, ...]:
     """Watch the machine, and talk to it when it has an address. The rest is said at LinkUp."""
-    watch = Watch(state.handle.provider, state.key, state.handle.ref, state.id, state.launched_at)
+    watch = parts.watch(state, state.handle, state.launched_at)
     return (watch,) if state.address is None else (watch, parts.connect(state, view))

@@ -26,6 +26,7 @@ from actors.messages import (
     MachineLeaving,
     Message,
 )
+from providers.model import Sighting
 
 
 def destroy(state: Alive, reason: str, view: View, facts: tuple[Published, ...] = ()) -> Decision:
@@ -61,15 +62,21 @@ def unfinished(state: InstanceState, reason: str) -> tuple[Published, ...]:
     )
 
 
-def gone(state: Alive | Destroying, reason: str, view: View, at: float | None) -> Decision:
-    """The machine is observed absent; `at` is when it ended, or was missing first, in the vendor's time."""
+def gone(
+    state: Alive | Destroying, reason: str, view: View, at: float | None, told: Sighting | None = None
+) -> Decision:
+    """The machine is observed absent; `at` is when it ended, or was missing first, in the vendor's time.
+
+    `told` is the vendor's own word of its end.
+    """
     # One that was never seen has no time of the vendor's to begin with, and two clocks don't mix.
     ended_at = view.now if at is None or state.bill is None else at
     cost = parts.cost(state, ended_at)
     facts = unfinished(state, reason)
     effects: tuple[Effect, ...] = (Unwatch(state.offer.provider, state.key), Disconnect(state.id))
     if not isinstance(state, Destroying | Draining):  # nobody had said that it would go
-        facts = (preempted(state, reason), *facts)
+        why = f"{reason}: {told.detail}" if told is not None and told.detail else reason
+        facts = (preempted(state, why), *facts)
         effects = (*effects, TellMarket(LossTold(state.offer.market)))
     ends = view.index.removal_requests(state.node, state.id)
     destroyed = Published(

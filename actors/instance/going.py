@@ -10,7 +10,6 @@ from actors.effects import (
     Say,
     Terminate,
     Unwatch,
-    Watch,
 )
 from actors.events import (
     InstanceLaunched,
@@ -193,7 +192,7 @@ def _found_at_last(state: Destroying, handle: Handle, view: View) -> Decision:
     return Decision(
         state.model_copy(update={"handle": handle, "next_at": None}),
         effects=(
-            Watch(handle.provider, state.key, handle.ref, state.id, state.launched_at),
+            parts.watch(state, handle, state.launched_at),
             Terminate(handle),
         ),
         facts=(Published(fact, request_id=state.request_id),),
@@ -218,5 +217,5 @@ def resume(state: Destroying) -> tuple[Effect, ...]:
     calls = () if state.next_at is not None else (_call(state),)
     if state.handle is None:  # it may never have been there: looked up by key, not watched
         return calls
-    watch = Watch(state.offer.provider, state.key, state.handle.ref, state.id, state.launched_at)
+    watch = parts.watch(state, state.handle, state.launched_at)
     return (watch, *calls)

@@ -3,7 +3,7 @@
 from typing import Any, assert_never
 
 from actors.decision import Decision, Published, View
-from actors.effects import Effect, Find, Launch, TellMarket, Watch
+from actors.effects import Effect, Find, Launch, TellMarket
 from actors.events import InstanceLaunched, LaunchRefused
 from actors.instance import alive, endings, parts
 from actors.instance.state import Destroyed, Provisioning, Requested
@@ -33,7 +33,7 @@ from actors.messages import (
 )
 from actors.policy.backoff import retry_delay_s
 from providers.errors import Fault
-from providers.model import Handle
+from providers.model import MICRO, Handle
 
 VENDOR_LATER_S = 300.0  # its own clock of a machine's age only ends what we forgot
 CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
@@ -61,7 +61,7 @@ def first(wanted: LaunchWanted, view: View) -> Decision:
 
 def _launch(state: Requested, view: View) -> Launch:
     spec = view.index.pool_spec
-    age_max_s = spec.instance_age_max
+    age_max_s, most = spec.instance_age_max, spec.max_hourly_cost
     return Launch(
         key=state.key,
         node=state.node,
@@ -71,6 +71,7 @@ def _launch(state: Requested, view: View) -> Launch:
         image=spec.image.base or "",
         disk_gb=spec.disk_gb,
         age_max_s=None if age_max_s is None else age_max_s + VENDOR_LATER_S,
+        micro_usd_per_hour_max=None if most is None else round(most * MICRO),
     )
 
 
@@ -99,7 +100,7 @@ def launched(state: Requested, handle: Handle, view: View, found: Found | None =
     )
     news = TellMarket(LaunchTold(state.offer.market, state.offer.micro_usd_per_hour))
     # The call took its time: the machine may be as young as the answer, and not be listed yet.
-    watch = Watch(handle.provider, state.key, handle.ref, state.id, view.now)
+    watch = parts.watch(state, handle, view.now)
     spec = view.index.pool_spec
     alive_state = Provisioning(
         **parts.common(state),

@@ -4,7 +4,7 @@ from typing import Any, TypeVar, cast
 
 from actors.address import Address
 from actors.decision import View
-from actors.effects import Connect
+from actors.effects import Connect, Watch
 from actors.instance.state import (
     Alive,
     Destroying,
@@ -103,6 +103,11 @@ def linked_fields(state: Linked) -> dict[str, Any]:
         "tasks_over_at": state.tasks_over_at,
         "bootstrap_requests": state.bootstrap_requests,
     }
+
+
+def watch(state: InstanceState, handle: Handle, launched_at: float) -> Watch:
+    """Pass on what listings say of a machine."""
+    return Watch(handle.provider, state.key, handle.ref, state.id, launched_at, handle.region, handle.zone)
 
 
 def connect(state: Alive, view: View) -> Connect:

@@ -75,6 +75,7 @@ def shown(**more: Any) -> dict[str, Any]:
         "observed_at": 1.0,
         "offers": 3,
         "error": None,
+        "notices_error": None,
         "leftovers": left(),
     } | more
 

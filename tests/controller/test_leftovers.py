@@ -98,7 +98,7 @@ async def test_a_cluster_with_a_machine_in_it_is_left_until_it_is_free_for_as_lo
             has_agent=False,
         )
         await anyio.sleep(4 * SOON_S)
-        assert "ghost-7-sim-sim" in here.cloud.clusters and not here.facts("leftover_found")
+        assert "ghost-7-sim-sim" in here.cloud.clusters
         here.cloud.end(guest, "over")
         freed = here.clock.now()
         await until(lambda: "ghost-7-sim-sim" not in here.cloud.clusters)
@@ -113,6 +113,7 @@ class Shelf(SimulatedProvider):
 
     things: list[Leftover] | None  # None: what the simulated cloud has
     complete: bool
+    scopes: tuple[str, ...] = ()
     failure: ProviderError | None
     refusals: list[ProviderError]  # of the next removals
     asked: list[float]  # when they were listed
@@ -126,7 +127,9 @@ class Shelf(SimulatedProvider):
         if self.things is None:
             return await super().leftovers(owner)
         unreachable = () if self.complete else ("eu",)
-        return Leftovers(found=tuple(self.things), complete=self.complete, unreachable=unreachable)
+        return Leftovers(
+            found=tuple(self.things), complete=self.complete, unreachable=unreachable, scopes=self.scopes
+        )
 
     async def remove(self, leftover: Leftover) -> None:
         self.removed.append((anyio.current_time(), leftover.handle.ref))
@@ -294,13 +297,30 @@ async def test_an_absence_counts_in_a_whole_listing_only() -> None:
         assert not account.removed and not sweep.errors
 
 
-async def test_nothing_is_removed_before_one_listing_was_whole() -> None:
-    async with house() as here, shelf(here, thing("d"), guard_s=0.0) as (account, _):
+async def test_what_is_found_is_removed_though_another_region_can_not_be_read() -> None:
+    async with house() as here, shelf(here, thing("d")) as (account, sweep):
         account.complete = False
-        await anyio.sleep(20 * EVERY_S)
-        assert len(account.asked) >= 15 and not account.removed
-        account.complete = True
         await until(lambda: bool(account.removed))
+        assert sweep.errors == {"sim": "unreachable: eu"}
+
+
+async def test_an_absence_counts_where_the_listing_was_whole() -> None:
+    async with house() as here, shelf(here, thing("d"), guard_s=86_400.0) as (account, sweep):
+        await until(lambda: bool(here.facts("leftover_found")))
+        (one,) = sweep.of("sim")
+        account.things, account.complete, account.scopes = [], False, ("elsewhere/disk",)
+        await anyio.sleep(5 * EVERY_S)
+        assert len(list(sweep.of("sim"))) == 1
+        account.scopes = (f"{one.leftover.handle.region}/{one.leftover.kind}",)
+        await until(lambda: bool(here.facts("leftover_removed")) and not list(sweep.of("sim")))
+
+
+async def test_what_is_held_and_belongs_to_nobody_is_shown() -> None:
+    async with house() as here, shelf(here, thing("d", in_use=True)) as (account, sweep):
+        await until(lambda: bool(here.facts("leftover_found")))
+        await anyio.sleep(10 * GUARD_S)
+        assert not account.removed
+        assert sweep.summary("sim")["refusal"] == "something holds it"
 
 
 async def test_nothing_is_removed_before_the_machines_were_listed() -> None:

@@ -795,6 +795,104 @@ async def test_an_account_that_is_refused_buys_nothing_for_a_while() -> None:
 
 
 @virtual
+async def test_an_absence_is_believed_where_the_listing_was_whole_and_nowhere_else() -> None:
+    class Parts(Account):
+        async def observe(self, owner: str) -> Listing:
+            whole = await super().observe(owner)
+            return whole.model_copy(
+                update={"complete": False, "unreachable": ("eu",), "scopes": ("us", "us-a")}
+            )
+
+    account = Parts()
+    async with opened(account, observe_every_s=5) as (gateway, heard):
+        gateway.watch("there", "there", -VISIBLE_S, "us", "us-b")
+        gateway.watch("zonal", "zonal", -VISIBLE_S, "", "us-a")
+        gateway.watch("dark", "dark", -VISIBLE_S, "eu", "eu-a")
+        gateway.watch("left", "left", -VISIBLE_S, "ap", "ap-a")  # no region of the config any more
+        gateway.watch("unknown", "unknown", -VISIBLE_S)
+        await anyio.sleep(60)
+    assert set(heard.of("absent")) == {"there", "zonal"}
+
+
+@virtual
+async def test_there_are_never_more_machines_than_may_be() -> None:
+    account = Account(batch_max=1)  # machines_max is 10
+    async with opened(account, observe_every_s=5) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+        outcomes, refusals = list[bool](), list[str]()
+
+        async def launch(key: str) -> None:
+            try:
+                await gateway.launch(order(key))
+            except ProviderError as error:
+                refusals.append(str(error))
+                outcomes.append(False)
+            else:
+                outcomes.append(True)
+
+        async with anyio.create_task_group() as launching:
+            for number in range(14):
+                launching.start_soon(launch, f"k{number}")
+        assert (outcomes.count(True), len(account.machines)) == (10, 10)
+        assert set(refusals) == {"capacity: machines_max of acme is reached: 10"}
+        first = next(iter(account.machines))
+        gateway.watch(first, first, 0)
+        await launch("one more")
+        assert not outcomes[-1]
+        gateway.unwatch(first)
+        await launch("in its place")
+        assert outcomes[-1]
+
+
+@virtual
+async def test_each_region_has_its_own_call() -> None:
+    account = Account(batch_max=5)
+    async with opened(account, observe_every_s=5) as (gateway, _):
+        async with anyio.create_task_group() as launching:
+            for number in range(6):
+                one = order(f"k{number}")
+                region = OFFER.model_copy(update={"region": "eu" if number % 2 else "us"})
+                launching.start_soon(gateway.launch, one.model_copy(update={"offer": region}))
+    assert sorted(len(keys) for keys in account.calls("launch")) == [3, 3]
+
+
+@virtual
+async def test_one_market_that_refuses_our_credentials_closes_no_other() -> None:
+    account = Account()
+    account.refusals["a"] = ProviderError(Fault.CREDENTIALS, "not this image")
+    account.refusals["b"] = ProviderError(Fault.CREDENTIALS, "who are you")
+    elsewhere = order("b").model_copy(update={"offer": OFFER.model_copy(update={"zone": "z"})})
+    async with opened(account, observe_every_s=5) as (gateway, _):
+        for _ in range(3):
+            with pytest.raises(ProviderError, match="not this image"):
+                await gateway.launch(order("a"))
+        assert gateway.trouble is None
+        with pytest.raises(ProviderError, match="who are you"):
+            await gateway.launch(elsewhere)
+        assert gateway.trouble is not None
+
+
+@virtual
+async def test_a_push_of_notices_that_fails_is_told_until_it_runs() -> None:
+    class Mute(Account):
+        failing = True
+
+        async def notices(self) -> AsyncIterator[tuple[str, Notice | None]]:
+            if self.failing:
+                raise ProviderError(Fault.CREDENTIALS, "no such queue")
+            yield "stranger", None
+            await anyio.sleep_forever()
+
+    account = Mute()
+    async with opened(account, observe_every_s=5) as (gateway, _):
+        await anyio.sleep(60)
+        assert gateway.notices_error is not None and "no such queue" in gateway.notices_error
+        account.failing = False
+        await anyio.sleep(15)
+        assert gateway.notices_error is None
+
+
+@virtual
 async def test_a_provider_that_wants_few_listings_gets_few() -> None:
     account = Account()
     account.capabilities = account.capabilities.model_copy(update={"observe_every_s": 30.0})

@@ -239,6 +239,7 @@ def test_a_recommendation_replaces_a_working_machine_and_lets_its_tasks_go_on() 
     assert told(machine, InstanceLeaving) == [InstanceLeaving(NAME, "preempted", works=True)]
     draining = state(machine, Draining)
     assert not draining.final
+    assert draining.deadline - machine.turns.now >= 3600  # for hours, when nothing worse is heard
     assert not drains(machine)
     machine.hear(VendorNotice(Notice(reason="spot", deadline_at=machine.turns.now + 20)))
     assert state(machine, Draining).deadline == machine.turns.now + 20
