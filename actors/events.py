@@ -334,12 +334,13 @@ class InstanceDestroyed(Value):
 
 
 class LaunchRefused(Value):
-    """(ours) A launch ended without a machine. `fault` is the provider's, in our words."""
+    """(ours) A launch ended without a machine. `fault` is what it means, in our words."""
 
     kind: Literal["launch_refused"] = "launch_refused"
     instance_id: InstanceId
     market: str
     fault: str
+    detail: str = ""  # the provider's words
 
 
 class InstanceAdopted(Value):

@@ -498,6 +498,7 @@ class RefusalTold:
     market: Market
     fault: Fault
     retry_after_s: float | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ PRUNE_EVERY_S = 3600.0
 LOOP_RESTARTS_MAX = 3  # of one pool's loop within LOOP_WINDOW_S; then it stays down, loudly
 LOOP_WINDOW_S = 600.0
 STOP_WITHIN_S = 10.0
-FIRST_LOOK_S = 30.0  # how long a start waits for each provider's first listing
+FIRST_LOOK_S = 10.0  # how long a start waits for each provider's first listing
 HOLD_FILE = "hold.json"
 OBSERVING_FILE = "observing-only"  # there while a newer epoch than ours was seen; holds that epoch
 

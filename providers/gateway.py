@@ -168,6 +168,7 @@ class Gateway:
         self.last_error: str | None = None
         self.trouble: str | None = None  # why nothing can be bought here now, whatever the market
         self._failed_looks = 0
+        self._no_offers: str | None = None  # why there never were any
         self._refused: tuple[float, str] | None = None  # until when, and why
         self._forbidden: set[str] = set()  # markets that refused our credentials since the last launch
         self.notices_error: str | None = None  # why the push of notices failed last; None: it runs
@@ -332,6 +333,9 @@ class Gateway:
                     offers = tuple(await self.provider.offers())
             except ProviderError as error:
                 self.last_error = str(error)
+                if self.offers is None:
+                    self._no_offers = str(error)
+                    self._judge()
                 if error.fault in SLOW_FAULTS:
                     wait = self._offers_every_s
                 await anyio.sleep(max(wait, _asked_to_wait_s(error)))
@@ -339,6 +343,9 @@ class Gateway:
                 continue
             wait = 1.0
             changed, self.offers = offers != self.offers, offers
+            if self._no_offers is not None:
+                self._no_offers = None
+                self._judge()
             self.offers_at = self._now()
             if changed:
                 self._listener.offers_changed(self.name)
@@ -377,6 +384,8 @@ class Gateway:
         if self._refused is not None and self._now() >= self._refused[0]:
             self._refused = None
         trouble = None if self._refused is None else self._refused[1]
+        if self._no_offers is not None:
+            trouble = f"has not told its offers: {self._no_offers}"
         if self._failed_looks >= FAILED_LOOKS:
             trouble = f"does not list its machines: {self.last_error}"
         was, self.trouble = self.trouble, trouble

@@ -47,7 +47,7 @@ log=$(mktemp "${TMPDIR:-/tmp}/everpool-install.XXXXXX")
 copy=$(mktemp -d "${TMPDIR:-/tmp}/everpool-source.XXXXXX")
 work=$(mktemp -d "${TMPDIR:-/tmp}/everpool-tests.XXXXXX")
 beside=
-trap '[ -z "$beside" ] || kill "$beside" 2>/dev/null; rm -rf "$copy" "$log" "$work"' EXIT
+trap '[ -z "$beside" ] || kill $beside 2>/dev/null; rm -rf "$copy" "$log" "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 quiet() { "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }; }
@@ -134,33 +134,46 @@ tier() {  # tier NAME COMMAND...
     printf '%-12s %-7s %4d s\n' "$name" "$how" "$took" >>"$work/summary"
 }
 
-# What computes runs beside what mostly waits for processes and engines; it is shown whole, afterwards. The
-# simulation's clock is virtual, so it may take whatever the others leave.
-computing() {
+# Lanes beside each other: what computes, and what mostly waits for processes, engines and vendors. Each lane
+# but the last is shown whole, afterwards. The simulation's clock is virtual: it may take what others leave.
+lane() {  # lane NAME: run the function of that name in the background
     child=
     run() { setsid "$@" & child=$!; wait "$child"; }
     trap 'kill -TERM -- "-$child" 2>/dev/null; wait; exit 143' TERM  # with all that it started
+    "$1" >"$work/$1" 2>&1
+}
+computing() {
     tier fast python -m pytest -q -m 'not real' --ignore tests/simulation --ignore tests/judges --timeout 120
-    tier simulation nice python -m pytest -q tests/simulation --timeout 600
+    if judges; then
+        tier judges python -m pytest -q tests/judges --timeout 300
+    else
+        printf ' judges' >>"$work/missing"
+    fi
+    tier simulation nice python -m pytest -q tests/simulation --timeout 1200
+}
+adapters() {
+    tier adapters python -m pytest -q -m real --ignore tests/simulation --ignore tests/judges --ignore tests/real \
+        --timeout 300
 }
 
 tier ruff ruff check .
 tier format ruff format --check .
 tier imports lint-imports
 tier mypy mypy
-computing >"$work/computing" 2>&1 &
-beside=$!
+lane computing &
+first=$!
+lane adapters &
+second=$!
+beside="$first $second"
 say ""
-say "fast and simulation run beside what follows now, and are shown after it"
-if judges; then
-    tier judges python -m pytest -q tests/judges --timeout 300
-else
-    missing="$missing judges"
-fi
-tier real python -m pytest -q -m real --ignore tests/simulation --ignore tests/judges --timeout 300
-wait "$beside" || printf '%-12s %-7s\n' computing FAILED >>"$work/summary"
+say "fast, judges, simulation and adapters run beside what follows now, and are shown after it"
+tier real python -m pytest -q -m real tests/real --timeout 300
+for one in "$second adapters" "$first computing"; do
+    wait "${one% *}" || printf '%-12s %-7s\n' "${one#* }" FAILED >>"$work/summary"
+    cat "$work/${one#* }"
+done
 beside=
-cat "$work/computing"
+missing="$missing$(cat "$work/missing" 2>/dev/null)"
 
 say ""
 cat "$work/summary"

@@ -124,7 +124,9 @@ def not_launched(
     ended = Destroyed(
         **parts.common(state), since=view.now, reason=state.leave or "not launched", launched=False
     )
-    refused = LaunchRefused(instance_id=state.id, market=str(state.offer.market), fault=fault.value)
+    refused = LaunchRefused(
+        instance_id=state.id, market=str(state.offer.market), fault=fault.value, detail=detail
+    )
     return Decision(
         ended,
         tells=(
@@ -134,9 +136,14 @@ def not_launched(
             ),
             parts.to_pool(state, LaunchEnded(state.offer, fault, detail)),
         ),
-        effects=(TellMarket(RefusalTold(state.offer.market, fault, retry_after_s)),),
+        # What is wrong with this order says nothing of the market to other pools.
+        effects=() if fault is Fault.REJECTED else (_refused(state, fault, retry_after_s, detail),),
         facts=(Published(refused, request_id=state.request_id),),
     )
+
+
+def _refused(state: Requested, fault: Fault, retry_after_s: float | None, detail: str) -> TellMarket:
+    return TellMarket(RefusalTold(state.offer.market, fault, retry_after_s, detail))
 
 
 def while_requested(state: Requested, message: InstanceMessage, view: View) -> Decision:
@@ -187,7 +194,7 @@ def _given_up(state: Requested, view: View) -> Decision:
     """Nobody can say whether it is there: its node goes elsewhere, and it is ended should it be found."""
     ended = parts.destroying_state(state, state.leave or "timeout", view.now, view.now)
     ended = ended.model_copy(update={"launched_at": state.asked_at})
-    refused = TellMarket(RefusalTold(state.offer.market, Fault.UNKNOWN, None))
+    refused = _refused(state, Fault.UNKNOWN, None, "the launch had an unknown outcome for too long")
     return Decision(
         ended,
         tells=(endings.failed(state, "its launch had an unknown outcome for too long"),),

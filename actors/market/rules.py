@@ -49,7 +49,7 @@ def decide(state: MarketState | None, message: MarketMessage, view: View) -> Dec
                     }
                 )
             )
-        case RefusalTold(fault=fault, retry_after_s=after):
+        case RefusalTold(fault=fault, retry_after_s=after, detail=detail):
             in_a_row = state.refusals_in_a_row + (1 if now >= state.cool_until else 0)
             return Decision(
                 state.model_copy(
@@ -57,6 +57,7 @@ def decide(state: MarketState | None, message: MarketMessage, view: View) -> Dec
                         "refusals": state.refusals + 1,
                         "refusals_in_a_row": max(1, in_a_row),
                         "last_fault": fault,
+                        "last_detail": detail,
                         "cool_until": now + cooldown_s(fault, max(1, in_a_row), after),
                         "since": now,
                     }

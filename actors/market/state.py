@@ -28,6 +28,7 @@ class MarketState(Value):
     last_launch_at: float | None = None
     last_loss_at: float | None = None
     last_fault: Fault | None = None
+    last_detail: str = ""
     cool_until: float = 0
     avoid_until: float = 0
     since: float = 0

@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from actors.market.state import MarketState
 from actors.spec import PoolSpec
-from providers.model import MICRO, Capabilities, Offer
+from providers.model import MICRO, Capabilities, Offer, Value
 
 LOOK_AGAIN_S = 15.0  # when nothing says when a market might be open again
+
+
+class Rejection(Value):
+    """A market refused what this pool wants, so many times in a row; until when it is left alone."""
+
+    times: int
+    until: float
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,11 @@ def mismatch(spec: PoolSpec, offer: Offer) -> str | None:
     return next((reason for holds, reason in checks if not holds), None)
 
 
+def clock_time(at: float) -> str:
+    """A time of the day, UTC, for a reason."""
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S UTC")
+
+
 def _accelerated(spec: PoolSpec, offer: Offer) -> bool:
     wanted, there = spec.accelerator, offer.instance_type.accelerator
     if wanted is None:
@@ -80,6 +94,7 @@ def rank(
     failures: Mapping[str, int],
     now: float,
     down: Mapping[str, str],
+    rejections: Mapping[str, Rejection],
 ) -> Ranking:
     """Order the offers of a pool's providers.
 
@@ -95,6 +110,7 @@ def rank(
         now: UTC seconds.
         down: providers that are passed over as a whole, and why: what is launched at one that does not answer
             could be neither seen nor ended.
+        rejections: what providers refused of this pool's own wishes, by str(market).
     """
     allowed: list[tuple[tuple[bool, bool, int, str], Offer]] = []
     passed: list[Passed] = []
@@ -121,12 +137,19 @@ def rank(
                 continue
             matching += 1
             memory = markets.get(name)
+            rejected = rejections.get(name)
+            if rejected is not None and rejected.until > now:
+                times.append(rejected.until)
+                when = clock_time(rejected.until)
+                passed.append(Passed(name, f"refused as this pool wants it, until {when}: {rejected.detail}"))
+                continue
             if failures.get(name, 0) >= spec.bootstrap_failures_max:
                 stopped += 1
                 passed.append(Passed(name, "stopped: machines there could not be set up"))
             elif memory is not None and memory.cool_until > now:
                 times.append(memory.cool_until)
-                passed.append(Passed(name, f"refused ({memory.last_fault}), cooling down"))
+                why = f"refused ({memory.last_fault}), cooling down until {clock_time(memory.cool_until)}"
+                passed.append(Passed(name, f"{why}: {memory.last_detail}" if memory.last_detail else why))
             else:
                 avoid = memory is not None and memory.avoid_until > now
                 later = spec.allocation == "spot-if-available" and offer.lifecycle == "on_demand"

@@ -48,6 +48,7 @@ from actors.messages import (
     TaskOver,
 )
 from actors.policy.backoff import retry_delay_s
+from actors.policy.placement import Rejection
 from actors.pool.state import (
     Active,
     ClosingCluster,
@@ -66,6 +67,7 @@ from actors.spec import PoolSpec
 from providers.errors import Fault
 
 SURELY_NOTHING = (Fault.NOT_SENT, Fault.REJECTED, Fault.CREDENTIALS, Fault.QUOTA, Fault.FUNDS)
+REJECTED_FIRST_S, REJECTED_MOST_S = 15.0, 300.0
 CLUSTER_FIRST_S, CLUSTER_MOST_S = 2.0, 120.0
 # What can't be changed under machines that were chosen and set up for it.
 BUILT_IN = (
@@ -97,6 +99,8 @@ def decide(state: PoolState | None, message: PoolMessage, view: View) -> Decisio
             return Decision(state, tells=tuple((("node", str(node)), Fill()) for node in paused))
         case SetUpEnded(offer=offer, error=error):
             return _set_up(state, str(offer.market), error)
+        case LaunchEnded(offer=offer, fault=Fault.REJECTED, detail=detail):
+            return _rejected(state, str(offer.market), detail, view)
         case LaunchEnded() | NodeReady() | NodeRetired() | TaskOver():
             return Decision(state)  # settle looks at the nodes themselves
         case _:
@@ -194,7 +198,9 @@ def _living(state: Active | Parked, view: View, **changes: Any) -> Active:
     names = ("name", "generation", "spec", "desired", "made_by", "clusters", "removed", "waiting", "steered")
     fields = {name: getattr(state, name) for name in names}
     failures = state.failures if isinstance(state, Active) else {}
-    return Active(**(fields | {"since": view.now, "failures": failures} | changes))
+    return Active(
+        **(fields | {"since": view.now, "failures": failures} | changes)
+    )  # rejections are forgotten
 
 
 def _superseded(state: Active | Parked, nodes: int) -> tuple[tuple[Waiting, ...], tuple[Published, ...]]:
@@ -459,19 +465,34 @@ def call_for(cluster: OpeningCluster | ClosingCluster) -> Effect:
     return CloseCluster(cluster.handle)
 
 
+def _rejected(state: PoolState, market: str, detail: str, view: View) -> Decision:
+    """What this pool wants is refused there: left alone for a while, by this pool and no other."""
+    if not isinstance(state, Active):
+        return Decision(state)
+    before = state.rejections.get(market)
+    if before is not None and before.until > view.now:  # of launches that were out together one counts
+        return Decision(state)
+    times = 1 if before is None else before.times + 1
+    wait_s = min(REJECTED_MOST_S, REJECTED_FIRST_S * 2.0 ** min(times - 1, 16))
+    rejection = Rejection(times=times, until=view.now + wait_s, detail=detail[:500])
+    return Decision(state.model_copy(update={"rejections": {**state.rejections, market: rejection}}))
+
+
 def _set_up(state: PoolState, market: str, failed: str | None) -> Decision:
     """The breaker: machines of a market that can't be set up, in a row, stop it for this pool."""
     if not isinstance(state, Active):
         return Decision(state)
     failures = dict(state.failures)
+    rejections = {name: one for name, one in state.rejections.items() if name != market}
     if failed is None:
         failures.pop(market, None)
     else:
         failures[market] = failures.get(market, 0) + 1
     proven = state.proven or failed is None
-    if failures == state.failures and proven == state.proven:
+    if failures == state.failures and proven == state.proven and len(rejections) == len(state.rejections):
         return Decision(state)
-    return Decision(state.model_copy(update={"failures": failures, "proven": proven}))
+    update = {"failures": failures, "rejections": rejections, "proven": proven}
+    return Decision(state.model_copy(update=update))
 
 
 def resume(state: PoolState, view: View) -> tuple[Effect, ...]:

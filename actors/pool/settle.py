@@ -120,6 +120,7 @@ def place(state: PoolState, view: View) -> Decision:
         state.failures,
         view.now,
         view.world.down,
+        state.rejections,
     )
     if (ranking.hopeless and not ranking.offers) or _steps_are_broken(state):
         return _park(state, view)

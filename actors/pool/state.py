@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from actors.events import RequestId
+from actors.policy.placement import Rejection
 from actors.spec import PoolSpec
 from providers.model import ClusterHandle, Value
 
@@ -89,12 +90,14 @@ class Active(_Pool):
 
     Attributes:
         failures: machines that could not be set up, in a row, by market.
+        rejections: what providers refused of this pool's own wishes, by market.
         proven: some machine was set up under this spec, so its steps can work.
         whole: all desired nodes have been ready since the last change of what is desired.
     """
 
     status: Literal["active"] = "active"
     failures: dict[str, int] = {}
+    rejections: dict[str, Rejection] = {}
     proven: bool = False
     whole: bool = False
     steered: tuple[int, tuple[int, ...]] = (0, ())  # (desired, removed) as the nodes were told last

@@ -113,7 +113,10 @@ def explained(desk: Desk, pool: str) -> dict[str, Any]:
         raise unknown("pool", pool, desk.status.pool_names())
     now, world = time.time(), desk.acting.world()
     failures = state.failures if isinstance(state, Active) else {}
-    ranking = rank(state.spec, world.offers, world.capabilities, world.markets, failures, now, world.down)
+    rejections = state.rejections if isinstance(state, Active) else {}
+    ranking = rank(
+        state.spec, world.offers, world.capabilities, world.markets, failures, now, world.down, rejections
+    )
     return {
         "pool": pool,
         "status": view["status"],

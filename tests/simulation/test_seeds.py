@@ -16,7 +16,7 @@ from tests.simulation.run import Outcome
 SEEDS = range(1, 301)
 AGAIN = range(1, 7)
 PROCESSES = 2
-PATIENCE_S = 600  # real, for the 300 seeds on a busy machine; two quiet cores need half of it
+PATIENCE_S = 1200  # real, for the 300 seeds beside all else; two quiet cores need a quarter of it
 ROOT = Path(__file__).parents[2]
 
 # What went wrong, and how it was made good, as events and happenings have it.

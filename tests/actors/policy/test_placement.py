@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.market.state import MarketState
-from actors.policy.placement import LOOK_AGAIN_S, Ranking, mismatch, rank
+from actors.policy.placement import LOOK_AGAIN_S, Ranking, Rejection, mismatch, rank
 from actors.spec import PoolSpec
 from providers.errors import Fault
 from providers.model import MICRO, Accelerator, Capabilities, InstanceType, Offer
@@ -71,6 +71,11 @@ def cases(draw: st.DrawFn) -> dict[str, object]:
         "failures": failures,
         "now": NOW,
         "down": draw(st.sampled_from([{}, {}, {"sim": "does not answer"}])),
+        "rejections": {
+            str(one.market): Rejection(times=1, until=until, detail="no python3")
+            for one in some
+            if (until := NOW + draw(st.sampled_from([-5, 0, 40]))) != NOW
+        },
     }
 
 
@@ -126,9 +131,12 @@ def test_no_cooling_or_stopped_market_is_tried_and_what_waits_has_a_time(case: d
     assert isinstance(markets, dict)
     assert isinstance(failures, dict)
     assert isinstance(spec, PoolSpec)
+    rejections = case["rejections"]
     assert isinstance(case["down"], dict)
+    assert isinstance(rejections, dict)
     for one in ranking.offers:
         assert one.provider not in case["down"]
+        assert rejections.get(str(one.market), Rejection(times=0, until=0, detail="")).until <= NOW
         memory = markets.get(str(one.market))
         assert memory is None or memory.cool_until <= NOW
         assert failures.get(str(one.market), 0) < spec.bootstrap_failures_max
@@ -140,7 +148,14 @@ def test_no_cooling_or_stopped_market_is_tried_and_what_waits_has_a_time(case: d
 def by(*some: Offer, allocation: str = "cheapest", **known: object) -> list[str]:
     """Ids of offers in the order in which they would be tried."""
     spec = PoolSpec.model_validate({"provider": "sim", "allocation": allocation})
-    case = {"capabilities": {}, "markets": {}, "failures": {}, "now": NOW, "down": {}} | known
+    case = {
+        "capabilities": {},
+        "markets": {},
+        "failures": {},
+        "now": NOW,
+        "down": {},
+        "rejections": {},
+    } | known
     return [one.id for one in ranked(case | {"spec": spec, "offers": {"sim": some}}).offers]
 
 
@@ -165,9 +180,9 @@ def test_hopeless_means_that_every_market_that_fits_was_stopped() -> None:
     spec = PoolSpec(provider=("sim",), zone="a", bootstrap_failures_max=1)
     some: dict[str, tuple[Offer, ...]] = {"sim": (one, small)}
     capabilities: dict[str, Capabilities] = {}
-    assert rank(spec, some, capabilities, {}, {str(one.market): 1}, NOW, {}).hopeless
-    assert not rank(spec, some, capabilities, {}, {}, NOW, {}).hopeless
-    assert not rank(spec, {}, capabilities, {}, {}, NOW, {}).hopeless
+    assert rank(spec, some, capabilities, {}, {str(one.market): 1}, NOW, {}, {}).hopeless
+    assert not rank(spec, some, capabilities, {}, {}, NOW, {}, {}).hopeless
+    assert not rank(spec, {}, capabilities, {}, {}, NOW, {}, {}).hopeless
 
 
 @pytest.mark.parametrize(
