@@ -104,6 +104,7 @@ class Acting:
         files: Files,
         on_listing: Callable[[str, Listing], None],
         on_trouble: Callable[[str, BaseException], None],
+        on_offers: Callable[[str], None] = lambda provider: None,
     ) -> None:
         self.loops: dict[str, Loop] = {}
         self.markets: Loop | None = None
@@ -115,6 +116,7 @@ class Acting:
         self._files = files
         self._on_listing = on_listing
         self._on_trouble = on_trouble
+        self._on_offers = on_offers
         self._watchers: dict[str, _Watcher] = {}
         self._worlds = World()
         self._stale = True
@@ -173,8 +175,8 @@ class Acting:
 
     def offers_changed(self, provider: str) -> None:
         """Offers, prices or whether anything can be bought there are not what they were."""
-        del provider
         self._stale = True
+        self._on_offers(provider)
         self.markets_changed()
 
     def _to_watcher(self, key: str, message: Message) -> None:

@@ -150,6 +150,7 @@ class Daemon:
         self._identity = Identity(journal.owner, journal.epoch)
         self._stop = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self._troubled: set[str] = set()  # providers where nothing can be bought, as was logged
         self._leads = False  # the first look is over, and showed no newer daemon
         self._restarts: dict[str, list[float]] = {}
         settings = config.daemon
@@ -214,6 +215,7 @@ class Daemon:
             files=self.blobs,
             on_listing=self._listed,
             on_trouble=self._trouble,
+            on_offers=self._offers_told,
         )
         self._keeping.acting = self.acting
         for name, provider in self.providers.items():
@@ -310,6 +312,16 @@ class Daemon:
         self.sweep.listing(provider, listing)
         if self._leads and self.sweep.newest_epoch > self.journal.epoch:
             self._led_by_a_newer(self.sweep.newest_epoch)
+
+    def _offers_told(self, provider: str) -> None:
+        """Say it once when nothing can be bought at a provider any more, and when it can again."""
+        why = self.gateways[provider].trouble
+        if why is not None and provider not in self._troubled:
+            self._troubled.add(provider)
+            log.warning("nothing can be bought at a provider", provider=provider, why=why)
+        elif why is None and provider in self._troubled:
+            self._troubled.discard(provider)
+            log.info("a provider sells again", provider=provider)
 
     def _trouble(self, what: str, error: BaseException) -> None:
         self.observer.bug("outside", what, error)

@@ -5,6 +5,7 @@ A Request is completed (id, pool, files), made durable, and only then handed to 
 
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -307,6 +308,16 @@ class Desk:
             }
             if gateway.observed_at is None:
                 reasons.append(f"provider {name}: not observed yet{_because(gateway.last_error)}")
+        lost = Counter(
+            one.offer.provider
+            for loop in self.acting.loops.values()
+            for one in loop.index.instances.values()
+            if one.offer.provider not in self.gateways
+        )
+        reasons += [
+            f"provider {name!r} is not in the config, and has {count} of our machines: put it back"
+            for name, count in sorted(lost.items())
+        ]
         if self.stopping:
             reasons.append("stopping")
         return {

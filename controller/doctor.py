@@ -103,10 +103,10 @@ async def diagnose(state_dir: Path, desk: Any, names: Sequence[str] = ()) -> lis
 def _shown(name: str, shown: Mapping[str, Any]) -> list[Line]:
     """What a provider's gateway, and the sweep of leftovers, know already."""
     seen = shown["observed_at"] is not None
-    detail = f"{shown['offers']} offers" if seen else "not observed yet"
-    lines = [line(f"provider {name}", seen and not shown["error"], shown["error"] or detail, "see the log")]
+    detail, mend = f"{shown['offers']} offers" if seen else "not observed yet", f"look at [providers.{name}]"
+    lines = [line(f"provider {name}", seen and not shown["error"], shown["error"] or detail, mend)]
     if seen and not shown["offers"]:
-        lines.append(line(f"offers of {name}", False, "none", f"look at [providers.{name}]"))
+        lines.append(line(f"offers of {name}", False, "none", mend))
     if shown["notices_error"]:
         lines.append(line(f"notices of {name}", False, shown["notices_error"], "see the log"))
     left = shown["leftovers"]

@@ -24,6 +24,14 @@ class SecretSource(Value):
     credential: str | None = None
     env: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_itself(cls, given: object) -> object:
+        if isinstance(given, str):
+            text = "a secret is not written down here: say where it is"
+            raise ValueError(f'{text}, such as {{ file = "/etc/everpool/key" }}')
+        return given
+
     @model_validator(mode="after")
     def _one(self) -> Self:
         given = [name for name in ("file", "credential", "env") if getattr(self, name) is not None]

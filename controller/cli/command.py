@@ -107,7 +107,8 @@ class Session:
         for row in rows:
             table.add_row(*(_cell(cell) for cell in row))
         if table.row_count:
-            self._out.print(table, crop=False, width=max(self._out.width, TABLE_WIDTH))
+            wide = Console(highlight=False, soft_wrap=True, width=max(self._out.width, TABLE_WIDTH))
+            wide.print(table, crop=False)
         else:
             self.say(empty)
 
@@ -118,8 +119,12 @@ def default_socket() -> str:
     if path is not None:
         try:
             return str(load(path).daemon.socket_path)
-        except ConfigError:  # `everpool check` tells more; we may not even be allowed to read it
-            return default_address()
+        except ConfigError as error:
+            if path.exists() and not os.access(path, os.R_OK):  # the daemon's own, and not for us
+                return default_address()
+            more = f"; and {len(error.problems) - 1} more" if len(error.problems) > 1 else ""
+            text = f"{error.problems[0]}{more}: mend it, or say where the daemon is with --socket"
+            raise CliError(USAGE, text) from error
     return default_address()
 
 

@@ -105,7 +105,7 @@ async def test_those_that_are_named_are_asked_and_else_all(tmp_path: Path) -> No
         "what": "provider far",
         "ok": False,
         "detail": "throttled: later",
-        "mend": "see the log",
+        "mend": "look at [providers.far]",
     }
     named = {one["what"] for one in await diagnose(tmp_path, house, ["near", "near"])}
     assert named == set(everything) - {"provider far", "far: clock"}

@@ -115,3 +115,10 @@ def test_no_source_shows_its_secret(file: Path, monkeypatch: pytest.MonkeyPatch)
     for source in (SecretSource(file=file), SecretSource(env="EVERPOOL_TEST_KEY")):
         source.read()
         assert SECRET not in repr(source) and SECRET not in source.model_dump_json()
+
+
+def test_a_secret_that_is_written_down_is_refused_without_being_repeated() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SecretSource.model_validate("hunter2-hunter2")
+    (problem,) = caught.value.errors(include_input=False)
+    assert "such as { file =" in problem["msg"] and "hunter2" not in problem["msg"]

@@ -9,6 +9,7 @@ from actors.events import (
     Error,
     InstanceDestroyed,
     InstanceReplaced,
+    LaunchRefused,
     PoolRequested,
     PoolResized,
     PoolResizeRequested,
@@ -18,6 +19,7 @@ from actors.events import (
     TaskCompleted,
     TaskRequested,
 )
+from actors.messages import LaunchEnded
 from actors.pool.state import Active, Destroyed, Parked
 from actors.spec import Nodes, TaskSpec
 from providers.errors import Fault
@@ -137,6 +139,40 @@ def test_an_update_in_place_is_told_to_every_agent() -> None:
     assert not any(link.up for link in pool.links.values())
     assert len(pool.machines) == 2
     assert pool.update("again", lease_s=77.0) == PoolUpdated(pool=POOL, changed=())
+
+
+def test_what_is_refused_of_a_pools_own_wishes_is_left_alone_ever_longer_until_it_wishes_otherwise() -> None:
+    pool, one = ready(1), offer()
+
+    def refused() -> Any:
+        pool.turns.hear((("pool", POOL), LaunchEnded(one, Fault.REJECTED, "it has no python3")))
+        return pool.state.rejections[str(one.market)]
+
+    began = pool.turns.now
+    first = refused()
+    assert (first.times, first.until, first.detail) == (1, began + 15, "it has no python3")
+    assert refused() == first  # launches that were out together
+    pool.turns.now = first.until
+    assert refused().until == first.until + 30
+    for _ in range(10):
+        pool.turns.now = refused().until
+    assert refused().until == pool.turns.now + 300
+    pool.turns.hear((("pool", POOL), LaunchEnded(one, Fault.CAPACITY, "none left")))
+    assert refused().times == 12
+    pool.update("mended", lease_s=77.0)
+    assert pool.state.rejections == {}
+
+
+def test_a_refusal_of_one_pools_wishes_is_not_told_to_the_market() -> None:
+    pool = Pool(1)
+    pool.answer(0, None, True, 0)  # the cluster
+    [launch] = pool.calls_of(Launch)
+    market = str(launch.offer.market)
+    pool.answer(0, Fault.REJECTED, False, 0)
+    assert list(pool.state.rejections) == [market]
+    assert market not in pool.markets
+    (refusal,) = [one.event for one in pool.turns.events if one.event.kind == "launch_refused"]
+    assert isinstance(refusal, LaunchRefused) and refusal.detail
 
 
 def test_an_update_may_change_the_size() -> None:

@@ -270,3 +270,13 @@ def test_ctrl_c_while_a_pool_comes_up(house: Face) -> None:
     _, err = making.communicate(timeout=30)
     assert making.returncode == 130 and "goes on" in err
     assert house("down", "later").code == 0
+
+
+def test_a_config_that_is_wrong_is_said_to_be_so_by_every_command(face: Face) -> None:
+    config = face.directory / "c.toml"
+    config.write_text("[daemon]\nbogus = 1\n")
+    del face.env["EVERPOOL_SOCKET"]
+    face.env["EVERPOOL_CONFIG"] = str(config)
+    done = face("ps")
+    assert done.code == 2
+    assert "key 'daemon.bogus' is not known" in done.err and "--socket" in done.err
