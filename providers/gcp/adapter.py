@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -18,7 +18,9 @@ from providers.gcp.config import GcpConfig
 from providers.gcp.doctor import Doctor
 from providers.gcp.launching import Launcher
 from providers.gcp.offers import Catalog
-from providers.gcp.surroundings import Surroundings, unreached
+from providers.gcp.preemptions import NOTICE_S, Preemptions
+from providers.gcp.scopes import Scopes
+from providers.gcp.surroundings import Surroundings
 from providers.gcp.tokens import Tokens
 from providers.host.ssh import connect
 from providers.model import (
@@ -37,15 +39,14 @@ from providers.model import (
     Sighting,
 )
 
-NOTICE_S = 30.0  # from the soft-off to the end, at best
 LAUNCH_BATCH_MAX = 100
 TERMINATE_BATCH_MAX = 100
 ENDS_AT_ONCE = 16
 CONNECT_WITHIN_S = 20.0
-PREEMPTED = "compute.instances.preempted"
-PREEMPTED_MAX = 10_000  # remembered
 KEYS_MAX = 50_000  # of machines, by name
-OLD_NEWS_S = 300.0  # a preemption that began so long ago is no news any more
+LOOK_AGAIN_S = 2.0
+T = TypeVar("T")
+MACHINES = wire.aggregated("instances", wire.MACHINE)
 
 
 class GcpProvider:
@@ -79,6 +80,8 @@ class GcpProvider:
             billing_unit="second",
             visible_within_s=config.visible_within_s,
             machines_max=config.machines_max,
+            look_again_s=LOOK_AGAIN_S,
+            host_keys=config.bulk is None,
             agent_python=config.agent_python,
         )
         self._config, self._agent_source, self._now = config, agent_source, now
@@ -90,7 +93,8 @@ class GcpProvider:
         self._doctor = Doctor(config, self._api, tokens, self._catalog, now)
         self._ending = anyio.CapacityLimiter(ENDS_AT_ONCE)
         self._keys: dict[str, str] = {}  # launch keys of machines, by name
-        self._preempted: dict[str, Notice] = {}  # by name
+        self._listed: dict[str, tuple[str, Sighting]] = {}  # owner and last sighting of machines, by name
+        self._preemptions = Preemptions(name, self._api, config.notices_every_s, self._key_of, now)
 
     async def offers(self) -> Sequence[Offer]:
         """See `Provider.offers`."""
@@ -110,49 +114,60 @@ class GcpProvider:
 
     async def find(self, key: str) -> Sighting | None:
         """See `Provider.find`. Raises ProviderError(unknown) when a zone that may have it is not shown."""
-        query = {"filter": f'name = "{names.machine_name(key)}"'}
-        hidden = set[str]()
+        query = {"filter": f'name = "{names.machine_name(key)}"', "fields": MACHINES}
+        scopes = Scopes()
         for page in await self._api.pages("instances.aggregatedList", self._instances, query):
-            hidden |= unreached(page.json)
+            scopes.read(page.json)
             for found in _machines(page.json):
                 seen = self._sighting(found)
                 if seen is not None and seen.key == key:
                     return seen
-        if hidden:
-            raise ProviderError(Fault.UNKNOWN, f"{key} is not seen, nor is {', '.join(sorted(hidden))}")
+        if scopes.hidden:
+            raise ProviderError(
+                Fault.UNKNOWN, f"{key} is not seen, nor is {', '.join(sorted(scopes.hidden))}"
+            )
         return None
 
     async def observe(self, owner: str) -> Listing:
         """See `Provider.observe`. All zones of the project, not only those of the config."""
-        query = {"filter": f'labels.{names.OWNER} = "{names.label(owner)}"'}
+        query = {"filter": f'labels.{names.OWNER} = "{names.label(owner)}"', "fields": MACHINES}
         pages, broken = await self._api.readable_pages("instances.aggregatedList", self._instances, query)
         seen: dict[tuple[str, str], Sighting] = {}  # a machine may be on two pages
-        hidden = set[str]() if broken is None else {f"page {len(pages) + 1} ({broken.detail})"}
+        scopes = Scopes()
+        if broken is not None:
+            scopes.lose(f"page {len(pages) + 1} ({broken.detail})")
         for page in pages:
-            hidden |= unreached(page.json)
+            scopes.read(page.json)
             for found in _machines(page.json):
                 one = self._sighting(found)
                 if one is not None and wire.owner_of(found) == owner:
+                    _keep(self._listed, one.handle.ref, (owner, one))
                     seen[one.handle.zone, one.handle.ref] = one
+        hidden, whole = scopes.hidden, scopes.whole(self._catalog.region_known)
+        for name in self._preemptions.ended.keys() & self._listed.keys():
+            whose, one = self._listed[name]
+            if (
+                whose == owner
+                and (one.handle.zone, name) not in seen
+                and (not hidden or one.handle.zone in whole)
+            ):
+                seen[one.handle.zone, name] = self._tombstone(one)
         # The vendor tells whole seconds; what a listing shows has happened before it.
         at = self._now() if pages[0].at is None else pages[0].at
         return Listing(
-            at=max(at, *(one.launched_at for one in seen.values()), at),
+            at=max(at, *(one.ended_at or one.launched_at for one in seen.values()), at),
             sightings=tuple(seen.values()),
             complete=not hidden,
             unreachable=tuple(sorted(hidden)),
+            scopes=whole,
         )
 
-    async def notices(self) -> AsyncIterator[tuple[str, Notice | None]]:
+    def notices(self) -> AsyncIterator[tuple[str, Notice | None]]:
         """Preemptions as the project's operations tell them, which may be when the machine is gone already.
 
         The early word comes from the machine itself, whose agent watches the metadata server.
         """
-        known = set[str]()
-        while True:
-            for told in await self._preemptions(known):
-                yield told
-            await anyio.sleep(self._config.notices_every_s)
+        return self._preemptions.notices()
 
     async def terminate(self, handles: Sequence[Handle]) -> Sequence[ProviderError | None]:
         """Delete machines with their disks. See `Provider.terminate`."""
@@ -222,16 +237,22 @@ class GcpProvider:
             region=self._catalog.region_known(last(found.get("zone"))),
             ssh_port=self._config.ssh_port,
             external_ip=self._config.external_ip,
-            notice=self._preempted.get(name),
+            notice=self._preemptions.of(name),
         )
         if seen is not None:
             self._learn(name, seen.key)
         return seen
 
     def _learn(self, name: str, key: str) -> None:
-        if name not in self._keys and len(self._keys) >= KEYS_MAX:
-            del self._keys[next(iter(self._keys))]
-        self._keys[name] = key
+        _keep(self._keys, name, key)
+
+    def _tombstone(self, seen: Sighting) -> Sighting:
+        """A machine whose preemption is over and that is listed no more."""
+        name = seen.handle.ref
+        notice = self._preemptions.of(name)
+        said = "preempted" if notice is None else notice.reason
+        more = {"ended_at": max(self._preemptions.ended[name], seen.launched_at), "address": None}
+        return seen.model_copy(update=more | {"state": "stopped", "notice": notice, "detail": said})
 
     async def _delete(self, handle: Handle) -> None:
         # A token per call: asked for again it is asked for anew. Nothing is waited for; listings tell.
@@ -243,55 +264,25 @@ class GcpProvider:
             urgent=True,
         )
 
-    async def _preemptions(self, known: set[str]) -> list[tuple[str, Notice]]:
-        """Those of our machines that are not in `known`, which are put there (the operations' ids)."""
-        path = f"{self._api.project}/aggregated/operations"
-        query = {"filter": f'operationType = "{PREEMPTED}"'}
-        found, there = list[tuple[str, Notice]](), set[str]()
-        for page in await self._api.pages("globalOperations.aggregatedList", path, query):
-            for scope in (page.json.get("items") or {}).values():
-                for operation in scope.get("operations") or ():
-                    number = str(operation.get("id") or operation.get("name"))
-                    there.add(number)
-                    if number not in known and self._is_news(operation, page.at):
-                        told = await self._told(operation, page.at)
-                        found += [] if told is None else [told]
-        known.clear()  # what the vendor forgets is forgotten
-        known |= there
-        return found
-
-    def _is_news(self, operation: Mapping[str, Any], at: float | None) -> bool:
-        began = operation.get("insertTime")
-        return began is None or wire.seconds(began) > (at or self._now()) - OLD_NEWS_S
-
-    async def _told(self, operation: Mapping[str, Any], at: float | None) -> tuple[str, Notice] | None:
-        """Whose preemption it is, when it is one of ours."""
-        name, zone = last(operation.get("targetLink")), last(operation.get("zone"))
-        key = self._keys.get(name)
-        if key is None:
-            key = await self._key_of(name, zone)
-        if key is None:
-            return None
-        began, now = operation.get("insertTime"), self._now()
-        # The vendor promises no time, only that it pulls the plug so long after the soft-off, if not before.
-        ends_at = (
-            None if began is None else wire.seconds(began) + NOTICE_S + now - (now if at is None else at)
-        )
-        notice = Notice(reason=operation.get("statusMessage") or "preempted", deadline_at=ends_at)
-        if len(self._preempted) >= PREEMPTED_MAX:
-            del self._preempted[next(iter(self._preempted))]
-        self._preempted[name] = notice
-        return key, notice
-
     async def _key_of(self, name: str, zone: str) -> str | None:
+        if (known := self._keys.get(name)) is not None:
+            return known
         try:
             answer = await self._api.read(
-                "instances.get", f"{self._api.project}/zones/{zone}/instances/{name}"
+                "instances.get",
+                f"{self._api.project}/zones/{zone}/instances/{name}",
+                query={"fields": wire.MACHINE},
             )
         except ProviderError:  # it is gone, and nobody here knew it
             return None
         seen = self._sighting(answer.json())
         return None if seen is None else seen.key
+
+
+def _keep(held: dict[str, T], name: str, value: T) -> None:
+    if name not in held and len(held) >= KEYS_MAX:
+        del held[next(iter(held))]
+    held[name] = value
 
 
 def _machines(page: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -102,11 +102,11 @@ class Api:
         return pages
 
     async def readable_pages(
-        self, call: str, path: str, query: Mapping[str, Any] | None = None
+        self, call: str, path: str, query: Mapping[str, Any] | None = None, *, pages_max: int = PAGES_MAX
     ) -> tuple[list[Page], ProviderError | None]:
         """The pages up to one that can't be read, and why it can't. Raises when that is the first."""
         pages, token = list[Page](), ""
-        while len(pages) < PAGES_MAX:
+        while len(pages) < pages_max:
             asked = {"maxResults": PAGE_SIZE, **(query or {}), **({"pageToken": token} if token else {})}
             try:
                 answer = await self.read(call, path, query=asked)
@@ -119,7 +119,7 @@ class Api:
             token = page.json.get("nextPageToken") or ""
             if not token:
                 return pages, None
-        return pages, ProviderError(Fault.UNKNOWN, f"{call}: more than {PAGES_MAX} pages")
+        return pages, ProviderError(Fault.UNKNOWN, f"{call}: more than {pages_max} pages")
 
     async def wait(self, operation: dict[str, Any], *, within_s: float) -> dict[str, Any]:
         """Wait until an operation is over, and return it as it is then, or as it was seen last.

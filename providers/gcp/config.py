@@ -11,7 +11,7 @@ from providers.secret import SecretSource
 # The API's version by date: that of the discovery document that this adapter was tested against.
 API_VERSION = "2026-11-01"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-BULK_MAX = 50  # machines in one bulkInsert: each carries the names, keys and host keys of all of them
+BULK_MAX = 50  # machines in one bulkInsert: each one's description carries the keys of all of them
 
 _LABEL = r"^[a-z][a-z0-9_-]{0,62}$"
 _LABEL_VALUE = r"^[a-z0-9_-]{0,63}$"
@@ -88,7 +88,9 @@ class GcpConfig(Value):
     ssh_port: Annotated[int, Field(ge=1, le=65_535)] = 22
     preemption_notice_s: Annotated[int, Field(ge=1, le=600)] | None = None  # told before the soft-off
     notices_every_s: Annotated[float, Field(gt=0, le=3600)] = 15  # how often preempted operations are listed
-    bulk: Annotated[int, Field(ge=2, le=BULK_MAX)] | None = None  # launches of a kind that share a bulkInsert
+    # Launches of a kind that share a bulkInsert. Then no machine gets a host key of ours, since each could
+    # read those of all: the key that a machine shows first is pinned.
+    bulk: Annotated[int, Field(ge=2, le=BULK_MAX)] | None = None
     visible_within_s: Annotated[float, Field(ge=0, le=3600)] = 30
     machines_max: Annotated[int, Field(ge=1, le=100_000)] = 1000
     requests_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 900  # of reads, and as many of changes

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 
 from providers.errors import Fault, ProviderError
-from providers.gcp import wire
+from providers.gcp import preemptions, wire
 from providers.gcp.api import Api
 from providers.gcp.config import GcpConfig
 from providers.gcp.offers import Catalog
@@ -31,7 +31,8 @@ PERMISSIONS = {
     "compute.regions.list": "know what can be rented",
     "compute.regions.get": "read quotas",
     "compute.zoneOperations.get": "see launches fail",
-    "compute.zoneOperations.list": "see preemptions",
+    "compute.zoneOperations.list": "see what was launched, and preemptions",
+    "compute.globalOperations.list": "see preemptions",
     "compute.subnetworks.use": "give machines an address",
 }
 EXTERNAL_IP = {"compute.subnetworks.useExternalIp": "give machines a public address"}
@@ -67,7 +68,15 @@ class Doctor:
             mend = "give `key` a service account's key file, or run where application default credentials are"
             return [Check(what="credentials", ok=False, detail=error.detail, mend=mend)]
         lines: dict[int, list[Check]] = {}
-        looks = (self._project, self._permissions, self._quotas, self._images, self._network, self._offers)
+        looks = (
+            self._project,
+            self._permissions,
+            self._quotas,
+            self._images,
+            self._network,
+            self._offers,
+            self._preemptions,
+        )
 
         async def look(index: int, what: Callable[[], Awaitable[list[Check]]], name: str) -> None:
             try:
@@ -198,6 +207,12 @@ class Doctor:
             detail += f"; left out, since no price is known: {some}"
         mend = "" if offers else "set machine_types to types that the zones have, and prices for them"
         return [Check(what="offers", ok=bool(offers), detail=detail, mend=mend)]
+
+    async def _preemptions(self) -> list[Check]:
+        """By the call itself, since nobody is waiting for what it does not tell."""
+        path = f"{self._api.project}/aggregated/operations"
+        await self._api.read(preemptions.CALL, path, query={"maxResults": 1, **preemptions.query_of(None)})
+        return [Check(what="preemptions", ok=True, detail="the project's operations can be read")]
 
 
 def _quota(region: str, found: Mapping[str, Any]) -> Check:

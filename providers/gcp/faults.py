@@ -84,6 +84,10 @@ CODES = {
     "INTERNAL_ERROR": Fault.UNKNOWN,
 }
 
+# A permission on what one launch starts from, not on the account's project.
+_ON_A_SOURCE = re.compile(
+    r"compute\.(?:images|snapshots|instantSnapshots|machineImages|disks)\.(?:use|useReadOnly|get)\b"
+)
 _DISABLED_BILLING = re.compile(r"(?i)billing .{0,40}(disabled|not enabled|to be enabled)")
 
 
@@ -94,7 +98,8 @@ def failure(name: str, call: str, answer: Answer, *, making: bool = False) -> Pr
         name: of the provider, for the log.
         call: for humans and the log, such as "instances.insert".
         answer: the whole of it.
-        making: the call makes something, so that what is not found is something that it names.
+        making: the call makes something, so that what is not found, or an image or disk that it may not use,
+            is something that it names.
     """
     reason, said = _told(answer.body)
     fault = REASONS.get(reason)
@@ -109,7 +114,7 @@ def failure(name: str, call: str, answer: Answer, *, making: bool = False) -> Pr
         fault = _BY_STATUS[status]
     if fault is Fault.CREDENTIALS and _DISABLED_BILLING.search(said):
         fault = Fault.FUNDS
-    if fault is Fault.GONE and making:
+    if making and (fault is Fault.GONE or (fault is Fault.CREDENTIALS and _ON_A_SOURCE.search(said))):
         fault = Fault.REJECTED
     if fault is None:
         log_unknown_answer(name, call, status=status, code=reason, raw=answer.body)
@@ -146,6 +151,8 @@ def operation_failure(name: str, call: str, operation: Mapping[str, Any]) -> Pro
             raw = repr(operation.get("error") or operation.get("httpErrorMessage"))
             log_unknown_answer(name, call, status=status or "operation", code=code, raw=raw)
             fault = Fault.UNKNOWN
+        if fault is Fault.CREDENTIALS and _ON_A_SOURCE.search(str(error.get("message"))):
+            fault = Fault.REJECTED
         faults.append(fault)
         said.append(_short(f"{code}: {error.get('message') or ''}"))
     # Several: nothing is known as soon as one of them is not.

@@ -106,18 +106,22 @@ class Launcher:
             return await self._made_before(order, zone, region, failed)
         if failed is not None:
             raise failed
-        with _accepted(call):
+        with _looking(f"{call} was accepted"):
             handle = await self._made(order, zone, region)
         if handle is None:
             raise self._missing(order, operation)
         return handle
 
     async def _made_before(self, order: Order, zone: str, region: str, refused: ProviderError) -> Handle:
-        """The machine of an earlier launch. Raises gone when it has ended, `refused` when there was none."""
-        if (handle := await self._made(order, zone, region)) is not None:
-            return handle
+        """The machine of an earlier launch. Raises gone when it has ended, `refused` when there was none.
+
+        Raises unknown when that can't be seen: there may be one, whatever hides it.
+        """
         name = names.machine_name(order.key)
-        operation = (await self._insertions(zone, [name])).get(name)
+        with _looking(f"{name} may be there"):
+            if (handle := await self._made(order, zone, region)) is not None:
+                return handle
+            operation = (await self._insertions(zone, [name])).get(name)
         if operation is None or operation_failure(self._name, "instances.insert", operation) is not None:
             raise refused
         raise self._missing(order, operation)
@@ -127,7 +131,9 @@ class Launcher:
         name = names.machine_name(order.key)
         try:
             answer = await self._api.read(
-                "instances.get", f"{self._api.project}/zones/{zone}/instances/{name}"
+                "instances.get",
+                f"{self._api.project}/zones/{zone}/instances/{name}",
+                query={"fields": wire.MACHINE},
             )
         except ProviderError as error:
             if error.fault is Fault.GONE:
@@ -188,7 +194,8 @@ class Launcher:
         over = await self._api.wait(dict(operation), within_s=LAUNCH_WITHIN_S)
         if (failed := operation_failure(self._name, call, over)) is not None:
             raise failed
-        handle = await self._made(order, zone, await self._region_of(zone))
+        with _looking(f"{call} was accepted"):
+            handle = await self._made(order, zone, await self._region_of(zone))
         if handle is None:
             raise self._missing(order, over)
         return handle
@@ -225,16 +232,41 @@ class Launcher:
             )
             operation = await self._api.wait(answer.json(), within_s=over_at - anyio.current_time())
             failed = operation_failure(self._name, call, operation)
-            with _accepted(call):
+            with _looking(f"{call} was accepted"):
                 made = await self._batch(zone, region, names.batch_name(keys))
         except ProviderError as error:
             return dict.fromkeys(keys, error)
-        # Some of many: when the operation does not say why the others are not there, nobody knows.
-        missing = failed or ProviderError(Fault.UNKNOWN, f"{call}: not all were made, and no word why")
-        return {key: made.get(key, missing) for key in keys}
+        outcomes: dict[str, Outcome] = {**made}
+        missing = [order for order in orders if order.key not in made]
+        if failed is not None and not made:
+            return dict.fromkeys(keys, failed)
+        return outcomes | (await self._unmade(zone, missing) if missing else {})
+
+    async def _unmade(self, zone: str, orders: list[Order]) -> dict[str, Outcome]:
+        """Why these machines of a bulk insert are not there, as the operation of each says."""
+        call, found = "instances.insert", dict[str, Mapping[str, Any]]()
+        said = "not made with the others, and no word why"
+        try:
+            for start in range(0, len(orders), NAMES_A_FILTER):
+                part = [names.machine_name(order.key) for order in orders[start : start + NAMES_A_FILTER]]
+                found |= await self._insertions(zone, part)
+        except ProviderError as error:  # of those that are known it may be told
+            said = f"not made with the others, then {error.detail}"
+        outcomes: dict[str, Outcome] = {}
+        for order in orders:
+            operation = found.get(names.machine_name(order.key))
+            if operation is None:
+                outcomes[order.key] = ProviderError(Fault.UNKNOWN, f"{order.key}: {said}")
+            else:
+                failed = operation_failure(self._name, call, operation)
+                outcomes[order.key] = failed or self._missing(order, operation)
+        return outcomes
 
     async def _batch(self, zone: str, region: str, batch: str) -> dict[str, Handle]:
-        query = {"filter": f'labels.{names.BATCH} = "{batch}"'}
+        query = {
+            "filter": f'labels.{names.BATCH} = "{batch}"',
+            "fields": f"items({wire.MACHINE}),nextPageToken",
+        }
         found: dict[str, Handle] = {}
         path = f"{self._api.project}/zones/{zone}/instances"
         for page in await self._api.pages("instances.list", path, query):
@@ -258,14 +290,14 @@ def tag_of(order: Order) -> str:
 
 
 @contextmanager
-def _accepted(call: str) -> Iterator[None]:
-    """Something was made: what fails now says nothing about that."""
+def _looking(known: str) -> Iterator[None]:
+    """Something was made, or may have been: that it can't be looked at says nothing about that."""
     try:
         yield
     except ProviderError as error:
         if error.fault is Fault.CONFLICT:
             raise
-        raise ProviderError(Fault.UNKNOWN, f"{call} was accepted, then {error.detail}") from error
+        raise ProviderError(Fault.UNKNOWN, f"{known}, then {error.detail}") from error
 
 
 def _conflicts(outcome: Outcome) -> bool:
@@ -273,7 +305,7 @@ def _conflicts(outcome: Outcome) -> bool:
 
 
 def _alike(orders: Any) -> list[list[Order]]:
-    """Orders that differ in their keys, nodes and host keys only."""
+    """Orders that differ in their keys, nodes and host keys only: no host key goes into a bulk."""
     groups: dict[Any, list[Order]] = {}
     for order in orders:
         cluster = order.cluster.cluster_id

@@ -1,7 +1,8 @@
 """Names, labels and ids that follow from a launch key, and the marks that say whose a thing is.
 
 A label holds 63 characters of [a-z0-9_-] and so only helps to filter. What counts as proof of ownership is
-the text in the instance's metadata, or in the description of a disk or firewall rule, which is exact.
+the description of an instance, disk or firewall rule, which is exact. An instance's metadata is not used: it
+can only be listed as a whole, with the host key that is in it.
 """
 
 import base64
@@ -9,7 +10,9 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from os.path import commonprefix
 
 from providers.model import Value
 
@@ -19,7 +22,6 @@ _SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "everpool:gcp")
 
 OWNER, CLUSTER, POOL, KEY = "everpool-owner", "everpool-cluster", "everpool-pool", "everpool-key"
 EPOCH, PRICE, BATCH = "everpool-epoch", "everpool-price", "everpool-batch"
-INSTANCE, KEYS = "everpool-instance", "everpool-keys"
 
 
 def label(text: str) -> str:
@@ -56,15 +58,37 @@ def batch_name(keys: Sequence[str]) -> str:
 
 
 class Marks(Value):
-    """What a description says of the thing it is on."""
+    """What a description says of the thing it is on.
+
+    Machines of a bulk insert have one description, with the keys of all: what they begin with, and each
+    one's rest.
+    """
 
     owner: str
     cluster: str = ""
     key: str = ""
+    stem: str = ""
+    rests: tuple[str, ...] = ()
 
     def text(self) -> str:
         """As a description."""
-        return "everpool " + json.dumps(self.model_dump(), separators=(",", ":"), ensure_ascii=False)
+        said = self.model_dump(exclude_defaults=True)
+        return "everpool " + json.dumps(said, separators=(",", ":"), ensure_ascii=False)
+
+    def key_of(self, name: str) -> str:
+        """The launch key of the machine of that name; "" when it is none of these."""
+        return self.key or _by_name(self.stem, self.rests).get(name, "")
+
+
+def marks_of_all(owner: str, cluster: str, keys: Sequence[str]) -> Marks:
+    """The marks of machines that are made by one call."""
+    stem = commonprefix(list(keys))
+    return Marks(owner=owner, cluster=cluster, stem=stem, rests=tuple(key[len(stem) :] for key in keys))
+
+
+@lru_cache(maxsize=1000)
+def _by_name(stem: str, rests: tuple[str, ...]) -> Mapping[str, str]:
+    return {machine_name(stem + rest): stem + rest for rest in rests}
 
 
 def marks_of(description: object) -> Marks | None:

@@ -9,10 +9,12 @@ from providers.gcp import names, wire
 from providers.gcp.api import Api, last
 from providers.gcp.config import GcpConfig
 from providers.gcp.faults import operation_failure
+from providers.gcp.scopes import Scopes
 from providers.model import ClusterHandle, ClusterOrder, Handle, Leftover, Leftovers
 
 RULE_WITHIN_S = 45.0
 REMOVE_WITHIN_S = 30.0
+DISKS = wire.aggregated("disks", "name,description,zone,creationTimestamp,users")
 
 
 class Surroundings:
@@ -47,19 +49,28 @@ class Surroundings:
 
     async def leftovers(self, owner: str) -> Leftovers:
         """See `Provider.leftovers`."""
-        found, unreachable = list[Leftover](), set[str]()
+        found, unreachable, scopes = list[Leftover](), set[str](), list[str]()
         failed: list[ProviderError] = []
         for what, list_of in (("disks", self._disks), ("firewall rules", self._rules)):
             try:
-                found += await list_of(owner, unreachable)
+                listed = await list_of(owner)
             except ProviderError as error:
                 failed.append(error)
                 unreachable.add(what)
+            else:
+                found += listed.found
+                unreachable |= set(listed.unreachable)
+                scopes += listed.scopes
         if len(failed) == 2:
             raise failed[0]
-        for one in found:
-            self._owners[one.kind, one.handle.ref, one.handle.zone] = owner
-        return Leftovers(found=tuple(found), complete=not unreachable, unreachable=tuple(sorted(unreachable)))
+        others = {one: whose for one, whose in self._owners.items() if whose != owner}
+        self._owners = others | {(one.kind, one.handle.ref, one.handle.zone): owner for one in found}
+        return Leftovers(
+            found=tuple(found),
+            complete=not unreachable,
+            unreachable=tuple(sorted(unreachable)),
+            scopes=tuple(scopes) if unreachable else (),
+        )
 
     async def remove(self, leftover: Leftover) -> None:
         """See `Provider.remove`."""
@@ -132,7 +143,7 @@ class Surroundings:
             return
         raise failed
 
-    async def _rules(self, owner: str, unreachable: set[str]) -> list[Leftover]:
+    async def _rules(self, owner: str) -> Leftovers:
         found = list[Leftover]()
         for page in await self._api.pages("firewalls.list", self._firewalls):
             for rule in page.json.get("items") or ():
@@ -147,16 +158,16 @@ class Surroundings:
                             created_at=wire.seconds(rule["creationTimestamp"]),
                         )
                     )
-        return found
+        return Leftovers(found=tuple(found), scopes=("/group",))
 
     # --- disks ------------------------------------------------------------------------------------
 
-    async def _disks(self, owner: str, unreachable: set[str]) -> list[Leftover]:
-        found = list[Leftover]()
+    async def _disks(self, owner: str) -> Leftovers:
+        found, scopes = list[Leftover](), Scopes()
         path = f"{self._api.project}/aggregated/disks"
-        query = {"filter": f'labels.{names.OWNER} = "{names.label(owner)}"'}
+        query = {"filter": f'labels.{names.OWNER} = "{names.label(owner)}"', "fields": DISKS}
         for page in await self._api.pages("disks.aggregatedList", path, query):
-            unreachable |= unreached(page.json)
+            scopes.read(page.json)
             for scope in (page.json.get("items") or {}).values():
                 for disk in scope.get("disks") or ():
                     marks = names.marks_of(disk.get("description"))
@@ -166,10 +177,7 @@ class Surroundings:
                             Leftover(
                                 kind="disk",
                                 handle=Handle(
-                                    provider=self._name,
-                                    ref=disk["name"],
-                                    region=zone.rpartition("-")[0],
-                                    zone=zone,
+                                    provider=self._name, ref=disk["name"], region=_region(zone), zone=zone
                                 ),
                                 key=marks.key,
                                 cluster_id=marks.cluster,
@@ -177,7 +185,11 @@ class Surroundings:
                                 in_use=bool(disk.get("users")),
                             )
                         )
-        return found
+        return Leftovers(
+            found=tuple(found),
+            unreachable=tuple(scopes.hidden),
+            scopes=tuple(f"{region}/disk" for region in scopes.whole_regions(_region)),
+        )
 
     async def _delete(self, call: str, path: str) -> None:
         try:
@@ -191,12 +203,6 @@ class Surroundings:
             raise failed
 
 
-def unreached(page: Mapping[str, Any]) -> set[str]:
-    """The scopes that a page of an aggregated list could not show."""
-    found = {last(one) for one in page.get("unreachables") or ()}
-    for scope, held in (page.get("items") or {}).items():
-        if ((held.get("warning") or {}).get("code")) in ("UNREACHABLE", "PARTIAL_SUCCESS"):
-            found.add(last(scope))
-    if (page.get("warning") or {}).get("code") in ("UNREACHABLE", "PARTIAL_SUCCESS") and not found:
-        found.add("some scope")
-    return found
+def _region(zone: str) -> str:
+    """The region of a disk's zone, as zones are named: the same in every listing, whatever else is known."""
+    return zone.rpartition("-")[0]

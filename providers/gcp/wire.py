@@ -1,13 +1,10 @@
 """Compute Engine's JSON: what we send for a machine, and what its listing shows. Pure."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-
-from pydantic_core import from_json
 
 from providers.gcp import names
 from providers.gcp.api import last
@@ -30,11 +27,15 @@ STATES: Mapping[str, SightingState] = {
 }
 # Families that take no persistent disks, only hyperdisks.
 _HYPERDISK = re.compile(r"^(c4|c4a|c4d|n4|n4a|n4d|h4d|x4|m4|a4|a4x|g4)-")
+# What is read of an instance: not its metadata, where the host key and the start-up script are.
+MACHINE = (
+    "name,description,status,statusMessage,creationTimestamp,zone,machineType,labels,"
+    "scheduling/provisioningModel,networkInterfaces(networkIP,accessConfigs/natIP)"
+)
 _KEY_FILE = "/etc/ssh/ssh_host_ed25519_key"
 
 # sshd may have made keys of its own by then, and answers with those until this has run. Run at every start.
 _INSTALL = f"""\
-[ -n "$host_key" ] || exit 0
 umask 077
 printf '%s\\n' "$host_key" > {_KEY_FILE}.everpool
 if cmp -s {_KEY_FILE}.everpool {_KEY_FILE} && [ "$(ls /etc/ssh/ssh_host_*_key)" = {_KEY_FILE} ]; then
@@ -49,20 +50,18 @@ systemctl restart ssh || systemctl restart sshd || service ssh restart
 """
 
 
-def startup_script(host_keys: Mapping[str, str]) -> str:
-    """What gives a machine its host key.
+def startup_script(host_key: str) -> str:
+    """What gives a machine its host key: `host_key` is the private key (OpenSSH PEM)."""
+    given = f"host_key={shlex.quote(host_key.strip())}\n"
+    return f"#!/bin/sh\n# everpool: our host key, before anybody trusts this machine.\n{given}{_INSTALL}"
 
-    Args:
-        host_keys: private keys (OpenSSH PEM) by the machine's name; which one it is it sees by its host name.
+
+def aggregated(what: str, fields: str) -> str:
+    """The `fields` of an aggregated list of `what`: those of each, and which scopes were read.
+
+    Source: "Partial responses" in Google's API guides.
     """
-    if len(host_keys) == 1:
-        choice = f"host_key={shlex.quote(next(iter(host_keys.values())).strip())}\n"
-    else:
-        cases = "".join(
-            f"  {name}) host_key={shlex.quote(key.strip())} ;;\n" for name, key in sorted(host_keys.items())
-        )
-        choice = f'case "$(hostname | cut -d. -f1)" in\n{cases}  *) host_key= ;;\nesac\n'
-    return f"#!/bin/sh\n# everpool: our host key, before anybody trusts this machine.\n{choice}{_INSTALL}"
+    return f"items/*/{what}({fields}),items/*/warning/code,warning/code,unreachables,nextPageToken"
 
 
 def properties(config: GcpConfig, order: Order, *, region: str, tag: str) -> dict[str, Any]:
@@ -100,18 +99,13 @@ def instance(config: GcpConfig, order: Order, *, region: str, tag: str) -> dict[
     name, offer = names.machine_name(order.key), order.offer
     made = properties(config, order, region=region, tag=tag)
     made["labels"][names.KEY] = names.digest(order.key)
-    disk = made["disks"][0]["initializeParams"]
-    disk["labels"] = made["labels"]
-    disk["description"] = names.Marks(
+    made["description"] = names.Marks(
         owner=order.owner, cluster=order.cluster.cluster_id, key=order.key
     ).text()
-    made["metadata"]["items"] += _entries(
-        {
-            names.KEY: order.key,
-            names.INSTANCE: order.instance_id,
-            **({"startup-script": startup_script({name: order.host_key})} if order.host_key else {}),
-        }
-    )
+    disk = made["disks"][0]["initializeParams"]
+    disk["labels"], disk["description"] = made["labels"], made["description"]
+    if order.host_key:
+        made["metadata"]["items"] += _entries({"startup-script": startup_script(order.host_key)})
     return {
         "name": name,
         "machineType": f"zones/{offer.zone}/machineTypes/{offer.instance_type.name}",
@@ -120,31 +114,25 @@ def instance(config: GcpConfig, order: Order, *, region: str, tag: str) -> dict[
 
 
 def bulk(config: GcpConfig, orders: Sequence[Order], *, region: str, tag: str) -> dict[str, Any]:
-    """The body of instances.bulkInsert for orders that are alike but for key and host key.
+    """The body of instances.bulkInsert for orders that are alike but for their keys.
 
-    The vendor knows nothing per machine but its name, so that labels, metadata and start-up script are those
-    of all: a table says which name has which key.
+    The vendor knows nothing per machine but its name, so that labels, metadata and description are those of
+    all. A host key has no place there: every task on each of these machines could read those of all.
     """
     first = orders[0]
+    owner, cluster = first.owner, first.cluster.cluster_id
+    keys = [order.key for order in orders]
     made = properties(config, first, region=region, tag=tag)
-    batch = names.batch_name([order.key for order in orders])
-    made["labels"][names.BATCH] = batch
+    made["labels"][names.BATCH] = names.batch_name(keys)
+    made["description"] = names.marks_of_all(owner, cluster, keys).text()
     disk = made["disks"][0]["initializeParams"]
     disk["labels"] = made["labels"]
-    disk["description"] = names.Marks(owner=first.owner, cluster=first.cluster.cluster_id).text()
-    host_keys = {names.machine_name(order.key): order.host_key for order in orders if order.host_key}
-    keys = {names.machine_name(order.key): order.key for order in orders}
-    made["metadata"]["items"] += _entries(
-        {
-            names.KEYS: json.dumps(keys, separators=(",", ":"), sort_keys=True),
-            **({"startup-script": startup_script(host_keys)} if host_keys else {}),
-        }
-    )
+    disk["description"] = names.Marks(owner=owner, cluster=cluster).text()
     return {
         "count": str(len(orders)),
         "minCount": "1",
         "instanceProperties": {"machineType": first.offer.instance_type.name, **made},
-        "perInstanceProperties": {name: {} for name in keys},
+        "perInstanceProperties": {names.machine_name(key): {} for key in keys},
     }
 
 
@@ -182,9 +170,8 @@ def sighting(
     notice: Notice | None = None,
 ) -> Sighting | None:
     """What an instance's JSON shows; None when its marks are not ours."""
-    held = metadata(found)
-    key = held.get(names.KEY) or _tabled(held.get(names.KEYS), found.get("name"))
-    if key is None or names.OWNER not in held:
+    marks, name = names.marks_of(found.get("description")), str(found.get("name"))
+    if marks is None or not (key := marks.key_of(name)):
         return None
     status = str(found.get("status", ""))
     scheduled = found.get("scheduling") or {}
@@ -198,7 +185,7 @@ def sighting(
     address = _address(found, ssh_port, external_ip)
     return Sighting(
         key=key,
-        handle=Handle(provider=provider, ref=str(found["name"]), region=region, zone=zone),
+        handle=Handle(provider=provider, ref=name, region=region, zone=zone),
         state="pending" if state == "running" and address is None else state,
         address=address if state in ("running", "stopping") else None,
         launched_at=seconds(found["creationTimestamp"]),
@@ -206,20 +193,15 @@ def sighting(
         lifecycle=lifecycle,
         instance_type=last(found.get("machineType")),
         notice=notice,
-        epoch=_number(held.get(names.EPOCH)),
+        epoch=_number(labels.get(names.EPOCH)),
         detail=detail,
     )
 
 
-def metadata(found: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata of an instance."""
-    items = (found.get("metadata") or {}).get("items") or []
-    return {str(item["key"]): str(item.get("value", "")) for item in items}
-
-
 def owner_of(found: Mapping[str, Any]) -> str | None:
     """Whose instance it is, exactly; None: not one of everpool's."""
-    return metadata(found).get(names.OWNER)
+    marks = names.marks_of(found.get("description"))
+    return None if marks is None else marks.owner
 
 
 def seconds(timestamp: object) -> float:
@@ -273,10 +255,6 @@ def subnetwork(config: GcpConfig, region: str) -> str:
 def _items(config: GcpConfig, order: Order) -> list[dict[str, str]]:
     return _entries(
         {
-            names.OWNER: order.owner,
-            names.CLUSTER: order.cluster.cluster_id,
-            names.POOL: order.pool,
-            names.EPOCH: str(order.epoch),
             "ssh-keys": f"{config.ssh_user}:{order.public_key.strip()}",
             "block-project-ssh-keys": "TRUE",
             "enable-oslogin": "FALSE",  # it would take the place of ssh-keys
@@ -286,16 +264,6 @@ def _items(config: GcpConfig, order: Order) -> list[dict[str, str]]:
 
 def _entries(items: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in items.items()]
-
-
-def _tabled(table: str | None, name: object) -> str | None:
-    if table is None:
-        return None
-    try:
-        key = from_json(table).get(name)
-    except (ValueError, AttributeError):
-        return None
-    return key if isinstance(key, str) else None
 
 
 def _address(found: Mapping[str, Any], port: int, external: bool) -> Address | None:

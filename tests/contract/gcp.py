@@ -117,7 +117,7 @@ class GcpHarness:
             offer=offer,
             cluster=self.cluster,
             public_key=self.keys.cluster_key("c1")[1],
-            host_key=self.keys.host_key("c1", instance),
+            host_key=self.keys.host_key("c1", instance) if self.provider.capabilities.host_keys else "",
         )
         return order.model_copy(update=more)
 

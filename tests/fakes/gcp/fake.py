@@ -23,6 +23,7 @@ from providers.gcp import names
 from tests.fakes.controls import Controls, Environ, Faulty, StartResponse, WSGIApp
 from tests.fakes.gcp.discovery import Document, Method, document, parameter_wrong
 from tests.fakes.gcp.filters import BadFilter, parsed
+from tests.fakes.gcp.partial import BadFields, selected, selector
 from tests.fakes.gcp.routes import Routes
 from tests.fakes.gcp.skus import SKUS
 from tests.fakes.gcp.world import Machine, Refused, World
@@ -74,6 +75,7 @@ class FakeGcp:
         self.bodies: list[tuple[str, Any]] = []
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.page_max = PAGE_MAX
+        self.filters_times = True  # whether a filter may ask for times
         self.project_api = True  # whether the API of Resource Manager is enabled
         self._documents = {
             name: document(name) for name in ("compute.v1", "cloudresourcemanager.v1", "cloudbilling.v1")
@@ -202,12 +204,13 @@ class FakeGcp:
     def orphan(self, owner: str, key: str = "", *, zone: str = "us-central1-a") -> str:
         """A machine with our owner's marks, made behind our back; returns its name."""
         key = key or f"{owner}/pool/0/1/{next(self._numbers)}"
-        return self._planted(names.machine_name(key), owner, {names.OWNER: owner, names.KEY: key}, zone)
+        return self._planted(names.machine_name(key), owner, names.Marks(owner=owner, key=key), zone)
 
     def foreign(self, owner: str, *, zone: str = "us-central1-a", like: str = "") -> str:
         """Somebody else's machine, whose name and labels look like `owner`'s; returns its name."""
         name = (like or f"everpool-{names.digest(owner)}")[:-2] + "zz"
-        return self._planted(name, owner, {names.OWNER: f"{owner}x", names.KEY: f"{owner}x/p/0/1/1"}, zone)
+        marks = names.Marks(owner=f"{owner}x", key=f"{owner}x/p/0/1/1")
+        return self._planted(name, owner, marks, zone)
 
     def disk(self, owner: str, key: str, *, zone: str = "us-central1-a", cluster: str = "c1") -> str:
         """A disk with our owner's marks that no machine uses; returns its name."""
@@ -220,14 +223,14 @@ class FakeGcp:
             self.world.remove(machine)
         return ref
 
-    def _planted(self, name: str, owner: str, metadata: Mapping[str, str], zone: str) -> str:
+    def _planted(self, name: str, owner: str, marks: names.Marks, zone: str) -> str:
         labels = {names.OWNER: names.label(owner), names.EPOCH: "1", names.PRICE: "1000"}
         body = {
             "name": name,
             "machineType": "e2-standard-2",
             "labels": labels,
             "scheduling": {"provisioningModel": "SPOT", "instanceTerminationAction": "DELETE"},
-            "metadata": {"items": [{"key": key, "value": value} for key, value in metadata.items()]},
+            "description": marks.text(),
             "networkInterfaces": [{"accessConfigs": [{"type": "ONE_TO_ONE_NAT"}]}],
             "disks": [{"boot": True, "autoDelete": True, "initializeParams": {"labels": labels}}],
         }
@@ -268,7 +271,11 @@ class FakeGcp:
             self.asked.append((method.name, environ["PATH_INFO"], query))
         try:
             body = self._checked(api, method, parameters, query, environ, raw)
+            mask = selector(query["fields"]) if "fields" in query else {}
             made = self._performed(method, parameters, query, body)
+        except BadFields as error:
+            self.controls.violated(f"{method.name}: fields {error}")
+            return self._error(start_response, Refused(400, "invalidParameter", f"Invalid fields {error}"))
         except Refused as refused:
             return self._error(start_response, refused)
         except BadFilter as error:
@@ -280,7 +287,7 @@ class FakeGcp:
             return self._error(start_response, Refused(400, "required", repr(error)))
         for wrong in api.wrong(method.response, made, sending=False):
             self.controls.violated(f"own answer of {method.name}: {wrong}")
-        return self._say(start_response, 200, made)
+        return self._say(start_response, 200, selected(made, mask))
 
     def _checked(
         self,
@@ -332,7 +339,9 @@ class FakeGcp:
             raise Refused(404, "notFound", f"The resource 'projects/{parameters['project']}' was not found")
         what, _, verb = method.name.partition(".")
         verb = {"insert": "create", "bulkInsert": "create", "aggregatedList": "list"}.get(verb, verb)
-        if (needed := f"compute.{what}.{verb}") in self.denied:
+        launching = method.name in ("instances.insert", "instances.bulkInsert")
+        uses = "compute.images.useReadOnly" if launching else ""
+        if (needed := f"compute.{what}.{verb}") in self.denied or (needed := uses) in self.denied:
             message = f"Required '{needed}' permission for 'projects/{PROJECT}'"
             raise Refused(403, "forbidden", message)
         if method.name in ("instances.insert", "instances.bulkInsert", "firewalls.insert"):
@@ -344,6 +353,8 @@ class FakeGcp:
             self.world.settle()
             if "requestId" in query:
                 return _copied(self._once(method, parameters, query, body))
+            if not self.filters_times and ">" in query.get("filter", ""):
+                raise Refused(400, "invalid", "Invalid value for field 'filter'")
             selects = parsed(query["filter"]) if "filter" in query else lambda one: True
             size = min(int(query.get("maxResults", self.page_max)), self.page_max)
             made = self._routes.answer(method.name, parameters, query, body, selects, size)

@@ -5,10 +5,11 @@ Source: the description of the `filter` parameter in the discovery document.
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 Predicate = Callable[[Mapping[str, Any]], bool]
-_TOKEN = re.compile(r"""\s*(?:(?P<mark>[()])|(?P<text>"[^"]*")|(?P<word>!=|[=:]|[^\s()"=!:]+))""")
+_TOKEN = re.compile(r"""\s*(?:(?P<mark>[()])|(?P<text>"[^"]*")|(?P<word>!=|[=:>]|[^\s()"=!:>]+))""")
 
 
 class BadFilter(ValueError):
@@ -65,6 +66,9 @@ def _one(tokens: list[str], whole: str) -> tuple[Predicate, list[str]]:
             return lambda one: _said(one, field) != value, rest
         case ":" if value == "*":
             return lambda one: _said(one, field) is not None, rest
+        case ">" if field.endswith("Time"):
+            since = _time(value, whole)
+            return lambda one: _time(_said(one, field) or "", whole) > since, rest
         case "eq":
             wanted = _pattern(value, whole)
             return lambda one: wanted.fullmatch(_said(one, field) or "") is not None, rest
@@ -73,6 +77,13 @@ def _one(tokens: list[str], whole: str) -> tuple[Predicate, list[str]]:
             return lambda one: unwanted.fullmatch(_said(one, field) or "") is None, rest
         case _:
             raise BadFilter(whole)
+
+
+def _time(text: str, whole: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadFilter(whole) from error
 
 
 def _pattern(text: str, whole: str) -> re.Pattern[str]:

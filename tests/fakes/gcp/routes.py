@@ -1,6 +1,7 @@
 """What each method of the fake Compute Engine does. All are called with the world's lock held."""
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from tests.fakes.gcp.filters import Predicate
@@ -89,7 +90,8 @@ class Routes:
             page: dict[str, Any] = {"items": items[start : start + size], "id": method}
             return page | _next(start, size, len(items))
         if method in self._aggregated:
-            return self._aggregate(method, selects, start, size)
+            newest_first = query.get("orderBy") == "creationTimestamp desc"
+            return self._aggregate(method, selects, start, size, newest_first=newest_first)
         raise Refused(501, "notImplemented", f"this fake has no {method}")
 
     def change(self, method: str, parameters: Parameters, body: Any) -> Operation:
@@ -100,7 +102,9 @@ class Routes:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _aggregate(self, method: str, selects: Predicate, start: int, size: int) -> Any:
+    def _aggregate(
+        self, method: str, selects: Predicate, start: int, size: int, *, newest_first: bool
+    ) -> Any:
         name, list_of = self._aggregated[method]
         hidden = self._world.controls.unreachable
         everything = [
@@ -110,9 +114,14 @@ class Routes:
             for one in list_of(zone)
             if selects(one)
         ]
-        items: dict[str, Any] = {f"zones/{zone}": dict(NOTHING_HERE) for zone in self._zones}
+        if newest_first:
+            everything.sort(key=lambda found: _made_at(found[1]), reverse=True)
+        unnamed = self._world.unnamed
+        items: dict[str, Any] = {
+            f"zones/{zone}": dict(NOTHING_HERE) for zone in self._zones if zone not in unnamed
+        }
         for zone, one in everything[start : start + size]:
-            scope = items[f"zones/{zone}"]
+            scope = items.setdefault(f"zones/{zone}", {})
             scope.pop("warning", None)
             scope.setdefault(name, []).append(one)
         page: dict[str, Any] = {"items": items, "id": method}
@@ -258,13 +267,22 @@ class Routes:
         made = machines[: int(min(room, len(machines)))]
         if len(made) < int(body.get("minCount", body["count"])):
             made = []
-        error = _stockout(zone, kind.name) if len(made) < len(machines) else None
+        error = _stockout(zone, kind.name)
         scope = f"zones/{zone}"
-        operation = world.operation("bulkInsert", scope, scope=scope, done_at=done_at, error=error)
+        # Some are enough, then it is no failure of the whole: what failed, failed on its own.
+        failed = None if made or not machines else error
+        operation = world.operation("bulkInsert", scope, scope=scope, done_at=done_at, error=failed)
         operation.body["operationGroupId"] = operation.body["id"]
-        for name in made:
-            world.make(zone, {"name": name, **common}, runs_at=done_at)
-            child = world.operation("insert", f"{scope}/instances/{name}", scope=scope, done_at=done_at)
+        for name in machines if made else ():
+            if name in made:
+                world.make(zone, {"name": name, **common}, runs_at=done_at)
+            child = world.operation(
+                "insert",
+                f"{scope}/instances/{name}",
+                scope=scope,
+                done_at=done_at,
+                error=None if name in made else error,
+            )
             child.body["operationGroupId"] = operation.body["id"]
         operation.body["instancesBulkInsertOperationMetadata"] = {
             "perLocationStatus": {
@@ -353,6 +371,11 @@ class Routes:
         return world.operation(
             "delete", f"global/firewalls/{name}", scope="global", done_at=world.now() + SOME_S
         )
+
+
+def _made_at(found: Mapping[str, Any]) -> tuple[datetime, int]:
+    at = datetime.fromisoformat(found.get("insertTime") or found["creationTimestamp"])
+    return at, int(found["id"])
 
 
 def _model(body: Mapping[str, Any]) -> str:

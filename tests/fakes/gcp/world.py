@@ -126,6 +126,7 @@ class World:
         self.firewalls: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, Operation] = {}
         self.requests: dict[str, tuple[str, Operation]] = {}
+        self.unnamed: set[str] = set()  # zones that aggregated lists do not name when nothing is there
         self.quotas: dict[str, dict[str, float]] = {
             region: {"CPUS": 1000.0, "INSTANCES": 1000.0, "PREEMPTIBLE_CPUS": 0.0, "SSD_TOTAL_GB": 10_000.0}
             for region in REGIONS
@@ -182,7 +183,7 @@ class World:
                 port=self._ssh_port,
                 user=user,
                 authorized_keys=(key,),
-                host_key=host_key_in(held.get("startup-script", ""), machine.name),
+                host_key=host_key_in(held.get("startup-script", "")),
                 env=env,
             )
         )
@@ -332,8 +333,7 @@ def stamp(at: float) -> str:
     return datetime.fromtimestamp(at, PACIFIC).isoformat(timespec="milliseconds")
 
 
-def host_key_in(script: str, name: str) -> str:
-    """The host key that a start-up script gives the machine of that name."""
-    choice = re.search(rf"^  {re.escape(name)}\) (.*?;;)$", script, re.S | re.M)
-    found = _PRIVATE_KEY.search(choice[1] if choice else script)
+def host_key_in(script: str) -> str:
+    """The host key that a start-up script gives."""
+    found = _PRIVATE_KEY.search(script)
     return found[0] + "\n" if found else ""

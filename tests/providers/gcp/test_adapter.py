@@ -1,5 +1,6 @@
 """The gcp adapter under what goes wrong at a vendor."""
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -95,7 +96,7 @@ async def test_a_name_that_somebody_else_has_is_a_conflict(gcp: GcpHarness) -> N
     gcp.fake.orphan(OWNER, order.key)
     with gcp.fake.world.lock:
         machine = next(iter(gcp.fake.world.machines.values()))
-        machine.body["metadata"]["items"][0]["value"] = OTHER_OWNER
+        machine.body["description"] = names.Marks(owner=OTHER_OWNER, key=order.key).text()
     assert fault_of(await gcp.provider.launch([order])) is Fault.CONFLICT
     assert gcp.fake.alive() == [name]
 
@@ -138,6 +139,39 @@ async def test_a_key_is_gone_for_the_next_daemon_too(gcp: GcpHarness) -> None:
     assert fault_of(await gcp.again().launch([following])) is Fault.GONE
 
 
+@pytest.mark.parametrize("by", ["name", "token"])
+@pytest.mark.parametrize("how", ["throttle", "fail_before", "denied"])
+async def test_what_is_there_and_can_t_be_looked_at_is_an_unknown_outcome(
+    gcp: GcpHarness, how: str, by: str
+) -> None:
+    order = gcp.order(0, await offer_of(gcp))
+    [handle] = await launched(gcp, order)
+    if by == "name":
+        gcp.fake.world.requests.clear()
+    else:
+        order = order.model_copy(update={"epoch": 4})  # the token with another body
+    if how == "denied":
+        gcp.fake.denied = {"compute.instances.get"}
+    else:
+        getattr(gcp.fake.controls, how)("instances.get", 3)
+    assert fault_of(await gcp.provider.launch([order])) is Fault.UNKNOWN
+    gcp.fake.denied = set()
+    assert gcp.fake.alive() == [handle.ref]
+
+
+async def test_what_has_ended_and_can_t_be_looked_up_is_an_unknown_outcome(gcp: GcpHarness) -> None:
+    order = gcp.order(0, await offer_of(gcp))
+    await gcp.provider.terminate(await launched(gcp, order))
+    gcp.fake.denied = {"compute.zoneOperations.list"}
+    following = order.model_copy(update={"epoch": 4})
+    assert fault_of(await gcp.again().launch([following])) is Fault.UNKNOWN
+
+
+async def test_an_image_that_the_account_may_not_use_is_the_launch_s_fault(gcp: GcpHarness) -> None:
+    gcp.fake.denied = {"compute.images.useReadOnly"}
+    assert fault_of(await gcp.provider.launch([gcp.order(0, await offer_of(gcp))])) is Fault.REJECTED
+
+
 async def test_a_slow_start_is_waited_for(gcp: GcpHarness) -> None:
     gcp.fake.controls.starts_after_s = 0.3
     order = gcp.order(0, await offer_of(gcp))
@@ -158,12 +192,69 @@ async def test_a_region_that_can_t_be_read_makes_the_listing_incomplete(gcp: Gcp
     gcp.fake.controls.unreachable.add("us-central1-a")
     listing = await gcp.provider.observe(OWNER)
     assert (listing.complete, listing.unreachable, listing.sightings) == (False, ("us-central1-a",), ())
+    assert listing.scopes == ("europe-west4-a", "small", "us-central1-b")
+    assert not listing.covers("us-central1", "us-central1-a")
     with pytest.raises(ProviderError) as caught:  # not seen is not absent
         await gcp.provider.find(order.key)
     assert caught.value.fault is Fault.UNKNOWN
-    assert not (await gcp.provider.leftovers(OWNER)).complete
     gcp.fake.controls.unreachable.clear()
-    assert (await gcp.provider.observe(OWNER)).complete
+    listing = await gcp.provider.observe(OWNER)
+    assert (listing.complete, listing.scopes) == (True, ())
+
+
+async def test_what_is_missing_elsewhere_is_believed_when_a_zone_can_t_be_read(gcp: GcpHarness) -> None:
+    gcp.fake.controls.unreachable.add("europe-west4")  # where nothing was ever rented
+    gcp.fake.world.unnamed.add("us-central1-b")
+    listing = await gcp.provider.observe(OWNER)
+    assert listing.unreachable == ("europe-west4-a",)
+    assert listing.covers("us-central1", "us-central1-a")
+    assert not listing.covers("europe-west4", "europe-west4-a")
+    assert not listing.covers("us-central1", "us-central1-b")  # nobody said that it was read
+    assert not listing.covers("", "")
+
+
+async def test_leftovers_are_covered_where_all_zones_were_read(gcp: GcpHarness) -> None:
+    lost = gcp.fake.disk(OWNER, f"{OWNER}/pool/7/1/1")
+    found = await gcp.provider.leftovers(OWNER)
+    [disk] = [one for one in found.found if one.handle.ref == lost]
+    [rule] = [one for one in found.found if one.kind == "group"]
+    assert found.complete and found.covers(disk) and found.covers(rule)
+    gcp.fake.controls.unreachable.add("europe-west4")
+    found = await gcp.provider.leftovers(OWNER)
+    assert not found.complete and found.covers(disk) and found.covers(rule)
+    gcp.fake.controls.unreachable = {"us-central1-b"}
+    found = await gcp.provider.leftovers(OWNER)
+    assert not found.covers(disk) and found.covers(rule)
+    gcp.fake.controls.unreachable.clear()
+    gcp.fake.denied = {"compute.firewalls.list"}
+    found = await gcp.provider.leftovers(OWNER)
+    assert found.covers(disk) and not found.covers(rule)
+    gcp.fake.denied = {"compute.disks.list"}
+    found = await gcp.provider.leftovers(OWNER)
+    assert not found.covers(disk) and found.covers(rule)
+
+
+async def test_whose_leftovers_are_is_remembered_as_long_as_they_are_listed(gcp: GcpHarness) -> None:
+    lost = gcp.fake.disk(OWNER, f"{OWNER}/pool/7/1/1")
+    surroundings = gcp.provider._surroundings
+    await gcp.provider.leftovers(OWNER)
+    assert ("disk", lost, "us-central1-a") in surroundings._owners
+    with gcp.fake.world.lock:
+        gcp.fake.world.disks.clear()
+    await gcp.provider.leftovers(OTHER_OWNER)
+    await gcp.provider.leftovers(OWNER)
+    assert [kind for kind, _, _ in surroundings._owners] == ["group"]
+
+
+async def test_no_machine_is_read_with_its_metadata(gcp: GcpHarness) -> None:
+    order = gcp.order(0, await offer_of(gcp))
+    await launched(gcp, order)
+    assert (await gcp.provider.observe(OWNER)).sightings == (await gcp.provider.find(order.key),)
+    asked = [query for name, _, query in gcp.fake.asked if re.match(r"instances\.(get|.*[lL]ist)", name)]
+    assert len(asked) == 3
+    assert all("description" in one["fields"] and "metadata" not in one["fields"] for one in asked)
+    assert gcp.provider.capabilities.look_again_s == 2
+    assert gcp.provider.capabilities.host_keys
 
 
 async def test_listings_are_read_to_the_last_page(gcp: GcpHarness) -> None:
@@ -188,7 +279,7 @@ async def test_a_page_that_can_t_be_read_makes_the_listing_incomplete(gcp: GcpHa
 
     gcp.provider._api.read = second_page_fails  # type: ignore[method-assign,assignment]
     listing = await gcp.provider.observe(OWNER)
-    assert (len(listing.sightings), listing.complete) == (2, False)
+    assert (len(listing.sightings), listing.complete, listing.scopes) == (2, False, ())
     fails.fail_before("instances.aggregatedList", 3)
     with pytest.raises(ProviderError):
         await gcp.provider.observe(OWNER)

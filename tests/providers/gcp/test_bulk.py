@@ -1,7 +1,8 @@
 """Many machines by one call."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,41 @@ async def test_some_may_be_made_and_some_not(gcp: GcpHarness) -> None:
     assert sum(isinstance(one, Handle) for one in outcomes) == 2
     assert [one.fault for one in outcomes if isinstance(one, ProviderError)] == [Fault.CAPACITY] * 2
     assert len(gcp.fake.alive()) == 2
+    [operation] = [
+        one.body
+        for one in gcp.fake.world.operations.values()
+        if one.body["operationType"] == "bulkInsert" and "error" not in one.body
+    ]
+    assert operation["status"] == "DONE"  # the reasons are those of the machines
+
+
+async def test_when_the_reasons_can_t_be_read_what_was_made_is_told(gcp: GcpHarness) -> None:
+    gcp.fake.controls.capacity[market("us-central1-a", KIND, "spot")] = 2
+    offer = await offer_of(gcp)
+    asked = gcp.provider._launcher._insertions
+
+    async def first_only(zone: str, machines: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        gcp.provider._launcher._insertions = broken  # type: ignore[method-assign]
+        return await asked(zone, machines)
+
+    async def broken(zone: str, machines: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        raise ProviderError(Fault.THROTTLED, "later")
+
+    gcp.provider._launcher._insertions = first_only  # type: ignore[method-assign]
+    outcomes = await gcp.provider.launch([gcp.order(node, offer) for node in range(4)])
+    assert sum(isinstance(one, Handle) for one in outcomes) == 2
+    assert [one.fault for one in outcomes if isinstance(one, ProviderError)] == [Fault.UNKNOWN] * 2
+
+
+async def test_when_nothing_can_be_made_the_call_says_why(gcp: GcpHarness) -> None:
+    gcp.fake.controls.capacity[market("us-central1-a", KIND, "spot")] = 0
+    offer = await offer_of(gcp)
+    outcomes = await gcp.provider.launch([gcp.order(node, offer) for node in range(4)])
+    assert [one.fault for one in outcomes if isinstance(one, ProviderError)] == [Fault.CAPACITY] * 4
+
+
+async def test_machines_show_no_host_key_of_ours(gcp: GcpHarness) -> None:
+    assert gcp.provider.capabilities.host_keys is False
 
 
 @pytest.mark.parametrize("how", ["fail_after", "cut_after"])

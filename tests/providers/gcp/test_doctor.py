@@ -50,6 +50,13 @@ async def test_each_permission_that_lacks_is_a_line(gcp: GcpHarness) -> None:
     assert "compute.instances.create" in said["permission compute.instances.create"].mend
 
 
+async def test_preemptions_that_can_t_be_seen(gcp: GcpHarness) -> None:
+    gcp.fake.denied = {"compute.globalOperations.list"}
+    said = await lines(gcp)
+    assert broken(said) == ["permission compute.globalOperations.list", "preemptions"]
+    assert "grant" in said["preemptions"].mend
+
+
 async def test_permissions_that_can_t_be_asked_for(gcp: GcpHarness) -> None:
     gcp.fake.project_api = False
     said = await lines(gcp)

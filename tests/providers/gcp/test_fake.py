@@ -5,12 +5,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from providers.gcp.config import API_VERSION
 from tests.fakes.gcp.fake import PROJECT, FakeGcp
 from tests.fakes.gcp.filters import BadFilter, parsed
+from tests.fakes.gcp.partial import BadFields, selected, selector
 
 BASE = f"/compute/v1/projects/{PROJECT}"
 INSERT = f"{BASE}/zones/us-central1-a/instances"
@@ -146,10 +148,10 @@ def test_a_token_needs_the_key_s_signature(ask: Asker) -> None:
     assert ask.fake.controls.violations
 
 
-THINGS = [
-    {"name": "a", "labels": {"everpool-owner": "x"}, "on": True},
-    {"name": "b", "labels": {"everpool-owner": "y"}, "on": False},
-    {"name": "c", "on": True},
+THINGS: list[dict[str, Any]] = [
+    {"name": "a", "labels": {"everpool-owner": "x"}, "on": True, "madeTime": "2026-11-22T02:00:00-08:00"},
+    {"name": "b", "labels": {"everpool-owner": "y"}, "on": False, "madeTime": "2026-11-22T02:00:01-08:00"},
+    {"name": "c", "on": True, "madeTime": "2026-11-21T02:00:00-08:00"},
 ]
 
 
@@ -168,6 +170,8 @@ THINGS = [
         ("name eq a|c", "ac"),
         ('name eq ".*"', "abc"),
         ("name ne b", "ac"),
+        ('(name = "a") (madeTime > "2026-11-22T09:59:00Z")', "a"),
+        ('madeTime > "2026-11-22T10:00:00Z"', "b"),
     ],
 )
 def test_a_filter_selects(expression: str, names: str) -> None:
@@ -181,3 +185,28 @@ def test_a_filter_selects(expression: str, names: str) -> None:
 def test_what_is_no_filter_is_refused(expression: str, ask: Asker) -> None:
     with pytest.raises(BadFilter):
         parsed(expression)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ("a", {"a": 1}),
+        ("items/*/things(name)", {"items": {"x": {"things": [{"name": "n"}]}}}),
+        ("items/*/things/name,items/*/warning/code", {
+            "items": {"x": {"things": [{"name": "n"}]}, "y": {"warning": {"code": "NONE"}}},
+        }),
+        ("none", {}),
+    ],
+)  # fmt: skip
+def test_a_part_of_an_answer_is_what_is_asked_for(fields: str, shown: Any) -> None:
+    things = [{"name": "n", "metadata": "m"}]
+    whole = {"a": 1, "items": {"x": {"things": things}, "y": {"warning": {"code": "NONE", "message": "-"}}}}
+    assert selected(whole, selector(fields)) == shown
+
+
+@pytest.mark.parametrize("fields", ["", "a(", "a(b", "a)", "a,,b", "a/", "(a)", "a b"])
+def test_fields_that_are_none_are_a_violation(fields: str, ask: Asker) -> None:
+    with pytest.raises(BadFields):
+        selector(fields)
+    assert ask(f"{BASE}?fields={quote(fields)}")[0] == 400
+    assert ask.fake.controls.violations

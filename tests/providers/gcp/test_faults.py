@@ -78,6 +78,30 @@ def test_what_a_launch_names_and_is_not_there_is_the_launch_s_fault() -> None:
     assert failure("gcp", "instances.insert", missing, making=True).fault is Fault.REJECTED
 
 
+@pytest.mark.parametrize(
+    ("permission", "fault"),
+    [
+        ("compute.images.useReadOnly", Fault.REJECTED),
+        ("compute.snapshots.useReadOnly", Fault.REJECTED),
+        ("compute.disks.use", Fault.REJECTED),
+        ("compute.disks.create", Fault.CREDENTIALS),
+        ("compute.instances.create", Fault.CREDENTIALS),
+        ("compute.subnetworks.use", Fault.CREDENTIALS),
+    ],
+)
+def test_what_a_launch_starts_from_and_may_not_use_is_the_launch_s_fault(
+    permission: str, fault: Fault
+) -> None:
+    said = f"Required '{permission}' permission for 'projects/x/global/images/y'"
+    refused = answer(403, "forbidden", said)
+    assert failure("gcp", "instances.insert", refused, making=True).fault is fault
+    assert failure("gcp", "instances.get", refused).fault is Fault.CREDENTIALS
+    operation = {"status": "DONE", "error": {"errors": [{"code": "PERMISSIONS_ERROR", "message": said}]}}
+    error = operation_failure("gcp", "instances.insert", operation)
+    assert error is not None
+    assert error.fault is fault
+
+
 def test_billing_that_is_off_is_told_apart_from_permissions() -> None:
     said = "This API method requires billing to be enabled. Please enable billing on project #1"
     assert failure("gcp", "x", answer(403, "forbidden", said)).fault is Fault.FUNDS

@@ -55,7 +55,7 @@ async def test_the_agent_hears_of_the_preemption_from_the_metadata(gcp: GcpHarne
     assert await gcp.provider.find(order.key) is None
 
 
-async def test_every_machine_of_a_bulk_shows_its_own_host_key(tmp_path: Path) -> None:
+async def test_a_machine_of_a_bulk_is_pinned_by_the_key_that_it_shows_first(tmp_path: Path) -> None:
     async with GcpHarness.open(tmp_path, bulk=2) as gcp:
         offer = await offer_of(gcp)
         orders = [gcp.order(node, offer) for node in range(3)]

@@ -1,5 +1,6 @@
 """What is sent, by the vendor's own document, and what its listings show."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from providers.gcp import names, wire
 from providers.gcp.config import GcpConfig
 from providers.model import Accelerator, ClusterHandle, InstanceType, Lifecycle, Offer, Order
 from tests.fakes.gcp.discovery import document
+from tests.fakes.gcp.partial import selected, selector
 from tests.fakes.gcp.world import host_key_in
 
 CONFIG = GcpConfig(project="my-project", regions=("us-central1",))
@@ -48,6 +50,10 @@ def order(number: int = 0, **more: Any) -> Order:
         "host_key": PEM.format(number),
     }
     return Order.model_validate(given | more)
+
+
+def metadata(made: dict[str, Any]) -> dict[str, str]:
+    return {item["key"]: item["value"] for item in made["metadata"]["items"]}
 
 
 def body(given: Order, config: GcpConfig = CONFIG) -> dict[str, Any]:
@@ -91,8 +97,8 @@ def test_machine_and_disk_carry_all_marks_from_the_start() -> None:
     assert disk["initializeParams"]["labels"] == labels
     marks = names.Marks(owner="Own er", cluster="c/1", key="Own er/pool/0/1/1")
     assert names.marks_of(disk["initializeParams"]["description"]) == marks
-    held = wire.metadata(made)
-    assert (held[names.OWNER], held[names.KEY]) == ("Own er", "Own er/pool/0/1/1")
+    assert made["description"] == disk["initializeParams"]["description"]
+    held = metadata(made)
     assert held["ssh-keys"] == "everpool:ssh-ed25519 AAAA c"
     assert (held["enable-oslogin"], held["block-project-ssh-keys"]) == ("FALSE", "TRUE")
 
@@ -148,22 +154,47 @@ def test_the_same_order_gives_the_same_body() -> None:
     assert body(order()) == body(order())
 
 
-def test_machines_of_a_bulk_have_their_own_names_keys_and_host_keys() -> None:
-    orders = [order(number) for number in range(3)]
+def test_machines_of_a_bulk_have_their_own_names_and_keys() -> None:
+    orders = [order(number) for number in range(50)]
     made = wire.bulk(CONFIG, orders, region="us-central1", tag="t")
     assert document("compute.v1").wrong("BulkInsertInstanceResource", made, sending=True) == []
     common = made["instanceProperties"]
-    script = wire.metadata(common)["startup-script"]
+    assert len(common["description"]) < 1000
     for one in orders:
         name = names.machine_name(one.key)
         assert name in made["perInstanceProperties"]
-        assert host_key_in(script, name) == one.host_key
         shown = {
             **common, "name": name, "status": "RUNNING", "creationTimestamp": "2026-11-22T02:00:00.000-08:00",
         }  # fmt: skip
         seen = wire.sighting("gcp", shown, region="r", ssh_port=22, external_ip=True)
         assert seen is not None
-        assert seen.key == one.key
+        assert (seen.key, seen.epoch, wire.owner_of(shown)) == (one.key, 3, "Own er")
+    shown = {**common, "name": "everpool-other", "status": "RUNNING"}
+    assert wire.sighting("gcp", shown, region="r", ssh_port=22, external_ip=True) is None
+
+
+def test_no_machine_of_a_bulk_can_read_a_host_key() -> None:
+    orders = [order(number) for number in range(3)]
+    said = str(wire.bulk(CONFIG, orders, region="us-central1", tag="t"))
+    assert "PRIVATE KEY" not in said
+    assert "startup-script" not in said
+    assert host_key_in(metadata(body(orders[0]))["startup-script"]) == orders[0].host_key
+
+
+def test_what_is_listed_of_a_machine_has_no_host_key_in_it() -> None:
+    given = order()
+    shown = {
+        **body(given),
+        "status": "RUNNING",
+        "creationTimestamp": "2026-11-22T02:00:00.000-08:00",
+        "zone": "zones/us-central1-a",
+    }
+    listed = selected(shown, selector(wire.MACHINE))
+    whole = wire.sighting("gcp", shown, region="r", ssh_port=22, external_ip=True)
+    assert whole is not None
+    assert wire.sighting("gcp", listed, region="r", ssh_port=22, external_ip=True) == whole
+    assert "PRIVATE KEY" not in str(listed)
+    assert len(json.dumps(listed)) < 1000 < len(json.dumps(shown))
 
 
 SHOWN: dict[str, Any] = {
@@ -172,15 +203,9 @@ SHOWN: dict[str, Any] = {
     "creationTimestamp": "2026-11-22T02:00:00.250-08:00",
     "zone": "https://www.googleapis.com/compute/v1/projects/p/zones/us-central1-a",
     "machineType": "https://www.googleapis.com/compute/v1/projects/p/zones/us-central1-a/machineTypes/e2-medium",
-    "labels": {names.PRICE: "1234"},
+    "labels": {names.PRICE: "1234", names.EPOCH: "7"},
+    "description": names.Marks(owner="o", key="o/p/0/1/1").text(),
     "scheduling": {"provisioningModel": "SPOT"},
-    "metadata": {
-        "items": [
-            {"key": names.KEY, "value": "o/p/0/1/1"},
-            {"key": names.OWNER, "value": "o"},
-            {"key": names.EPOCH, "value": "7"},
-        ]
-    },
     "networkInterfaces": [{"networkIP": "10.0.0.2", "accessConfigs": [{"natIP": "203.0.113.9"}]}],
 }
 
@@ -206,10 +231,9 @@ def test_without_a_public_address_the_private_one_is_the_way_in() -> None:
     assert seen.address.host == "10.0.0.2"
 
 
-@pytest.mark.parametrize("missing", [names.KEY, names.OWNER])
-def test_a_machine_without_our_marks_is_not_ours(missing: str) -> None:
-    items = [item for item in SHOWN["metadata"]["items"] if item["key"] != missing]
-    shown = SHOWN | {"metadata": {"items": items}}
+@pytest.mark.parametrize("description", [None, "mine", names.Marks(owner="o").text()])
+def test_a_machine_without_our_marks_is_not_ours(description: str | None) -> None:
+    shown = SHOWN | {"description": description}
     assert wire.sighting("gcp", shown, region="r", ssh_port=22, external_ip=True) is None
 
 
@@ -233,8 +257,7 @@ def test_a_machine_that_runs_and_has_no_address_yet_is_pending() -> None:
     assert (seen.state, seen.address) == ("pending", None)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_the_start_up_script_installs_the_host_key_once(tmp_path: Path, count: int) -> None:
+def test_the_start_up_script_installs_the_host_key_once(tmp_path: Path) -> None:
     private = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private], check=True)
     etc, tools = tmp_path / "ssh", tmp_path / "tools"
@@ -243,16 +266,9 @@ def test_the_start_up_script_installs_the_host_key_once(tmp_path: Path, count: i
     for old in ("ssh_host_rsa_key", "ssh_host_ed25519_key"):
         (etc / old).write_text("old")
         (etc / f"{old}.pub").write_text("old")
-    for tool, does in (
-        ("systemctl", f'echo "$@" >> {tmp_path}/restarts'),
-        ("hostname", "echo m1.c.p.internal"),
-    ):
-        (tools / tool).write_text(f"#!/bin/sh\n{does}\n")
-        (tools / tool).chmod(0o755)
-    keys = {f"m{number}": PEM.format(number) for number in range(count)} | {"m1": private.read_text()}
-    if count == 1:
-        keys = {"m1": private.read_text()}
-    script = wire.startup_script(keys).replace("/etc/ssh", str(etc))
+    (tools / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/restarts\n')
+    (tools / "systemctl").chmod(0o755)
+    script = wire.startup_script(private.read_text()).replace("/etc/ssh", str(etc))
     for _ in range(2):
         ran = subprocess.run(["sh", "-e", "-c", script], env={"PATH": f"{tools}:/usr/bin:/bin"}, check=False)
         assert ran.returncode == 0
@@ -265,9 +281,3 @@ def test_the_start_up_script_installs_the_host_key_once(tmp_path: Path, count: i
             "ssh_host_ed25519_key.pub",
         ]
     assert (tmp_path / "restarts").read_text() == "restart ssh\n"
-
-
-def test_a_machine_that_is_not_in_the_table_keeps_its_own_key(tmp_path: Path) -> None:
-    script = wire.startup_script({"a": PEM.format(1), "b": PEM.format(2)}).replace("/etc/ssh", str(tmp_path))
-    subprocess.run(["sh", "-e", "-c", script], check=True)
-    assert list(tmp_path.iterdir()) == []
