@@ -342,8 +342,11 @@ class Sweep:
             return
         try:
             await gateway.terminate(one.handle)
-        except ProviderError:
-            return  # it stays in quarantine, its dollars in a metric, and is tried again
+        except ProviderError as error:  # it stays in quarantine, its dollars in a metric, and is tried again
+            later = self._clock.now() + (error.retry_after_s or 0.0)
+            if one.id in self.quarantine and (again.next_at or 0.0) < later:
+                self.quarantine[one.id] = again.model_copy(update={"next_at": later})
+            return
         gateway.look()
 
     async def _missing(self, one: Quarantined, at: float) -> None:

@@ -18,14 +18,19 @@ _log = structlog.get_logger("providers")
 
 _NAME = r"""(?: token | passw(?:or)?d | passphrase | secret | api[ _-]?key | access[_-]?key(?![_-]?id\b)
     | private[_-]?key | host[_-]?key | authorization | credential | signature | user[_-]?data | registry-auth
-    | cookie ) [\w.-]{0,64}"""
+    | cookie | image[_-]?login ) [\w.-]{0,64}"""
+_WHOLE_NAME = rf"[\w.-]{{0,64}}? {_NAME}"
+# What is quoted ends with its quote; in JSON within a string, quotes are escaped.
+_QUOTED = r"""(?: (?P<escaped> \\+["'] ) (?! \[hidden\] ) (?: (?! (?<! \\ ) (?P=escaped) ) . )*
+    | (?P<quote> ["'] ) (?! \[hidden\] ) (?: (?! (?P=quote) ) (?: \\. | [^\\] ) )* )"""
+_SPACE, _Q = r"\s{0,8}", r"""\\{0,64}["']"""
 # Values of fields whose name says that they are secret, in JSON (also within a string), headers, shell words
 # and query strings. One that is quoted ends with its quote, a list or an object with its bracket.
 _NAMED = re.compile(
     rf"""(?isx)
     ( {_NAME} \\*["']? \s{{0,8}} [:=] \s{{0,8}} )
     (?! \\*["']? \[hidden\] )
-    (?: (?P<escaped> \\+["'] ) (?: (?! \\+["'] ) . )*
+    (?: (?P<escaped> \\+["'] ) (?: (?! (?<! \\ ) (?P=escaped) ) . )*
       | (?P<quote> ["'] ) (?: (?! (?P=quote) ) (?: \\. | [^\\] ) )*
       | \[ [^\]]* \]?
       | \{{ [^{{}}]* \}}?
@@ -35,10 +40,41 @@ _NAMED = re.compile(
 _ELEMENT = re.compile(
     rf"(?isx) ( < [\w:.-]{{0,64}} {_NAME} (?: \s [^<>]* )? > ) (?! \[hidden\] ) (?: <!\[CDATA\[ )? [^<]+"
 )
+# A docker login: "auth" is its user and password. A word like any other, it has to be a field's name.
+_AUTH = re.compile(rf"(?isx) ( {_Q} auth {_Q} {_SPACE} : {_SPACE} ) {_QUOTED}")
+# ["NAME", "value"], as variables are told.
+_PAIR = re.compile(
+    rf"""(?isx) ( [\[(] {_SPACE} {_Q} {_WHOLE_NAME} {_Q} {_SPACE} , {_SPACE} ) {_QUOTED}
+    (?= \\*["']? {_SPACE} (?: [\])] | \Z ) )"""
+)
+# {"name": "NAME", …, "value": "value"}, and the other way round.
+_FIELD_OF_NAME = rf"""{_Q} (?: name | key | variable ) {_Q} {_SPACE} : {_SPACE} {_Q} {_WHOLE_NAME} {_Q}"""
+_FIELD_OF_VALUE = rf"{_Q} value {_Q} {_SPACE} : {_SPACE}"
+_NAME_VALUE = re.compile(
+    rf"(?isx) ( {_FIELD_OF_NAME} {_SPACE} , [^{{}}]{{0,200}}? {_FIELD_OF_VALUE} ) {_QUOTED}"
+)
+_VALUE_NAME = re.compile(
+    rf"(?isx) ( {_FIELD_OF_VALUE} ) {_QUOTED} (?= {_Q} {_SPACE} , [^{{}}]{{0,200}}? {_FIELD_OF_NAME} )"
+)
+_ELEMENTS = re.compile(
+    rf"""(?isx) ( < (?P<tag> name | key ) > {_WHOLE_NAME} </ (?P=tag) > {_SPACE} < value > )
+    (?! \[hidden\] ) [^<]+"""
+)
+# Of commands: docker login -u USER -p PASSWORD (a -p without a -u is a port), --password PASSWORD.
+_LOGIN = re.compile(
+    r"""(?x) ( (?<! [\w-] ) -u \s{1,8} [^\s"'\\]{1,256} \s{1,8} -p \s{1,8} ) (?! \[hidden\] ) [^\s"'\\]+"""
+)
+_OPTION = re.compile(
+    r"""(?ix) ( -- [\w-]{0,32}? (?: password | passwd | token | secret | api-key ) \s{1,8} )
+    (?! \[hidden\] | - ) [^\s"'\\]+"""
+)
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}")
 _USERINFO = re.compile(r"(://[^/\s:@\"']{1,256}:)[^/\s@\"']{1,4096}(?=@)")
-_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?|\bya29\.[\w.-]{8,}")  # a JWT; one of Google's
+_IN_QUERY = re.compile(r"(?i)([?&]key=)AIza[\w-]*")  # a `key` is a secret when it is one of Google's
+_TOKEN = re.compile(
+    r"\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?|\bya29\.[\w.-]{8,}|\bAIza[\w-]{30,}"
+)  # a JWT; Google's
 
 
 def redacted(raw: str | bytes, secrets: Iterable[str] = ()) -> str:
@@ -55,8 +91,10 @@ def redacted(raw: str | bytes, secrets: Iterable[str] = ()) -> str:
         text = text.replace(form, HIDDEN)
     text = _PEM.sub(HIDDEN, text)[:_LOOKED_AT_CHARS]
     text = _USERINFO.sub(rf"\1{HIDDEN}", text)
-    text = _ELEMENT.sub(rf"\1{HIDDEN}", text)
-    text = _NAMED.sub(_hide, text)
+    for pattern in (_ELEMENT, _ELEMENTS, _LOGIN, _OPTION, _IN_QUERY):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    for pattern in (_AUTH, _PAIR, _NAME_VALUE, _VALUE_NAME, _NAMED):
+        text = pattern.sub(_hide, text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     text = _TOKEN.sub(HIDDEN, text)
     return text if len(text) <= RAW_CHARS_MAX else f"{text[:RAW_CHARS_MAX]} [{size} characters in all]"

@@ -31,7 +31,7 @@ from providers.model import (
     Order,
     Sighting,
 )
-from providers.vastai.api import Api, Page, Refused
+from providers.vastai.api import Api, Incomplete, Page, Refused
 from providers.vastai.config import VastaiConfig
 from providers.vastai.doctor import checks
 from providers.vastai.end import end_command
@@ -52,6 +52,7 @@ SSH_USER = "root"
 AGENT_DIRECTORY = "/root/.everpool/agent"
 CONNECT_WITHIN_S = 30.0
 LAUNCH_BATCH_MAX = 8  # at 5 s a call, what one batch's time allows with room for others
+EMPTY_LOOKS = 2  # in a row, before a key that was sent is rented for again
 LABELS_MAX = 25  # in one lookup: as many as a page has
 Row = dict[str, Any]
 
@@ -161,15 +162,18 @@ class VastaiProvider:
 
     async def _made_before(self, order: Order, known: Sent) -> Handle | None:
         """The machine of a key that was sent; None when nothing came of it. Raises ProviderError(gone)."""
-        visible_at = known.at + self._config.visible_within_s
+        empty = 0  # look-ups without it, begun when it would have been listed
         while True:
+            asked_at = self._now()
             row = (await self._look_up([order.key])).get(order.key)
             if row is not None:
                 return self._handle(order.key, row)
             known = self._keys.get(order.key) or known
-            if self._now() >= visible_at:
-                break
-            if known.ref is not None:  # too new to be listed
+            if asked_at >= known.at + self._config.visible_within_s:
+                empty += 1
+                if empty == EMPTY_LOOKS:
+                    break
+            elif known.ref is not None:  # too new to be listed
                 offer = order.offer
                 return Handle(provider=self.name, ref=known.ref, region=offer.region, zone=offer.zone)
             await anyio.sleep(max(0.05, self._config.list_every_s))
@@ -212,7 +216,7 @@ class VastaiProvider:
             if not pages:
                 raise
             unreachable = (f"page {pages + 1}: {error.detail}",)
-        ours = [(key, row) for row in rows if (key := key_of(row.get("label"))) and owner_of(key) == owner]
+        ours = [(key, row) for row in rows if (key := self._key(row)) and owner_of(key) == owner]
         # What it lists was there when it was asked, however coarse the clock of its Date header is.
         at = max([at if at is not None else self._now(), *(_start(row) or 0.0 for _, row in ours)])
         sightings = tuple(self._sighting(key, row, at) for key, row in ours)
@@ -239,7 +243,7 @@ class VastaiProvider:
 
     async def _with_labels(self, keys: Sequence[str]) -> tuple[list[Row], float]:
         """Contracts that may have one of these keys, and the vendor's time."""
-        labels: list[str] | None = [label_of(key) for key in keys]
+        labels: list[str] | None = [label_of(key, self.name) for key in keys]
         while True:
             rows: list[Row] = []
             at: float | None = None
@@ -248,18 +252,23 @@ class VastaiProvider:
                     rows += page.rows
                     at = self._at(page) if at is None else at
                 return rows, self._now() if at is None else at
-            except Refused as refused:
-                if refused.fault is not Fault.REJECTED or labels is None:
+            except (Refused, Incomplete) as error:
+                useless = isinstance(error, Incomplete) or error.fault is Fault.REJECTED
+                if labels is None or not useless:
                     raise
                 labels = None  # labels can't be searched for: take all, and look here
 
     def _first(self, key: str, rows: Iterable[Row]) -> Row | None:
         """The machine of a key; should there be two, the one we know, else the older."""
-        label = label_of(key)
+        label = label_of(key, self.name)
         named = sorted((row for row in rows if row.get("label") == label), key=lambda row: int(row["id"]))
         known = self._keys.get(key)
         ours = [row for row in named if known is not None and str(row["id"]) == known.ref]
         return next(iter([*ours, *named]), None)
+
+    def _key(self, row: Row) -> str | None:
+        """Of a machine of this provider's; another one may have the same account, and the same owner."""
+        return key_of(row.get("label"), self.name)
 
     def _handle(self, key: str, row: Row) -> Handle:
         self._keys.made(key, str(row["id"]))
@@ -311,7 +320,7 @@ class VastaiProvider:
 
     async def check(self, owner: str) -> Sequence[Check]:
         """See `Provider.check`."""
-        return await checks(self._api, self._board, self._config, owner, self._now)
+        return await checks(self.name, self._api, self._board, self._config, owner, self._now)
 
     @asynccontextmanager
     async def attach(self, machine: Machine) -> AsyncGenerator[AgentChannel]:

@@ -19,7 +19,11 @@ _log = structlog.get_logger("providers.vastai")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A create call that left. `ref`: the contract it made; None: nobody knows yet. `at` is our own time."""
+    """A create call that left. `ref`: the contract it made; None: nobody knows yet.
+
+    `at`: in our own time, when it left, or later when it became unknown what came of it: until then it may
+    have made something.
+    """
 
     at: float
     ref: str | None = None
@@ -55,6 +59,13 @@ class Keys:
             self._sent.pop(key, None)
             text = f"{self._path} can't be written: {error.strerror}"
             raise ProviderError(Fault.NOT_SENT, text) from error
+
+    def unheard(self, key: str) -> None:
+        """Its call was given up, or answered with nothing that tells: it may have worked until now."""
+        known = self._sent.get(key)
+        if known is not None and known.ref is None:
+            with self._told_when_full():
+                self._put(key, Sent(self._now()))
 
     def made(self, key: str, ref: str) -> None:
         """A machine of this key was made, or seen."""
@@ -112,6 +123,6 @@ class Keys:
             except (ValueError, TypeError):  # cut off by a crash
                 continue
             self._sent.pop(key, None)
-            if at:
-                self._sent[key] = Sent(at, ref)
+            if at:  # one without a ref may have been on its way until that daemon ended
+                self._sent[key] = Sent(self._now() if ref is None else at, ref)
         self._lines = len(lines)

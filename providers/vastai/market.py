@@ -70,8 +70,11 @@ class Board:
             )
             return self._offers
 
-    async def claim(self, offer: Offer, disk_gb: float) -> Ask:
+    async def claim(self, offer: Offer, disk_gb: float, most: int | None = None) -> Ask:
         """Take the cheapest ask behind an offer, for nobody else to try.
+
+        Args:
+            most: micro-dollars an hour that it may cost with its disk; None: as the config has it.
 
         Raises:
             ProviderError: rejected (no offer of ours), capacity (none left, or only dearer ones), and what a
@@ -81,9 +84,9 @@ class Board:
         narrow = _narrow(offer)
         if offer.provider != self._name or offer.id != market or narrow is None:
             raise ProviderError(Fault.REJECTED, f"{market} is no offer of {self._name}")
-        taken = self._take(market, offer, disk_gb)
+        taken = self._take(market, offer, disk_gb, most)
         if taken is None and await self._searched_again(market, offer.lifecycle, narrow):
-            taken = self._take(market, offer, disk_gb)
+            taken = self._take(market, offer, disk_gb, most)
         if taken is None:
             left = len(self._asks.get(market, ()))
             text = f"{market}: no ask left" + (f" near the offer's price, {left} dearer" if left else "")
@@ -114,14 +117,15 @@ class Board:
     def _until(self) -> str:
         return datetime.fromtimestamp(self._quota_until, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
-    def _take(self, market: str, offer: Offer, disk_gb: float) -> Ask | None:
+    def _take(self, market: str, offer: Offer, disk_gb: float, most: int | None) -> Ask | None:
         asks = self._asks.get(market, [])
         for index, ask in enumerate(asks):
             told = offer.micro_usd_per_hour + ask.disk_micro_usd * max(0.0, disk_gb - self._config.disk_gb)
-            most = told * (1 + self._config.price_slack)
+            near = told * (1 + self._config.price_slack)
             if self._config.max_price is not None:
-                most = min(most, self._config.max_price * MICRO)
-            if ask.disk_max_gb >= disk_gb and ask.micro_usd(disk_gb) <= most + 1:
+                near = min(near, self._config.max_price * MICRO)
+            price = ask.micro_usd(disk_gb)
+            if ask.disk_max_gb >= disk_gb and price <= near + 1 and (most is None or price <= most):
                 return asks.pop(index)
         return None
 

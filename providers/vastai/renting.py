@@ -44,14 +44,20 @@ class Renting:
         gone: ProviderError | None = None
         for _ in range(self._config.tries_max):
             try:
-                ask = await self._board.claim(order.offer, disk_gb)
+                ask = await self._board.claim(order.offer, disk_gb, order.micro_usd_per_hour_max)
             except ProviderError as error:
                 raise unsent(error) from error
             rentable = True
             try:
                 price = ask.micro_usd(disk_gb)
                 body = create_body(
-                    order, self._config, disk_gb=disk_gb, micro_usd=price, bid=ask.bid, login=login
+                    order,
+                    self._config,
+                    provider=self._name,
+                    disk_gb=disk_gb,
+                    micro_usd=price,
+                    bid=ask.bid,
+                    login=login,
                 )
                 await self._api.turn("create")
                 rentable = False
@@ -73,26 +79,34 @@ class Renting:
     async def _create(self, key: str, ask: int, body: dict[str, Any], password: str) -> str:
         """One create call; `keys` knows afterwards whether its key may have a machine."""
         self._keys.sending(key)
+        heard = False
         try:
             ref = str(await self._api.create(ask, body, (password,)))
+            heard = True
         except Refused as refused:
             said = refused.refusal
             if said.new_contract is not None:
+                heard = True
                 await self._undo(key, str(said.new_contract))
                 raise ProviderError(Fault.CAPACITY, refused.detail) from refused
             if said.fault is Fault.GONE:  # the ask, not the key's machine
                 refused = Refused(f"create from ask {ask}", replace(said, fault=Fault.CAPACITY))
-            self._noted(key, refused)
+            heard = self._made_nothing(key, refused)
             raise refused from None
         except ProviderError as error:
-            self._noted(key, error)
+            heard = self._made_nothing(key, error)
             raise
+        finally:
+            if not heard:  # also when it was cancelled
+                self._keys.unheard(key)
         self._keys.made(key, ref)
         return ref
 
-    def _noted(self, key: str, error: ProviderError) -> None:
-        if error.fault in _MADE_NOTHING:
+    def _made_nothing(self, key: str, error: ProviderError) -> bool:
+        surely = error.fault in _MADE_NOTHING
+        if surely:
             self._keys.nothing_made(key)
+        return surely
 
     async def _undo(self, key: str, ref: str) -> None:
         """Destroy what a refused create has left: a contract that bills its disk [providers.md, 3].

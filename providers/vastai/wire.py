@@ -1,7 +1,8 @@
 """The vendor's JSON as our values, and back. Pure.
 
-A machine is a contract. Its label says whose it is and under which launch key, so that it can be looked up by
-its label alone; what else we have to know of it is in one variable of its environment, which listings show.
+A machine is a contract. Its label says whose it is, under which launch key, and by which provider of the
+config, as two may share an account; so it can be looked up by its label alone. What else we have to know of
+it is in one variable of its environment, which listings show.
 """
 
 import re
@@ -16,7 +17,7 @@ from providers.vastai.config import ONSTART_CHARS_MAX, VastaiConfig
 
 LABEL_CHARS_MAX = 1024  # [OpenAPI, manageInstance.label]
 MARKS = "EVERPOOL_MARKS"
-_LABEL = re.compile(r"everpool key=([^\s=]+)")
+_LABEL = re.compile(r"everpool key=([^\s=]+) provider=[^\s=]*")
 _SAFE = "/._-:@+"
 _ENDED = ("stopped", "exited", "frozen")
 
@@ -48,18 +49,18 @@ class Condition:
 # --- creating -------------------------------------------------------------------------------------
 
 
-def label_of(key: str) -> str:
-    """The label of the machine launched under `key`; the key begins with its owner."""
-    return f"everpool key={quote(key, safe=_SAFE)}"
+def label_of(key: str, provider: str) -> str:
+    """The label of the machine that `provider` launched under `key`; the key begins with its owner."""
+    return f"everpool key={quote(key, safe=_SAFE)} provider={quote(provider, safe=_SAFE)}"
 
 
-def key_of(label: object) -> str | None:
-    """The launch key in a label of ours, None when it is not exactly one."""
+def key_of(label: object, provider: str) -> str | None:
+    """The launch key in a label of this provider's, None when it is not exactly one."""
     found = _LABEL.fullmatch(label) if isinstance(label, str) else None
     if found is None:
         return None
     key = unquote(found[1])
-    return key if label_of(key) == label else None
+    return key if label_of(key, provider) == label else None
 
 
 def owner_of(key: str) -> str:
@@ -71,6 +72,7 @@ def create_body(
     order: Order,
     config: VastaiConfig,
     *,
+    provider: str,
     disk_gb: float,
     micro_usd: int,
     bid: float | None,
@@ -79,6 +81,7 @@ def create_body(
     """The request that makes one machine.
 
     Args:
+        provider: which one makes it, by its name in the config.
         micro_usd: what it costs an hour, disk included; written on it.
         bid: dollars an hour without the disk; None: on demand.
         login: of the image's registry, in the form of `docker login`'s arguments; a secret.
@@ -86,7 +89,7 @@ def create_body(
     Raises:
         ProviderError: rejected; what we have to say is longer than the vendor takes.
     """
-    label, onstart = label_of(order.key), onstart_of(order.public_key, config.onstart)
+    label, onstart = label_of(order.key, provider), onstart_of(order.public_key, config.onstart)
     for what, text, most in (
         ("label", label, LABEL_CHARS_MAX),
         ("start script", onstart, ONSTART_CHARS_MAX),

@@ -59,13 +59,22 @@ class VastaiHarness:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, directory: Path, *, agent: bytes = AGENT_SOURCE, guests: bool = True, **config: Any
+        cls,
+        directory: Path,
+        *,
+        agent: bytes = AGENT_SOURCE,
+        guests: bool = True,
+        fake: FakeVastai | None = None,
+        **config: Any,
     ) -> AsyncIterator["VastaiHarness"]:
-        """A fake on a port of its own, a provider and a cluster; `config`: keys not as usual."""
+        """A fake on a port of its own, a provider and a cluster; `config`: keys not as usual.
+
+        `fake`: one of one's own, without guests.
+        """
         if guests:
             need_guests()
         real = ProcessGuests() if guests else None
-        fake = FakeVastai(guests=real)
+        fake = fake or FakeVastai(guests=real)
         try:
             with served(fake) as url:
                 settings = config_for(url, directory, **config)

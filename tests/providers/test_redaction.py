@@ -163,10 +163,60 @@ def test_the_value_of_a_field_with_a_secrets_name_is_hidden(name: str, secret: s
         assert "1" in said and "n" in said and name in said
 
 
+@given(
+    name=st.sampled_from(
+        ["API_KEY", "WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "x-secret", "jupyter_token"]
+    ),
+    secret=UNKNOWN,
+    before=st.sampled_from(["name", "key", "Name", "Key"]),
+    again=st.integers(0, 3),
+)
+def test_the_value_of_a_pair_with_a_secrets_name_is_hidden(
+    name: str, secret: str, before: str, again: int
+) -> None:
+    phrase = f"{secret} and {secret}"
+    for shape in (
+        [["A", "first"], [name, phrase], ["B", "last"]],
+        [("A", "first"), (name, secret), ("B", "last")],
+        {"env": [{before: name, "value": phrase}], "B": "last"},
+        {"env": [{before: name, "type": "x", "n": 1, "Value": secret}], "B": "last"},
+        {"env": [{"value": phrase, before: name}], "B": "last"},
+        {"env": [{"value": f'{secret}"{secret}', "n": 1, before: name}], "B": "last"},
+        {"env": {name: f'{secret}"{secret}'}, "B": "last"},
+    ):
+        raw = shape
+        for _ in range(again):
+            raw = json.dumps({"detail": raw})  # type: ignore[assignment]
+        for text in (raw if isinstance(raw, str) else json.dumps(raw), repr(shape)):
+            said = redacted(text)
+            assert secret not in said, text
+            assert name in said and "last" in said and HIDDEN in said
+    element = f"<{before}>{name}</{before}> <Value>{phrase}</Value><B>last</B>"
+    assert redacted(element) == f"<{before}>{name}</{before}> <Value>{HIDDEN}</Value><B>last</B>"
+
+
+@given(secret=UNKNOWN, user=st.sampled_from(["bob", "bob@example.org"]))
+def test_logins_to_registries_are_hidden(secret: str, user: str) -> None:
+    coded = base64.b64encode(f"{user}:{secret}".encode()).decode()
+    assert secret[1:] not in redacted(f"docker login -u {user} -p {secret} ghcr.io: failed")
+    assert secret[1:] not in redacted(f"docker login --username {user} --password x{secret} ghcr.io")
+    for fields in (
+        {"auths": {"ghcr.io": {"auth": coded, "n": 1}}},
+        {"image_login": f"-u {user} -p {secret} ghcr.io", "n": 1},
+        {"n": 1, "cmd": f"-u {user} -p x{secret} ghcr.io"},
+    ):
+        for raw in (json.dumps(fields), json.dumps({"detail": json.dumps(fields)}), repr(fields)):
+            said = redacted(raw)
+            assert secret[1:] not in said and coded not in said, raw
+            assert "1" in said and HIDDEN in said
+
+
 @pytest.mark.parametrize(
     "raw",
     [
         PEM,
+        "GET https://vendor.example/v1/x?alt=json&key=AIzaSyAAAA failed",
+        "API key not valid: AIzaSyA1234567890abcdefghijklmnopqrstuv",
         json.dumps({"material": PEM}),
         PEM[:60],
         f"Authorization: Bearer {SECRET}",
@@ -179,7 +229,7 @@ def test_the_value_of_a_field_with_a_secrets_name_is_hidden(name: str, secret: s
 def test_what_is_a_secret_by_its_form_is_hidden(raw: str) -> None:
     said = redacted(raw)
     assert HIDDEN in said
-    for part in ("b3BlbnNz", SECRET, SECRET.replace("/", "-"), "eyJzdWIi", "a0AfH6"):
+    for part in ("AIzaSyA", "b3BlbnNz", SECRET, SECRET.replace("/", "-"), "eyJzdWIi", "a0AfH6"):
         assert part not in said
 
 
@@ -200,6 +250,13 @@ def test_ordinary_text_is_left_as_it_is(text: str) -> None:
         '{"AccessKeyId": "AKIAIOSFODNN7EXAMPLE", "access_key_id": "AKIA"}',
         '{"machine_id": 7, "ssh_host": "1.2.3.4", "monkey": "a b"}',
         "Status 429: retry after 3 s",
+        '{"key": "owner/pool/0/1/1", "value": "x"}',
+        '{"Key": "everpool:key", "Value": "owner/pool/0/1/1"}',
+        '[["EVERPOOL_MARKS", "cluster=c1 pool=p"], ["-p 22:22", "1"]]',
+        "GET /v1/x?key=owner/pool/0&n=1",
+        '{"error": "auth_error", "auth": null, "msg": "auth: Invalid user key"}',
+        '["invalid_token", "expired", "revoked"]',
+        "docker run -p 8080:80 -u root image",
     ],
 )
 def test_what_vendors_say_is_still_read(text: str) -> None:
@@ -226,6 +283,19 @@ def test_long_answers_are_cut_and_say_how_long_they_were() -> None:
         'token\\"="\\"',
         "token=[",
         "token={",
+        '["token","',
+        '["',
+        '"value":"',
+        '"value":"x",',
+        '"name":"token",',
+        '"value":"x","name":"',
+        '\\"value\\":\\"',
+        "<key>token",
+        "-u a -p ",
+        "-u ",
+        "--",
+        '"auth":"',
+        "?key=AIza",
     ],
 )
 @pytest.mark.timeout(60)

@@ -267,7 +267,7 @@ visible_within_s = 1
         return self.fake.orphan(f"{owner}/pool/0/1/1")
 
     def foreign(self, owner: str) -> str:
-        return self.fake.foreign(label_of(f"{owner}x/pool/0/1/1"))
+        return self.fake.foreign(label_of(f"{owner}x/pool/0/1/1", self.name))
 
     def limit(self, machines: int) -> None:
         for host in HOSTS:

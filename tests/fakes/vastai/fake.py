@@ -65,6 +65,9 @@ class FakeVastai:
         every_s: least time between two calls of a name; sooner ones are refused, as the vendor does.
         credit: dollars.
         label_filter: False: listings can't be filtered by label.
+        hidden: so many of the first contracts are left out of listings, and counted in their total.
+        any_ask: a create from an ask that is not there takes any other.
+        stuck: the second page of a listing is told again and again.
         pages_max: later pages of a listing can't be read; None: all can.
         says_next: what the next call of a name is answered, nothing done.
     """
@@ -84,6 +87,9 @@ class FakeVastai:
         self.every_s: dict[str, float] = {}
         self.credit = 25.0
         self.label_filter = True
+        self.hidden = 0
+        self.any_ask = False
+        self.stuck = False
         self.pages_max: int | None = None
         self.says_next: dict[str, Response] = {}
         self.bodies: list[dict[str, Any]] = []  # of creates, as they came
@@ -138,9 +144,9 @@ class FakeVastai:
         with self._estate.lock:
             self._estate.end(int(ref))
 
-    def orphan(self, key: str) -> str:
+    def orphan(self, key: str, provider: str = "vastai") -> str:
         """Make a machine behind our back, with our mark."""
-        return self._made_apart(label_of(key))
+        return self._made_apart(label_of(key, provider))
 
     def foreign(self, label: str) -> str:
         """Make somebody else's machine."""
@@ -258,6 +264,8 @@ class FakeVastai:
         body = request.get_json()
         self.bodies.append(body)
         place = self._estate.free(ask)
+        if place is None and self.any_ask:
+            place = next(one for one in self._estate.places if not one.rented)
         if self.credit <= 0:
             raise Refuse(400, "insufficient_credit", "Your account lacks credit; see the billing page.")
         if place is None:
@@ -308,17 +316,20 @@ class FakeVastai:
             refused.response = _broken
             raise refused
         total = len(rows)
-        rows = [row for row in rows if row["id"] > after]
+        rows = [row for row in rows[self.hidden :] if row["id"] > after]
         limit = min(int(request.args.get("limit") or PAGE_MAX), PAGE_MAX)
         limit = limit if limit > 0 else 5
         page = rows[:limit]
         more = len(rows) > len(page)
+        token = str(page[-1]["id"]) if more else None
+        if self.stuck and after:
+            token = str(after)
         return _json(
             {
                 "success": True,
                 "instances_found": len(page),
                 "total_instances": total,
-                "next_token": str(page[-1]["id"]) if more else None,
+                "next_token": token,
                 "instances": page,
             }
         )

@@ -1,5 +1,6 @@
 """Renting: one machine per key, whatever goes wrong on the way."""
 
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,6 +14,8 @@ from providers.vastai.wire import MARKS, key_of
 from tests.contract.harness import until
 from tests.contract.vastai import VastaiHarness
 from tests.fakes.controls import market
+from tests.fakes.vastai.contracts import Host
+from tests.fakes.vastai.fake import FakeVastai
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +90,46 @@ async def test_a_machine_that_listings_lack_yet_is_waited_for(rig: VastaiHarness
     handle = await launched(rig, order)
     assert rig.fake.alive() == [handle.ref]
     assert await launched(rig, order) == handle
+
+
+@pytest.mark.parametrize("how", ["cut", "cancelled"])
+async def test_a_create_may_work_until_nobody_waits_for_it_any_more(tmp_path: Path, how: str) -> None:
+    clock = [1000.0]
+    async with VastaiHarness.open(tmp_path, guests=False, visible_within_s=100) as rig:
+        rig.provider._now = rig.provider._keys._now = lambda: clock[0]
+        order, controls = rig.order(0, await offer_in(rig)), rig.fake.controls
+        controls.hold("create", 0.3)
+        controls.cut_after("create")
+        controls.listing_lag_s = 3600  # nothing is listed yet
+        async with anyio.create_task_group() as launching:
+            launching.start_soon(rig.provider.launch, [order])
+            await until(lambda: controls.calls["create"] == 1)
+            clock[0] += 50_000  # it was long on its way
+            if how == "cancelled":
+                launching.cancel_scope.cancel()
+        await until(lambda: bool(rig.fake._estate.contracts))
+        outcomes: list[Any] = []
+
+        async def again() -> None:
+            outcomes.extend(await rig.provider.launch([order]))
+
+        async with anyio.create_task_group() as launching:
+            launching.start_soon(again)
+            looks = controls.calls["list"]
+            await until(lambda: controls.calls["list"] >= looks + 4)
+            assert controls.calls["create"] == 1  # it is too soon to say that nothing was made
+            controls.listing_lag_s = 0
+        assert [one.ref for one in outcomes] == rig.fake.alive()
+        assert len(rig.fake.alive()) == 1
+
+
+async def test_one_empty_look_is_not_enough_to_rent_for_a_sent_key_again(rig: VastaiHarness) -> None:
+    order = rig.order(0, await offer_in(rig))
+    rig.fake.controls.fail_before("create")
+    assert (await refused(rig, order)).fault is Fault.UNKNOWN
+    before = rig.fake.controls.calls["list"]
+    await launched(rig, order)
+    assert rig.fake.controls.calls["list"] == before + 2
 
 
 async def test_what_is_throttled_was_not_made_and_says_when_to_come_again(rig: VastaiHarness) -> None:
@@ -175,6 +218,20 @@ async def test_only_asks_near_the_price_that_was_told_are_taken(rig: VastaiHarne
     await launched(rig, rig.order(1, offer))
 
 
+async def test_the_slack_goes_no_further_than_what_the_pool_would_pay(tmp_path: Path) -> None:
+    fake = FakeVastai((Host(price=0.4, places=1), Host(price=0.45, places=2)))
+    async with VastaiHarness.open(tmp_path, guests=False, fake=fake) as rig:
+        offer = await offer_in(rig)
+        rig.fake.rent_out("Oregon", 1)
+        most = offer.micro_usd_per_hour
+        order = rig.order(0, offer).model_copy(update={"micro_usd_per_hour_max": most + 49_999})
+        error = await refused(rig, order)
+        assert error.fault is Fault.CAPACITY
+        assert "dearer" in error.detail
+        await launched(rig, order.model_copy(update={"micro_usd_per_hour_max": most + 50_000}))
+        await launched(rig, rig.order(1, offer))  # whose pool has no limit
+
+
 async def test_a_bid_is_sent_for_spot_and_none_on_demand(rig: VastaiHarness) -> None:
     spot, fixed = await offer_in(rig, lifecycle="spot"), await offer_in(rig)
     order = rig.order(0, spot)
@@ -192,7 +249,7 @@ async def test_marks_are_there_from_the_create_on(rig: VastaiHarness) -> None:
     order = rig.order(0, await offer_in(rig))
     await launched(rig, order)
     [body] = rig.fake.bodies
-    assert key_of(body["label"]) == order.key
+    assert key_of(body["label"], rig.provider.name) == order.key
     assert f"epoch={order.epoch}" in body["env"][MARKS]
     assert order.public_key.split()[1] in body["onstart"]
 
@@ -340,3 +397,43 @@ async def test_a_success_that_names_no_contract_is_unknown(rig: VastaiHarness) -
     order = rig.order(0, await offer_in(rig))
     rig.fake.says_next["create"] = Response('{"success": true}', mimetype="application/json")
     assert (await refused(rig, order)).fault is Fault.UNKNOWN
+
+
+@pytest.mark.parametrize("said", ['{"success": true}', '{"success": true, "instances": null}', "[]"])
+async def test_a_look_up_that_lists_nothing_proves_nothing(rig: VastaiHarness, said: str) -> None:
+    order, odd = rig.order(0, await offer_in(rig)), Response(said, mimetype="application/json")
+    rig.fake.controls.cut_after("create")
+    assert (await refused(rig, order)).fault is Fault.UNKNOWN
+    rig.fake.says_next["list"] = odd
+    with pytest.raises(ProviderError) as caught:
+        await rig.provider.find(order.key)
+    assert caught.value.fault is Fault.UNKNOWN
+    rig.fake.controls.violations.clear()  # the answer broke the vendor's document, as it was to
+    await launched(rig, order)
+    assert rig.fake.controls.calls["create"] == len(rig.fake.alive()) == 1
+
+
+async def test_labels_that_find_fewer_than_there_are_are_looked_for_here(rig: VastaiHarness) -> None:
+    order = rig.order(0, await offer_in(rig))
+    handle = await launched(rig, order)
+    said = '{"success": true, "instances": [], "total_instances": 1, "next_token": null}'
+    rig.fake.says_next["list"] = Response(said, mimetype="application/json")
+    found = await rig.provider.find(order.key)
+    assert found is not None
+    assert found.handle == handle
+
+
+@with_config(destroy_every_s=3600)
+async def test_who_would_wait_too_long_to_destroy_is_told_how_long(
+    rig: VastaiHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = await offer_in(rig)
+    handles = [await launched(rig, rig.order(node, offer)) for node in range(3)]
+    assert await rig.provider.terminate(handles[:1]) == [None]
+    monkeypatch.setitem(api.PACE_WITHIN_S, "destroy", 0.05)
+    outcomes = await rig.provider.terminate(handles[1:])
+    assert [one.fault for one in outcomes if one is not None] == [Fault.THROTTLED] * 2
+    assert all(one is not None and (one.retry_after_s or 0) >= 3600 for one in outcomes)
+    assert rig.fake.controls.calls["destroy"] == 1
+    for handle in handles[1:]:
+        rig.fake.kill(handle.ref)

@@ -1,14 +1,19 @@
 """Seeing machines: pages, foreign ones, outbid ones, lost hosts; and ending them."""
 
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+import structlog.testing
+from werkzeug.wrappers import Response
 
 from providers.errors import Fault, ProviderError
 from providers.model import Handle
 from providers.vastai.adapter import VastaiProvider
+from providers.vastai.wire import label_of
 from tests.contract.harness import OWNER
 from tests.contract.vastai import VastaiHarness, config_for
 from tests.fakes.serving import served
@@ -22,12 +27,12 @@ pytestmark = pytest.mark.anyio
 async def test_all_pages_are_read_and_only_ours_is_seen(tmp_path: Path) -> None:
     fake = FakeVastai((Host(places=100),))
     with served(fake) as url:
-        provider = VastaiProvider("vast", config_for(url, tmp_path), tmp_path, b"")
+        provider = VastaiProvider("vastai", config_for(url, tmp_path), tmp_path, b"")
         keys = [f"{OWNER}/pool/{node}/1/1" for node in range(60)]
         for key in keys:
             fake.orphan(key)
         fake.orphan(f"{OWNER}0/pool/0/1/1")
-        for label in ("", "everpool", f"everpool key={OWNER}/pool/0/1/1 copy", f"key={OWNER}/pool/0/1/1"):
+        for label in ("", "everpool", f"{label_of(keys[0], 'vastai')} copy", f"key={OWNER}/pool/0/1/1"):
             fake.foreign(label)
         listing = await provider.observe(OWNER)
         assert listing.complete
@@ -42,7 +47,7 @@ async def test_all_pages_are_read_and_only_ours_is_seen(tmp_path: Path) -> None:
 async def test_a_page_that_can_not_be_read_makes_the_listing_incomplete(tmp_path: Path) -> None:
     fake = FakeVastai((Host(places=60),))
     with served(fake) as url:
-        provider = VastaiProvider("vast", config_for(url, tmp_path), tmp_path, b"")
+        provider = VastaiProvider("vastai", config_for(url, tmp_path), tmp_path, b"")
         for node in range(30):
             fake.orphan(f"{OWNER}/pool/{node}/1/1")
         fake.pages_max = 1
@@ -55,6 +60,77 @@ async def test_a_page_that_can_not_be_read_makes_the_listing_incomplete(tmp_path
             await provider.observe(OWNER)
         assert caught.value.fault is Fault.UNKNOWN
         await provider.aclose()
+    assert fake.controls.violations == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"success": True},
+        {"success": True, "instances": None},
+        {"success": True, "instances": {"id": 5}},
+        {"success": True, "instances": [{"id": "123", "label": label_of("o/p/0/1/1", "vastai")}]},
+        {"success": True, "instances": [{"id": True}]},
+        {"success": True, "instances": ["123"]},
+        [],
+        [{"id": 5}],
+    ],
+)
+async def test_a_success_that_lists_no_contracts_is_no_empty_listing(rig: VastaiHarness, said: Any) -> None:
+    order = rig.order(0, await offer_in(rig))
+    await launched(rig, order)
+    rig.fake.says_next["list"] = Response(json.dumps(said), mimetype="application/json")
+    with structlog.testing.capture_logs() as logs, pytest.raises(ProviderError) as caught:
+        await rig.provider.observe(OWNER)
+    assert caught.value.fault is Fault.UNKNOWN
+    assert len(logs) == 1
+    rig.fake.controls.violations.clear()  # the answer broke the vendor's document, as it was to
+    assert [one.key for one in (await rig.provider.observe(OWNER)).sightings] == [order.key]
+
+
+async def test_an_account_without_machines_is_an_empty_listing(rig: VastaiHarness) -> None:
+    listing = await rig.provider.observe(OWNER)
+    assert (listing.complete, listing.sightings) == (True, ())
+
+
+async def test_a_listing_of_fewer_than_the_vendor_counts_is_incomplete(rig: VastaiHarness) -> None:
+    keys = [f"{OWNER}/pool/{node}/1/1" for node in range(28)]
+    for key in keys:
+        rig.fake.orphan(key)
+    rig.fake.hidden = 2
+    listing = await rig.provider.observe(OWNER)
+    assert not listing.complete
+    assert "26 were listed, and there are 28" in listing.unreachable[0]
+    assert [one.key for one in listing.sightings] == keys[2:]
+    with pytest.raises(ProviderError) as caught:
+        await rig.provider.find(keys[0])
+    assert caught.value.fault is Fault.UNKNOWN
+    rig.fake.hidden = 0
+    assert (await rig.provider.observe(OWNER)).complete
+
+
+async def test_a_page_that_comes_again_ends_the_listing_incomplete(rig: VastaiHarness) -> None:
+    for node in range(28):
+        rig.fake.orphan(f"{OWNER}/pool/{node}/1/1")
+    rig.fake.stuck = True
+    with anyio.fail_after(20):
+        assert not (await rig.provider.observe(OWNER)).complete
+
+
+async def test_two_providers_of_one_account_see_each_their_own(tmp_path: Path) -> None:
+    fake = FakeVastai()
+    with served(fake) as url:
+        names = ("vast-a", "vast-b")
+        config = config_for(url, tmp_path)
+        providers = [VastaiProvider(name, config, tmp_path / name, b"") for name in names]
+        refs = [fake.orphan(f"{OWNER}/pool/{node}/1/1", name) for node, name in enumerate(names)]
+        for node, (provider, ref) in enumerate(zip(providers, refs, strict=True)):
+            [seen] = (await provider.observe(OWNER)).sightings
+            assert (seen.handle.ref, seen.handle.provider) == (ref, provider.name)
+            assert await provider.find(f"{OWNER}/pool/{1 - node}/1/1") is None
+            [line] = [one for one in await provider.check(OWNER) if one.what == "list machines"]
+            assert line.detail.startswith("1 of ours")
+            await provider.aclose()
     assert fake.controls.violations == []
 
 
@@ -130,7 +206,7 @@ async def test_a_host_that_is_offline_is_lost_after_a_while(tmp_path: Path) -> N
     fake, clock = FakeVastai(), [time.time()]
     with served(fake) as url:
         config = config_for(url, tmp_path, offline_after_s=100)
-        provider = VastaiProvider("vast", config, tmp_path, b"", now=lambda: clock[0])
+        provider = VastaiProvider("vastai", config, tmp_path, b"", now=lambda: clock[0])
         ref = fake.orphan(f"{OWNER}/pool/0/1/1")
 
         async def state(after_s: float) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
+from werkzeug.wrappers import Response
 
 from providers.errors import Fault, ProviderError
 from providers.model import Handle
@@ -25,7 +26,7 @@ async def test_asks_of_a_kind_and_place_are_one_offer_at_the_cheapest_price(tmp_
     fake = FakeVastai((dear, cheap, other))
     with served(fake) as url:
         config = config_for(url, tmp_path, lifecycles=["on_demand"])
-        provider = VastaiProvider("vast", config, tmp_path, b"")
+        provider = VastaiProvider("vastai", config, tmp_path, b"")
         offers = await provider.offers()
         await provider.aclose()
     prices = {offer.instance_type.name: offer.micro_usd_per_hour for offer in offers}
@@ -39,7 +40,7 @@ async def test_filters_hold(tmp_path: Path) -> None:
     fake = FakeVastai((*hosts, Host(reliability=0.5, geolocation="Ohio, US")))
     with served(fake) as url:
         config = config_for(url, tmp_path, countries=["US"], gpu_names=["RTX_4090"])
-        provider = VastaiProvider("vast", config, tmp_path, b"")
+        provider = VastaiProvider("vastai", config, tmp_path, b"")
         assert {offer.zone for offer in await provider.offers()} == {"Oregon"}
         await provider.aclose()
     assert fake.controls.violations == []
@@ -75,7 +76,7 @@ async def test_without_any_search_the_quota_is_said_once_and_over_at_midnight(tm
     fake, clock = FakeVastai(), [time.time()]
     fake.searches_left = 0
     with served(fake) as url:
-        provider = VastaiProvider("vast", config_for(url, tmp_path), tmp_path, b"", now=lambda: clock[0])
+        provider = VastaiProvider("vastai", config_for(url, tmp_path), tmp_path, b"", now=lambda: clock[0])
         for _ in range(3):
             with pytest.raises(ProviderError) as caught:
                 await provider.offers()
@@ -96,6 +97,15 @@ async def test_a_search_that_fails_is_an_error_and_the_next_one_works(rig: Vasta
             await rig.provider.offers()
         assert caught.value.fault is fault
     assert await rig.provider.offers()
+
+
+async def test_a_search_that_lists_nothing_leaves_what_was_told(rig: VastaiHarness) -> None:
+    offers = await rig.provider.offers()
+    rig.fake.says_next["search"] = Response('{"success": true}', mimetype="application/json")
+    with pytest.raises(ProviderError) as caught:
+        await rig.provider.offers()
+    assert caught.value.fault is Fault.UNKNOWN
+    assert await rig.provider.offers() == offers
 
 
 async def test_an_ask_that_was_throttled_can_be_had_still(rig: VastaiHarness) -> None:

@@ -51,8 +51,9 @@ def config(**more: Any) -> VastaiConfig:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
 def test_a_label_gives_its_key_back(key: str) -> None:
-    label = label_of(key)
-    assert key_of(label) == key
+    label = label_of(key, "vast.1")
+    assert key_of(label, "vast.1") == key
+    assert key_of(label, "vast.2") is None
     assert "\n" not in label
 
 
@@ -62,16 +63,19 @@ def test_a_label_gives_its_key_back(key: str) -> None:
         None,
         "",
         7,
-        "everpool key=",
-        "my everpool key=o/p/0/1/1",
-        "everpool key=o/p/0/1/1 (copy)",
-        "everpool key=o/p/0/1/1\n",
-        "Everpool key=o/p/0/1/1",
-        "everpool key=o%2Fp/0/1/1",  # not as we write it
+        "everpool key= provider=v",
+        "everpool key=o/p/0/1/1",
+        "everpool key=o/p/0/1/1 provider=",
+        "everpool key=o/p/0/1/1 provider=vv",
+        "my everpool key=o/p/0/1/1 provider=v",
+        "everpool key=o/p/0/1/1 provider=v (copy)",
+        "everpool key=o/p/0/1/1 provider=v\n",
+        "Everpool key=o/p/0/1/1 provider=v",
+        "everpool key=o%2Fp/0/1/1 provider=v",  # not as we write it
     ],
 )
 def test_a_label_that_is_only_like_ours_is_not_ours(label: object) -> None:
-    assert key_of(label) is None
+    assert key_of(label, "v") is None
 
 
 def test_an_owner_is_all_of_the_first_part() -> None:
