@@ -2,7 +2,8 @@
 
 The key is the container's name, so that the engine itself refuses a second one; all marks are labels. What
 has died is told once in a listing, with when and how, and removed with its anonymous volumes before that
-listing is given, so that nothing of ours stays in `ps -a`.
+listing is given, so that nothing of ours stays in `ps -a`. Removals that hang hold no listing up: they are
+tried again later, and until then the sweep of leftovers sees the container too.
 
 There are no notices: an engine takes nothing back, and when a container dies the agent's stream ends with it,
 upon which the provider is asked at once. No path here ever calls `shutdown`.
@@ -20,8 +21,9 @@ from providers.agent.attach import attach_over
 from providers.container.clusters import Surroundings
 from providers.container.config import ContainerConfig, ContainerOffer, offers_of
 from providers.container.doctor import examined
-from providers.container.engine import Engine, segment
-from providers.container.images import PYTHON_MIN, PYTHON_SAYS, Images, python_version
+from providers.container.ends import Ends
+from providers.container.engine import Engine
+from providers.container.images import PYTHON_MIN, PYTHON_SAYS, Images, python_version, secrets_of
 from providers.container.ledger import Ledger
 from providers.container.wire import (
     CLUSTER,
@@ -34,6 +36,7 @@ from providers.container.wire import (
     agent_directory,
     container_name,
     create_body,
+    ending,
     filters,
     handle,
     seen,
@@ -42,7 +45,7 @@ from providers.container.wire import (
 )
 from providers.contract import AgentChannel
 from providers.errors import Fault, HostError, ProviderError
-from providers.host.exec import ExecHost
+from providers.host.exec import SIGNALLED, ExecHost
 from providers.model import (
     Capabilities,
     Check,
@@ -105,10 +108,11 @@ class ContainerProvider:
         )
         self._agent_source = agent_source
         self._now = now
-        self._engine = Engine(name, config.engine, config.socket)
+        self._engine = Engine(name, config.engine, config.socket, lambda: secrets_of(config))
         self._images = Images(name, config, self._engine)
         self._surroundings = Surroundings(name, config, self._engine)
         self._ledger = Ledger(directory / "keys", now)
+        self._ends = Ends(name, self._engine, self._ledger, now)
         self._placing = anyio.Lock()
         self._turns: dict[str, tuple[anyio.Lock, int]] = {}
         self._owners: set[str] = set()  # whose leftovers were asked for
@@ -126,12 +130,15 @@ class ContainerProvider:
 
     async def close_cluster(self, cluster: ClusterHandle) -> None:
         """Remove them, and before them what has died in the cluster. See `Provider.close_cluster`."""
-        if cluster.specific.get("network") or any(one.scope == "cluster" for one in self._config.volumes):
-            for one in await self._listed({CLUSTER: cluster.cluster_id, PROVIDER: self.name}):
-                if one.is_dead:
-                    await self._bury(one)
-                elif self._is_unstarted(one):
-                    await self._delete(one.id)
+        owner = cluster.specific.get("owner")
+        has_things = "network" in cluster.specific or any(o.scope == "cluster" for o in self._config.volumes)
+        if owner and has_things:
+            marks = {OWNER: owner, PROVIDER: self.name, CLUSTER: cluster.cluster_id}
+            found = await self._listed(marks)
+            await self._ends.bury([one for one in found if one.is_dead])
+            for one in found:
+                if self._is_unstarted(one):  # not by force: somebody may have started it just now
+                    await self._ends.delete(one.id, force=False)
         await self._surroundings.close(cluster)
 
     # --- launching --------------------------------------------------------------------------------
@@ -160,6 +167,9 @@ class ContainerProvider:
         async with self._starting:
             if there is None:
                 there = await self._made(order, shape, ready)
+            elif there.never_ran:  # it took no room as long as nobody was to start it
+                async with self._placing:
+                    await self._find_room(order, shape)
             if there.state != "running":
                 await self._start(there, image)
             if there.image not in self._images.proven:
@@ -174,9 +184,14 @@ class ContainerProvider:
 
     async def _existing(self, order: Order) -> Seen | None:
         """The container of the order's key; None when there never was one. Raises ProviderError(gone)."""
-        about = await self._inspected(container_name(order.key))
+        about = await self._ends.inspected(container_name(order.key))
         if about is None:
-            if self._ledger.is_used(order.key):
+            try:
+                is_used = self._ledger.is_used(order.key)
+            except OSError as error:
+                text = f"launch {order.key}: can't read whether it was launched before: {error}"
+                raise ProviderError(Fault.NOT_SENT, text) from error
+            if is_used:
                 raise ProviderError(Fault.GONE, f"launch {order.key}: its container is gone")
             return None
         one = _as_listed(about)
@@ -210,7 +225,11 @@ class ContainerProvider:
         return Seen(id=str(answer.json()["Id"]), labels=body["Labels"], state="created", image=image)
 
     async def _find_room(self, order: Order, shape: ContainerOffer) -> None:
-        living = [one for one in await self._listed({PROVIDER: self.name}) if not one.is_dead]
+        living = [
+            one
+            for one in await self._listed({PROVIDER: self.name})
+            if not one.is_dead and not self._is_unstarted(one) and one.key != order.key
+        ]
         if len(living) >= self._config.machines_max:
             text = f"launch {order.key}: {len(living)} containers live, machines_max is that many"
             raise ProviderError(Fault.QUOTA, text)
@@ -245,24 +264,48 @@ class ContainerProvider:
         except HostError as error:
             if error.fault not in (Fault.GONE, Fault.REJECTED):
                 raise
-            said = error.detail
-            if (about := await self._inspected(one.id)) is not None and not about["State"].get("Running"):
-                said = f"its {python} ended at once with {about['State'].get('ExitCode')}"
+            wrong = await self._ended_at_once(one, image)
+            if wrong is None and error.fault is Fault.GONE:  # and yet it runs
+                raise ProviderError(Fault.UNKNOWN, f"image {image}: {error.detail}") from error
+            wrong = wrong or error.detail
+        else:
+            if ran.exit_code == 0:
+                version = python_version(ran.stdout)
+                shown = "no version" if version is None else f"{version[0]}.{version[1]}"
+                is_well = version is not None and version >= PYTHON_MIN
+                wrong = None if is_well else f"its {python} says it is {shown}"
+            else:
+                wrong = await self._ended_at_once(one, image)
+                said = f"its {python} ended with {ran.exit_code}: {_line(ran.stderr)}"
+                if wrong is None and ran.exit_code not in (126, 127):  # killed, or there was no memory for it
+                    raise ProviderError(Fault.UNKNOWN, f"image {image}: {said}")
+                wrong = wrong or said
+        if wrong is not None:
             await self._discard(one)
-            raise ProviderError(Fault.REJECTED, f"image {image}: {_advice(said)}") from error
-        version = python_version(ran.stdout)
-        if version is None or version < PYTHON_MIN:
-            shown = "no version" if version is None else f"{version[0]}.{version[1]}"
-            await self._discard(one)
-            text = f"image {image}: {_advice(f'its {python} says it is {shown}')}"
-            raise ProviderError(Fault.REJECTED, text)
+            raise ProviderError(Fault.REJECTED, f"image {image}: {_advice(wrong)}")
         self._images.proven.add(one.image)
+
+    async def _ended_at_once(self, one: Seen, image: str) -> str | None:
+        """How a container's first process ended by itself, which is its image's fault; None when it runs.
+
+        Raises:
+            ProviderError: gone; it was killed or removed, of which the image is innocent.
+        """
+        about = await self._ends.inspected(one.id) or {}
+        state = about.get("State") or {}
+        if state.get("Running"):
+            return None
+        code = state.get("ExitCode")
+        if not isinstance(code, int) or code >= SIGNALLED or state.get("OOMKilled"):
+            how = ending(state) if state else "removed"
+            raise ProviderError(Fault.GONE, f"image {image}: its container has ended: {how}")
+        return f"its {self._config.python} ended at once with {code}"
 
     async def _discard(self, one: Seen) -> None:
         """Remove a container that never came to be a machine; if that fails the sweep finds it."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(START_WITHIN_S):
             try:
-                await self._delete(one.id)
+                await self._ends.delete(one.id)
             except ProviderError:
                 return
 
@@ -294,7 +337,7 @@ class ContainerProvider:
         """
         for one in await self._listed({KEY: key, PROVIDER: self.name}):
             if one.key == key and not self._is_unstarted(one):
-                return await self._shown(one)
+                return await self._ends.shown(one)
         return None
 
     def _is_unstarted(self, one: Seen) -> bool:
@@ -306,14 +349,10 @@ class ContainerProvider:
         asked_at = self._now()
         found, date = await self._listed_at({OWNER: owner, PROVIDER: self.name})
         at = asked_at if date is None or abs(date - asked_at) < CLOCKS_DIFFER_S else date
-        shown = []
-        for one in found:
-            if one.labels.get(OWNER) != owner or not one.key or self._is_unstarted(one):
-                continue
-            if not one.is_dead:
-                shown.append(sighting(self.name, one))
-            elif one.key not in self._launching:
-                await self._bury(one)
+        ours = [one for one in found if one.key and not self._is_unstarted(one)]
+        shown = [sighting(self.name, one) for one in ours if not one.is_dead]
+        dead = [one for one in ours if one.is_dead and one.key not in self._launching]
+        await self._ends.bury(self._ends.due(dead))
         told = self._ledger.tell(lambda end: end.key.partition("/")[0] == owner)
         return Listing(at=at, sightings=(*shown, *told), complete=True)
 
@@ -322,32 +361,15 @@ class ContainerProvider:
         await anyio.sleep_forever()
         yield "", None
 
-    async def _shown(self, one: Seen) -> Sighting:
-        if not one.is_dead:
-            return sighting(self.name, one)
-        return tombstone(self.name, one, await self._inspected(one.id) or {}, self._now())
-
-    async def _bury(self, one: Seen) -> None:
-        """Note how a container ended, and remove it. One that can't be removed now is tried again."""
-        self._ledger.note_ended(await self._shown(one))
-        try:
-            await self._delete(one.id)
-        except ProviderError as error:
-            if error.fault in (Fault.NOT_SENT, Fault.CREDENTIALS):
-                raise
-
     async def _listed(self, labels: Mapping[str, str]) -> list[Seen]:
         return (await self._listed_at(labels))[0]
 
     async def _listed_at(self, labels: Mapping[str, str] | None) -> tuple[list[Seen], float | None]:
         query = {"all": "true"} | ({} if labels is None else {"filters": filters(labels)})
         answer = await self._engine.call("look", "GET", "/containers/json", query=query)
-        return [seen(entry) for entry in answer.json()], answer.date()
-
-    async def _inspected(self, name: str) -> dict[str, Any] | None:
-        answer = await self._engine.look(f"/containers/{segment(name)}/json")
-        about: dict[str, Any] | None = None if answer.status == 404 else answer.json()
-        return about
+        wanted = (labels or {}).items()
+        found = [seen(entry) for entry in answer.json()]
+        return [one for one in found if wanted <= one.labels.items()], answer.date()
 
     # --- ending -----------------------------------------------------------------------------------
 
@@ -371,31 +393,18 @@ class ContainerProvider:
     async def _terminate(self, ref: str) -> None:
         if ID.fullmatch(ref) is None:
             raise ProviderError(Fault.REJECTED, f"{ref!r} is no container's id")
-        about = await self._inspected(ref)
+        about = await self._ends.inspected(ref)
         if about is None:
             return
         one = _as_listed(about)
         if one.labels.get(PROVIDER) != self.name or not one.labels.get(OWNER) or not one.key:
             raise ProviderError(Fault.REJECTED, f"container {ref[:12]} is not ours: not touched")
-        self._ledger.note_made(one.key)
-        ended = tombstone(self.name, one, about if one.is_dead else {}, self._now())
-        await self._delete(ref)
-        update = {} if one.is_dead else {"ended_at": self._now(), "detail": "removed"}
-        self._ledger.note_ended(ended.model_copy(update=update))
-
-    async def _delete(self, ref: str) -> None:
-        try:
-            await self._engine.call(
-                "remove",
-                "DELETE",
-                f"/containers/{ref}",
-                query={"force": "true", "v": "true"},
-                allow=(404,),
-                timeout_s=START_WITHIN_S,
-            )
-        except ProviderError as error:
-            if error.fault is not Fault.GONE:
-                raise
+        await self._ends.delete(ref)
+        if one.is_dead:
+            self._ledger.note_ended(await self._ends.ended(one, about))
+        else:
+            ended = tombstone(self.name, one, {}, self._now())
+            self._ledger.note_ended(ended.model_copy(update={"detail": "removed"}))
 
     async def leftovers(self, owner: str) -> Leftovers:
         """Networks, volumes, and containers that died or were never started. See `Provider.leftovers`."""
@@ -435,7 +444,7 @@ class ContainerProvider:
         """See `Provider.attach`. Also raises HostError(gone) when the container does not run."""
         ref, what = machine.handle.ref, machine.instance_id
         try:
-            about = await self._inspected(ref)
+            about = await self._ends.inspected(ref)
         except ProviderError as error:
             raise HostError(error.fault, f"{what}: {error.detail}") from error
         if about is None or not (about.get("State") or {}).get("Running"):
@@ -462,6 +471,10 @@ def _as_listed(about: Mapping[str, Any]) -> Seen:
     labels = (about.get("Config") or {}).get("Labels") or {}
     state = str((about.get("State") or {}).get("Status")).lower()
     return Seen(id=str(about["Id"]), labels=labels, state=state, image=str(about.get("Image", "")))
+
+
+def _line(said: bytes) -> str:
+    return " ".join(said.decode(errors="replace").split())[-300:]
 
 
 def _advice(what: str) -> str:

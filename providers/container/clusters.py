@@ -1,6 +1,6 @@
 """What is around containers: a cluster's network and volumes, and whatever of ours is left behind."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -65,7 +65,9 @@ class Surroundings:
 
     async def close(self, cluster: ClusterHandle) -> None:
         """Remove them. One that is gone is a success; Fault.CONFLICT while a container holds one."""
-        owner = cluster.specific.get("owner", "")
+        owner = cluster.specific.get("owner")
+        if not owner:  # nothing can be told from what others have
+            return
         marks = {OWNER: owner, PROVIDER: self._provider, CLUSTER: cluster.cluster_id}
         things: list[tuple[LeftoverKind, str]] = [("volume", name) for name in self._volumes(cluster)]
         if "network" in cluster.specific:
@@ -79,10 +81,10 @@ class Surroundings:
         networks = await self._engine.call("look", "GET", "/networks", query={"filters": wanted})
         volumes = await self._engine.call("look", "GET", "/volumes", query={"filters": wanted})
         found = []
-        for one in networks.json() or []:
+        for one in self._marked(networks.json(), owner):
             in_use = any(one["Name"] in container.networks for container in containers)
             found.append(self._leftover("network", one, one.get("Created"), in_use))
-        for one in volumes.json().get("Volumes") or []:
+        for one in self._marked(volumes.json().get("Volumes"), owner):
             in_use = any(one["Name"] in container.volumes for container in containers)
             found.append(self._leftover("volume", one, one.get("CreatedAt"), in_use))
         return found
@@ -137,6 +139,11 @@ class Surroundings:
         labels = there.json().get("Labels") or {}
         if any(labels.get(mark) != body["Labels"][mark] for mark in (OWNER, PROVIDER, CLUSTER)):
             raise ProviderError(Fault.REJECTED, f"there is a {kind} {name} that is not this cluster's")
+
+    def _marked(self, found: Iterable[dict[str, Any]] | None, owner: str) -> list[dict[str, Any]]:
+        """Those with our marks, whatever the engine makes of filters."""
+        marks = {OWNER: owner, PROVIDER: self._provider}.items()
+        return [one for one in found or () if marks <= (one.get("Labels") or {}).items()]
 
     def _leftover(
         self, kind: LeftoverKind, about: Mapping[str, Any], created: object, in_use: bool

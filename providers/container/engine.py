@@ -3,7 +3,9 @@
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,7 +21,9 @@ from providers.redaction import log_unknown_answer, redacted
 # What we say is the same in all of these: 1.40 is docker 19.03 (and podman 3), 1.47 docker 27.
 # An engine that is newer still understands some of them, since MinAPIVersion lags years behind.
 OURS_MIN, OURS_MAX = (1, 40), (1, 47)
-CONNECTIONS_MAX = 16
+CONNECTIONS_MAX = 32
+TURN_WITHIN_S = 30.0  # how long a call waits while so many others are under way
+SAID_CHARS_MAX = 500
 Kind = Literal["docker", "podman"]
 Version = tuple[int, int]
 
@@ -69,6 +73,15 @@ def _shown(version: Version) -> str:
     return f"{version[0]}.{version[1]}"
 
 
+@dataclass(slots=True)
+class _Client:
+    """Connections to one socket."""
+
+    http: Http
+    calls: int = 0  # under way
+    is_retired: bool = False  # closed when the last of them is over
+
+
 class Engine:
     """One engine. Connects when it is first asked, and again after its socket was away.
 
@@ -76,13 +89,21 @@ class Engine:
         provider: what the config calls the provider, for logs.
         wanted: which engine.
         socket: its socket; None: looked for.
+        secrets: what may not be seen in errors and logs; asked when there is something to say.
     """
 
     def __init__(
-        self, provider: str, wanted: Literal["auto", "docker", "podman"], socket: Path | None
+        self,
+        provider: str,
+        wanted: Literal["auto", "docker", "podman"],
+        socket: Path | None,
+        secrets: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._provider, self._wanted, self._given = provider, wanted, socket
-        self._http: Http | None = None
+        self._secrets = secrets
+        self._client: _Client | None = None
+        # Waited for here, so that a full pool of connections is never taken for an engine that is away.
+        self._turns = anyio.Semaphore(CONNECTIONS_MAX)
         self._socket: Path | None = None
         self._prefix = ""
         self._kind: Kind = "docker"
@@ -122,8 +143,7 @@ class Engine:
             ProviderError: what `fault_of` makes of the answer; not_sent or credentials when the socket can't
                 be used; unknown when no answer came, or one that no rule knows.
         """
-        http = await self._connected()
-        try:
+        async with self._using(f"{method} {path}", timeout_s) as http:
             answer = await http.call(
                 method,
                 f"{self._prefix}{path}",
@@ -132,10 +152,6 @@ class Engine:
                 json=json,
                 timeout_s=timeout_s,
             )
-        except ProviderError as error:
-            if error.fault is Fault.NOT_SENT:
-                await self.aclose()
-            raise
         if answer.ok or answer.status == 304 or answer.status in allow:
             return answer
         raise self.failure(call, f"{method} {path}", answer.status, answer.body)
@@ -160,13 +176,15 @@ class Engine:
         query: Mapping[str, Any],
         headers: Mapping[str, str],
         timeout_s: float,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         """Ask for something that is told in JSON lines. Raises ProviderError as `call` does."""
-        http = await self._connected()
         what = f"{method} {path}"
-        async with http.stream(
-            method, f"{self._prefix}{path}", query=query, headers=headers, timeout_s=timeout_s
-        ) as (head, pieces):
+        async with (
+            self._using(what, timeout_s) as http,
+            http.stream(
+                method, f"{self._prefix}{path}", query=query, headers=headers, timeout_s=timeout_s
+            ) as (head, pieces),
+        ):
             held = b""
             async for piece in pieces:
                 held += piece
@@ -183,24 +201,57 @@ class Engine:
 
     def failure(self, call: Call, what: str, status: int, body: bytes) -> ProviderError:
         """What to raise for an answer that is no success; one that nobody knows is put into the log."""
-        said = redacted(message_of(body))
-        fault = fault_of(call, status, said)
+        secrets = tuple(self._secrets())
+        message = message_of(body)
+        fault = fault_of(call, status, message)
         if fault is None:
-            log_unknown_answer(self._provider, what, status=status, code="", raw=body)
+            log_unknown_answer(self._provider, what, status=status, code="", raw=body, secrets=secrets)
+        said = redacted(message, secrets)[:SAID_CHARS_MAX]
         return ProviderError(fault or Fault.UNKNOWN, f"{_short(what)}: {status}: {said}")
 
     async def aclose(self) -> None:
         """Close the connections; they are opened again when something is asked."""
-        http, self._http = self._http, None
-        if http is not None:
-            await http.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.http.aclose()
 
-    async def _connected(self) -> Http:
-        if self._http is not None:
-            return self._http
+    @asynccontextmanager
+    async def _using(self, what: str, timeout_s: float) -> AsyncGenerator[Http]:
+        """The client for one call. One that finds no engine is not used for another call."""
+        within_s = min(TURN_WITHIN_S, timeout_s * 0.8)
+        with anyio.move_on_after(within_s) as waiting:
+            await self._turns.acquire()
+        if waiting.cancelled_caught:
+            text = f"{what}: {CONNECTIONS_MAX} other calls are under way for {within_s:g} s"
+            raise ProviderError(Fault.NOT_SENT, text)
+        try:
+            client = await self._connected()
+            client.calls += 1
+            try:
+                yield client.http
+            except ProviderError as error:
+                if error.fault is Fault.NOT_SENT:
+                    self._retire(client)
+                raise
+            finally:
+                client.calls -= 1
+                if client.is_retired and not client.calls:
+                    with anyio.CancelScope(shield=True):
+                        await client.http.aclose()
+        finally:
+            self._turns.release()
+
+    def _retire(self, client: _Client) -> None:
+        client.is_retired = True
+        if self._client is client:
+            self._client = None
+
+    async def _connected(self) -> _Client:
+        if self._client is not None:
+            return self._client
         async with self._connecting:
-            if self._http is not None:
-                return self._http
+            if self._client is not None:
+                return self._client
             socket = found_socket(self._given, self._wanted)
             http = Http("http://engine", uds=str(socket), connections_max=CONNECTIONS_MAX)
             try:
@@ -209,13 +260,13 @@ class Engine:
                 with anyio.CancelScope(shield=True):
                     await http.aclose()
                 raise
-            self._socket, self._http = socket, http
-            return http
+            self._socket, self._client = socket, _Client(http)
+            return self._client
 
     async def _greet(self, http: Http, socket: Path) -> None:
         answer = await http.call("GET", "/version", timeout_s=10.0)
         if not answer.ok:
-            text = f"GET /version on {socket}: {answer.status}: {message_of(answer.body)}"
+            text = f"GET /version on {socket}: {answer.status}: {message_of(answer.body)[:SAID_CHARS_MAX]}"
             raise ProviderError(Fault.UNKNOWN, text)
         about = answer.json()
         theirs = version_of(about.get("ApiVersion")) if isinstance(about, dict) else None
@@ -234,8 +285,15 @@ def found_socket(given: Path | None, wanted: Literal["auto", "docker", "podman"]
     """The socket to use.
 
     Raises:
-        ProviderError: not_sent; there is none. credentials; it is there and not for us.
+        ProviderError: not_sent; there is none. credentials; it is there and not for us. rejected; it is no
+            socket, or DOCKER_HOST names an engine that is not reached by one.
     """
+    named = os.environ.get("DOCKER_HOST", "")
+    if given is None and named and not named.startswith("unix:///"):
+        text = (
+            f"DOCKER_HOST is {redacted(named)[:100]!r}, which is no unix:///PATH: set `socket` in the config"
+        )
+        raise ProviderError(Fault.REJECTED, text)
     places = [given] if given is not None else candidates(wanted, os.environ)
     for path in places:
         try:

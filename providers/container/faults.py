@@ -84,8 +84,8 @@ def fault_of(call: Call, status: int, message: str) -> Fault | None:
 
 
 def message_of(body: bytes) -> str:
-    """What an answer's body says, in one line of at most 500 characters."""
+    """What the first 8 KiB of an answer's body say, in one line."""
     text = body[:8192].decode(errors="replace")
     if (found := re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', text)) is not None:
         text = found[1].replace('\\"', '"').replace("\\n", " ")
-    return " ".join(text.split())[:500]
+    return " ".join(text.split())

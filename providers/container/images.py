@@ -1,19 +1,22 @@
 """Images: whether they are there, pulled when they are not, and whether they have a Python for us.
 
 A pull may take longer than any launch may, so it runs in a thread with an event loop of its own and goes on
-when the launch that wanted it is given up. Launches that find it under way answer `throttled`: the same again
-later, when it may be there.
+when the launch that wanted it is given up. Launches that find it under way wait a while, without a thread
+each, and then answer `throttled`: the same again later, when it may be there.
 """
 
 import base64
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
-import anyio.to_thread
+import anyio.from_thread
+from anyio import RunFinishedError
+from anyio.lowlevel import current_token
 from pydantic_core import to_json
 
 from providers.container.config import ContainerConfig, Registry
@@ -59,26 +62,48 @@ def python_version(said: bytes) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2]))
 
 
-class _Pull:
-    """One pull, in a thread of its own."""
+def secrets_of(config: ContainerConfig) -> Iterator[str]:
+    """What of a config may not be seen in errors and logs, as far as it can be read now."""
+    yield from config.env.values()
+    for registry in config.registries:
+        try:
+            password = registry.password.read()
+        except ProviderError:
+            continue
+        yield from (password, f"{registry.username}:{password}", registry_auth(registry))
 
-    def __init__(self, work: Callable[["_Pull"], Any]) -> None:
+
+class _Pull:
+    """One pull, in a thread of its own. Made in the event loop of those who wait for it.
+
+    Raises ProviderError(not_sent) when there can be no thread.
+    """
+
+    def __init__(self, image: str, work: Callable[["_Pull"], Any]) -> None:
         self.progress = "begun"
-        self.error: ProviderError | None = None
-        self.over = threading.Event()
+        # What is to be told if it ends in a way that nobody thought of.
+        self.error: ProviderError | None = ProviderError(Fault.UNKNOWN, f"image {image}: the pull broke off")
+        self.ended_at: float | None = None
+        self.over = anyio.Event()
         self.unwanted = threading.Event()  # the provider was closed
-        self.ended_at = 0.0
-        self._work = work
-        threading.Thread(target=self._run, name="everpool-pull", daemon=True).start()
+        self._image, self._work, self._token = image, work, current_token()
+        try:
+            threading.Thread(target=self._run, name="everpool-pull", daemon=True).start()
+        except RuntimeError as error:
+            raise ProviderError(Fault.NOT_SENT, f"image {image} can't be pulled: {error}") from error
 
     def _run(self) -> None:
         try:
             anyio.run(self._work, self)
+            self.error = None
         except ProviderError as error:
             self.error = error
+        except OSError as error:  # no event loop without descriptors
+            self.error = ProviderError(Fault.NOT_SENT, f"image {self._image} can't be pulled: {error}")
         finally:
             self.ended_at = time.monotonic()
-            self.over.set()
+            with suppress(RunFinishedError):  # nobody waits any more
+                anyio.from_thread.run_sync(self.over.set, token=self._token)
 
     def note(self, line: Mapping[str, Any]) -> None:
         """Take one line of what the engine says."""
@@ -122,12 +147,9 @@ class Images:
 
     def _is_fresh(self, image: str) -> bool:
         pull = self._pulls.get(image)
-        return (
-            pull is not None
-            and pull.over.is_set()
-            and pull.error is None
-            and time.monotonic() - pull.ended_at < FRESH_S
-        )
+        if pull is None or pull.ended_at is None or pull.error is not None:
+            return False
+        return time.monotonic() - pull.ended_at < FRESH_S
 
     async def _look(self, image: str) -> str | None:
         answer = await self._engine.call("look", "GET", f"/images/{segment(image)}/json", allow=(404,))
@@ -135,14 +157,15 @@ class Images:
 
     async def _pulled(self, image: str) -> None:
         pull = self._pulls.get(image)
-        if pull is None or pull.over.is_set():
+        if pull is None or pull.ended_at is not None:
 
             async def work(pull: _Pull) -> None:
                 await self._pull(pull, image)
 
-            pull = self._pulls[image] = _Pull(work)
-        await anyio.to_thread.run_sync(pull.over.wait, WAIT_S, abandon_on_cancel=True)
-        if not pull.over.is_set():
+            pull = self._pulls[image] = _Pull(image, work)
+        with anyio.move_on_after(WAIT_S):
+            await pull.over.wait()
+        if pull.ended_at is None:
             text = f"image {image} is still being pulled: {pull.progress}"
             raise ProviderError(Fault.THROTTLED, text, retry_after_s=AGAIN_S)
         if pull.error is not None:
@@ -155,7 +178,9 @@ class Images:
         # To that registry and no other: the engine sends it to whichever the image's name names.
         known = next((one for one in self._config.registries if one.server == host), None)
         headers = {} if known is None else {"X-Registry-Auth": registry_auth(known)}
-        engine = Engine(self._provider, self._config.engine, self._config.socket)
+        engine = Engine(
+            self._provider, self._config.engine, self._config.socket, lambda: secrets_of(self._config)
+        )
         timeout_s = self._config.pull_timeout_s
         try:
             with anyio.fail_after(timeout_s):
@@ -176,12 +201,12 @@ class Images:
         headers: Mapping[str, str],
     ) -> None:
         timeout_s = self._config.pull_timeout_s
-        async for line in engine.lines(
-            "POST", "/images/create", query=query, headers=headers, timeout_s=timeout_s
-        ):
-            said = line.get("error") or (line.get("errorDetail") or {}).get("message")
-            if said:
-                raise engine.failure("pull", f"pull {image}", 200, str(said).encode())
-            if pull.unwanted.is_set():
-                return
-            pull.note(line)
+        lines = engine.lines("POST", "/images/create", query=query, headers=headers, timeout_s=timeout_s)
+        async with aclosing(lines):
+            async for line in lines:
+                said = line.get("error") or (line.get("errorDetail") or {}).get("message")
+                if said:
+                    raise engine.failure("pull", f"pull {image}", 200, str(said).encode())
+                if pull.unwanted.is_set():
+                    return
+                pull.note(line)

@@ -32,6 +32,7 @@ REGION, ZONE, TYPE = f"{PREFIX}.region", f"{PREFIX}.zone", f"{PREFIX}.instance-t
 LIFECYCLE, PRICE, LAUNCHED = f"{PREFIX}.lifecycle", f"{PREFIX}.micro-usd-per-hour", f"{PREFIX}.launched-at"
 GIB = 2**30
 KILLED = 128 + 9
+OOM_BEFORE_S, OOM_AFTER_S = 1.0, 0.2  # the kernel's kill for memory, and the end that comes of it
 ID = re.compile(r"[0-9a-f]{64}")
 
 # The container's first process: reaps what is orphaned (the kernel does it for whoever ignores SIGCHLD) and
@@ -231,18 +232,50 @@ def sighting(provider: str, one: Seen) -> Sighting:
     )
 
 
-def tombstone(provider: str, one: Seen, inspected: Mapping[str, Any], now: float) -> Sighting:
-    """A container that ended; `inspected` is what GET /containers/{id}/json says of it."""
+def tombstone(
+    provider: str, one: Seen, inspected: Mapping[str, Any], now: float, *, is_oom: bool = False
+) -> Sighting:
+    """A container that ended.
+
+    Args:
+        provider: what the config calls the provider.
+        one: the container.
+        inspected: what GET /containers/{id}/json says of it; empty when that could not be had.
+        now: taken for its end when that is not told.
+        is_oom: whether the kernel killed something in it for memory just when it ended.
+    """
     state = inspected.get("State") or {}
     ended_at = timestamp(state.get("FinishedAt")) or now
     shown = sighting(provider, one)
-    update = {"ended_at": max(ended_at, shown.launched_at), "detail": ending(state), "address": None}
+    detail = ending(state, is_oom=is_oom) if state else one.state
+    update = {"ended_at": max(ended_at, shown.launched_at), "detail": detail, "address": None}
     return shown.model_copy(update=update | {"state": "stopped"})
 
 
-def ending(state: Mapping[str, Any]) -> str:
-    """How a container ended, by its State: what the kernel killed for memory apart from other kills."""
-    if state.get("OOMKilled") and state.get("ExitCode") == KILLED:
+def may_be_oom(state: Mapping[str, Any]) -> bool:
+    """Whether a container may have ended for want of memory, by its State.
+
+    OOMKilled alone does not say so: it stays set once anything in the container was killed for memory.
+    """
+    return bool(state.get("OOMKilled")) and state.get("ExitCode") == KILLED
+
+
+def oom_query(ref: str, state: Mapping[str, Any]) -> dict[str, str] | None:
+    """The query of GET /events for whether anything in a container was killed for memory as it ended.
+
+    Those events are in the past, so the engine answers at once; docker keeps the last 256.
+    """
+    ended_at = timestamp(state.get("FinishedAt"))
+    if ended_at is None:
+        return None
+    wanted = json.dumps({"container": [ref], "event": ["oom"]})
+    since, until = ended_at - OOM_BEFORE_S, ended_at + OOM_AFTER_S
+    return {"since": f"{since:.6f}", "until": f"{until:.6f}", "filters": wanted}
+
+
+def ending(state: Mapping[str, Any], *, is_oom: bool = False) -> str:
+    """How a container ended, by its State; `is_oom`: see `tombstone`."""
+    if is_oom and may_be_oom(state):
         return f"out of memory, exited {KILLED}"
     error = " ".join(str(state.get("Error") or "").split())
     return f"exited {state.get('ExitCode')}" + (f": {error[:200]}" if error else "")

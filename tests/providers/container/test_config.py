@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from providers.container.adapter import ContainerProvider
 from providers.container.config import ContainerConfig, offers_of
 from providers.container.engine import candidates, found_socket, negotiated, version_of
 from providers.errors import Fault, ProviderError
+
+pytestmark = pytest.mark.anyio
 
 
 def test_the_default_sells_one_kind_for_nothing() -> None:
@@ -69,6 +72,23 @@ def test_a_socket_that_is_not_there_or_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProviderError, match="is no socket"):
         found_socket(tmp_path / "file", "auto")
+
+
+async def test_an_engine_that_is_elsewhere_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for elsewhere in ("tcp://box:2375", "ssh://me@box"):
+        monkeypatch.setenv("DOCKER_HOST", elsewhere)
+        with pytest.raises(ProviderError, match=f"DOCKER_HOST is '{elsewhere}'.*set `socket`") as caught:
+            found_socket(None, "auto")
+        assert caught.value.fault is Fault.REJECTED
+        [line] = await ContainerProvider("box", ContainerConfig(), tmp_path, b"").check("o")
+        assert (line.ok, elsewhere in line.detail, "`socket`" in line.mend) == (False, True, True)
+        with pytest.raises(ProviderError, match="no container engine listens"):
+            found_socket(tmp_path / "none", "auto")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}")
+    with pytest.raises(ProviderError, match="is no socket"):
+        found_socket(None, "auto")
 
 
 @pytest.mark.parametrize(

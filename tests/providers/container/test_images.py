@@ -4,16 +4,20 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 import structlog
 
 from providers.container import images
 from providers.container.config import ContainerConfig
+from providers.container.engine import Engine
 from providers.errors import Fault, ProviderError
+from providers.http import Answer
 from providers.model import Handle
 from tests.contract.container import ContainerHarness, PodmanHarness
 from tests.fakes.serving import served
@@ -200,6 +204,70 @@ async def test_pull_always_asks_the_registry_again(
         monkeypatch.setattr(images, "FRESH_S", 0.0)
         assert isinstance(await launched(harness, 2), Handle)
         assert registry.seen != set()
+
+
+class Nowhere(Engine):
+    """An engine without images."""
+
+    async def call(self, *args: Any, **more: Any) -> Answer:
+        return Answer(404, {}, b"{}")
+
+
+async def pull_waits(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], object], times: int = 1
+) -> list[Fault]:
+    """What so many launches hear that wait for an image whose pull does `work`."""
+
+    async def pull(*_: Any) -> None:
+        work()
+
+    monkeypatch.setattr(images.Images, "_pull", pull)
+    found = images.Images("box", ContainerConfig(), Nowhere("box", "auto", None))
+    faults: list[Fault] = []
+
+    async def wait() -> None:
+        with pytest.raises(ProviderError) as caught:
+            await found.ready("python:3")
+        faults.append(caught.value.fault)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(times):
+            tasks.start_soon(wait)
+    for thread in threading.enumerate():
+        if thread.name == "everpool-pull":
+            thread.join(20)
+    return faults
+
+
+async def test_waiting_for_a_pull_takes_nobodys_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, borrowed = threading.Event(), list[int]()
+    limiter = anyio.to_thread.current_default_thread_limiter()
+
+    async def look() -> None:
+        with anyio.fail_after(20):
+            await anyio.sleep(0.1)
+            borrowed.append(limiter.borrowed_tokens)
+            await anyio.to_thread.run_sync(go.set)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        faults = await pull_waits(monkeypatch, lambda: go.wait(20), times=60)
+    assert (borrowed, faults) == ([0], [Fault.REJECTED] * 60)  # pulled, and still not there
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"), [(OSError(24, "too many"), Fault.NOT_SENT), (ValueError("ours"), Fault.UNKNOWN)]
+)
+async def test_a_pull_that_breaks_off_is_not_the_images_fault(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, fault: Fault
+) -> None:
+    def work() -> None:
+        raise error
+
+    untold: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: untold.append(told.exc_value))
+    assert await pull_waits(monkeypatch, work) == [fault]
+    assert untold == ([] if isinstance(error, OSError) else [error])
 
 
 def test_a_registrys_password_is_in_no_repr(tmp_path: Path) -> None:

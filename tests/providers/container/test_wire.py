@@ -114,8 +114,13 @@ def test_a_tombstone_has_the_engines_time_and_its_reason() -> None:
     assert told.ended_at == pytest.approx(1795356301.710834913)
     assert told.detail == "exited 137"
     assert tombstone("box", one, {}, now=1795356299.0).ended_at == 1795356299.0
-    assert ending({"OOMKilled": True, "ExitCode": 137}) == "out of memory, exited 137"
-    assert ending({"OOMKilled": True, "ExitCode": 143}) == "exited 143"  # a task was, before
+    oom = {"OOMKilled": True, "ExitCode": 137}
+    assert ending(oom, is_oom=True) == "out of memory, exited 137"
+    assert ending(oom) == "exited 137"  # a task was killed for memory, before
+    assert ending(oom | {"ExitCode": 143}, is_oom=True) == "exited 143"
+    assert ending(oom | {"OOMKilled": False}, is_oom=True) == "exited 137"
+    unseen = tombstone("box", one, {}, now=99.0)
+    assert unseen.detail == "exited"
     assert ending({"ExitCode": 1, "Error": "no\n luck"}) == "exited 1: no luck"
 
 
