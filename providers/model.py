@@ -220,9 +220,7 @@ class Listing(Value):
         return region in self.scopes or zone in self.scopes
 
 
-LeftoverKind = Literal[
-    "disk", "volume", "network", "group", "key", "template", "queue", "container", "address"
-]
+LeftoverKind = Literal["disk", "volume", "network", "group", "key", "template", "container"]
 
 
 class Leftover(Value):

@@ -14,7 +14,7 @@ from providers.aws.clients import Clients
 from providers.aws.clusters import Clusters
 from providers.aws.config import AwsConfig
 from providers.aws.doctor import Doctor
-from providers.aws.faults import AwsError
+from providers.aws.faults import NOT_KNOWN, AwsError, is_of_one
 from providers.aws.images import Images
 from providers.aws.launching import Launcher
 from providers.aws.leftovers import LeftBehind
@@ -47,7 +47,6 @@ TERMINATE_MAX = 100
 CONNECT_WITHIN_S = 20.0
 NEW_MAX = 10_000
 _REF = re.compile(r"\bi-[0-9a-f]+\b")
-_NOT_FOUND = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
 
 
 class AwsProvider:
@@ -94,7 +93,9 @@ class AwsProvider:
         networks, images = Networks(self._clients, config), Images(self._clients, config)
         self._offers = Offers(name, self._clients, config, networks)
         self._clusters = Clusters(name, self._clients, config, networks)
-        self._launcher = Launcher(name, self._clients, config, images, self._machines, self._offers)
+        self._launcher = Launcher(
+            name, self._clients, config, images, self._machines, (self._offers, networks)
+        )
         self._left = LeftBehind(name, self._clients, config)
         self._doctor = Doctor(name, self._clients, config, (images, networks, self._offers), now)
 
@@ -151,7 +152,11 @@ class AwsProvider:
         return None
 
     async def observe(self, owner: str) -> Listing:
-        """See `Provider.observe`. Machines that ended lately are shown with the time when they did."""
+        """See `Provider.observe`. Machines that ended lately are shown with the time when they did.
+
+        `scopes` are the regions of the config that were read whole: of a region that was taken out of the
+        config nothing is proven, and machines live on there.
+        """
         self._notices.owners.add(owner)
         asked_at = self._now()
         listed: dict[str, Seen] = {}
@@ -180,11 +185,13 @@ class AwsProvider:
             )
             is not None
         ]
+        whole = tuple(region for region in self._config.regions if region in listed and listed[region].whole)
         return Listing(
             at=min(asked_at if seen.at is None else seen.at for seen in listed.values()),
             sightings=tuple(sightings),
-            complete=not failures,
-            unreachable=tuple(sorted(failures)),
+            complete=not failures and all(seen.whole for seen in listed.values()),
+            unreachable=tuple(region for region in self._config.regions if region not in whole),
+            scopes=whole,
         )
 
     def notices(self) -> AsyncIterator[tuple[str, Notice | None]]:
@@ -192,7 +199,7 @@ class AwsProvider:
         return Queue(self.name, self._clients, self._config, self._machines, self._notices, self._now)
 
     async def terminate(self, handles: Sequence[Handle]) -> Sequence[ProviderError | None]:
-        """See `Provider.terminate`."""
+        """See `Provider.terminate`. Also in regions that are not in the config (any more)."""
         outcomes: dict[str, ProviderError | None] = {}
         by_region: dict[str, list[str]] = {}
         for handle in handles:
@@ -242,13 +249,11 @@ class AwsProvider:
         await self._clients.aclose()
 
     async def _end(self, region: str, refs: list[str], outcomes: dict[str, ProviderError | None]) -> None:
-        """Terminate machines by one call, and again without those that aws does not know of."""
-        if region not in self._config.regions:
-            problem = ProviderError(
-                Fault.REJECTED, f"{region!r} is not one of {', '.join(self._config.regions)}"
-            )
-            outcomes.update(dict.fromkeys(refs, problem))
-            return
+        """Terminate machines by one call: it ends all of them or none.
+
+        So that one machine which can't be ended keeps no other alive, those that the error names are taken
+        out and the rest is ended again; when it names none, each half by itself.
+        """
         for ref in refs:
             self._notices.we_end(ref)
         left = list(refs)
@@ -256,18 +261,17 @@ class AwsProvider:
             try:
                 await self._clients.call("ec2", region, "terminate_instances", urgent=True, InstanceIds=left)
             except AwsError as error:
-                if error.code not in _NOT_FOUND:
-                    outcomes.update(dict.fromkeys(left, error))
+                named = set(left) if len(left) == 1 else set(_REF.findall(error.detail)).intersection(left)
+                if len(left) > 1 and not is_of_one(error):
+                    named = set(left)
+                elif not named or (len(named) == len(left) > 1 and error.code not in NOT_KNOWN):
+                    async with anyio.create_task_group() as halves:
+                        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+                            halves.start_soon(self._end, region, half, outcomes)
                     return
-                unknown = set(_REF.findall(error.detail)).intersection(left) or set(
-                    left[:1] if len(left) == 1 else ()
-                )
-                if not unknown:  # it does not say which: each by itself
-                    for ref in left:
-                        await self._end(region, [ref], outcomes)
-                    return
-                outcomes.update({ref: self._unknown(ref) for ref in unknown})
-                left = [ref for ref in left if ref not in unknown]
+                for ref in named:
+                    outcomes[ref] = self._unknown(ref) if error.code in NOT_KNOWN else error
+                left = [ref for ref in left if ref not in named]
             except ProviderError as error:
                 outcomes.update(dict.fromkeys(left, error))
                 return

@@ -26,9 +26,12 @@ from providers.pace import RateLimit
 
 CONNECT_WITHIN_S = 10.0
 CALL_WITHIN_S = 40.0
-PAGES_MAX = 1000
+PAGES_MAX = 2000
 CONNECTIONS_MAX = 64
-WAIT_FOR_TURN_S = 60.0  # of our own rate limit, then a call is given up unsent
+# Of our own rate limit, then a call is given up unsent. Who launches a batch waits for 120 s, and what is
+# given up there is unknown: a launch waits nearly so long, and has an answer before.
+WAIT_FOR_TURN_S, LAUNCH_WAITS_S = 60.0, 105.0
+LAUNCH_WITHIN_S = 117.0  # with the wait
 READS_BURST, WRITES_BURST = 100, 50
 PRICING_REGION = "us-east-1"  # https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
 
@@ -42,6 +45,15 @@ class Reply:
 
     data: Mapping[str, Any]
     at: float | None
+
+
+@dataclass(slots=True)
+class _Limit:
+    """A rate limit, and how many calls wait for their turn."""
+
+    rate: RateLimit
+    per_s: float
+    waiting: int = 0
 
 
 class Clients:
@@ -59,7 +71,7 @@ class Clients:
         self._secrets: tuple[str, ...] = ()
         self._made: dict[tuple[str, str, bool], Any] = {}
         self._making: anyio.Lock | None = None
-        self._limits: dict[tuple[str, str], RateLimit] = {}
+        self._limits: dict[tuple[str, str], _Limit] = {}
 
     async def call(
         self,
@@ -78,10 +90,9 @@ class Clients:
         """
         what = f"{operation} in {region}"
         reads = operation.startswith(_READS)
-        with anyio.move_on_after(WAIT_FOR_TURN_S) as waiting:
-            await self._limit(region, operation, reads).take(urgent=urgent)
-        if waiting.cancelled_caught:
-            raise ProviderError(Fault.THROTTLED, f"{what}: too many calls wait before this one", 5.0)
+        waited_s = await self._turn(region, operation, reads, urgent)
+        if operation in _LAUNCHES:
+            timeout_s = min(timeout_s, LAUNCH_WITHIN_S - waited_s)
         sent = False
         try:
             with anyio.fail_after(timeout_s):
@@ -129,7 +140,28 @@ class Clients:
         self._limits = {}
         await stack.aclose()
 
-    def _limit(self, region: str, operation: str, reads: bool) -> RateLimit:
+    async def _turn(self, region: str, operation: str, reads: bool, urgent: bool) -> float:
+        """Wait until our own rate limit lets a call through; for how long, in seconds.
+
+        Raises:
+            ProviderError: throttled, after how long all that wait will have been let through.
+        """
+        limit = self._limit(region, operation, reads)
+        limit.waiting += 1
+        began = anyio.current_time()
+        try:
+            with anyio.move_on_after(
+                LAUNCH_WAITS_S if operation in _LAUNCHES else WAIT_FOR_TURN_S
+            ) as waiting:
+                await limit.rate.take(urgent=urgent)
+            if waiting.cancelled_caught:
+                text = f"{operation} in {region}: {limit.waiting} calls wait for our own rate limit"
+                raise ProviderError(Fault.THROTTLED, text, limit.waiting / limit.per_s)
+        finally:
+            limit.waiting -= 1
+        return anyio.current_time() - began
+
+    def _limit(self, region: str, operation: str, reads: bool) -> "_Limit":
         config = self._config
         if operation in _LAUNCHES:
             kind, per_s, burst = "launch", config.launches_per_s, config.launches_burst
@@ -139,7 +171,7 @@ class Clients:
             kind, per_s, burst = "write", config.writes_per_s, WRITES_BURST
         limit = self._limits.get((region, kind))
         if limit is None:
-            limit = self._limits[region, kind] = RateLimit(per_s, burst, anyio.current_time)
+            limit = self._limits[region, kind] = _Limit(RateLimit(per_s, burst, anyio.current_time), per_s)
         return limit
 
     async def _client(self, service: Service, region: str, reads: bool) -> Any:

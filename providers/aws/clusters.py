@@ -18,11 +18,13 @@ from providers.aws.wire import (
     OWNER,
     SUBNET,
     TEMPLATE,
+    VPC,
     Tags,
     cluster_marks,
     digest,
     filters,
     name_of,
+    named_profile,
     specification,
     tags_of,
 )
@@ -51,7 +53,7 @@ class Clusters:
             groups.append(specific[GROUP])
         specific[KEY_NAME] = await self._key(region, name, order.public_key, marks)
         specific[TEMPLATE] = await self._template(region, name, groups, marks)
-        specific[GROUPS] = " ".join(groups)
+        specific[GROUPS], specific[VPC] = " ".join(groups), network.vpc
         specific |= {f"{SUBNET}{zone}": subnet for zone, subnet in sorted(network.subnets.items())}
         return ClusterHandle(
             cluster_id=order.cluster_id,
@@ -152,7 +154,7 @@ class Clusters:
         }
         profile = self._config.iam_instance_profile
         if profile is not None:
-            data["IamInstanceProfile"] = {"Arn" if profile.startswith("arn:") else "Name": profile}
+            data["IamInstanceProfile"] = named_profile(profile)
 
         async def make() -> str:
             reply = await self._clients.call(

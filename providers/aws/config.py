@@ -87,7 +87,7 @@ class AwsConfig(Value):
     ssh_cidr: Cidr = "0.0.0.0/0"
     private_address: bool = False
     disk_gb: Annotated[float, Field(ge=1, le=16384)] = 20
-    disk_type: Literal["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"] = "gp3"
+    disk_type: Literal["gp3", "gp2", "standard"] = "gp3"  # io1 and io2 need Iops, st1 and sc1 start nothing
     vpc: Annotated[str, Field(pattern=r"^vpc-[0-9a-f]+$")] | None = None
     subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = ()
     security_groups: tuple[Annotated[str, Field(pattern=r"^sg-[0-9a-f]+$")], ...] = ()

@@ -39,6 +39,7 @@ CODES: dict[str, Fault] = {
         (
             "InsufficientInstanceCapacity", "UnfulfillableCapacity", "InsufficientCapacity",
             "InsufficientHostCapacity", "InsufficientReservedInstanceCapacity",
+            "InsufficientVolumeCapacity", "ReservationCapacityExceeded",
             "InsufficientCapacityOnHost", "InsufficientAddressCapacity", "SpotMaxPriceTooLow",
             "Unsupported", "UnsupportedHostConfiguration", "InsufficientFreeAddressesInSubnet",
         ),
@@ -51,6 +52,7 @@ CODES: dict[str, Fault] = {
             "AddressLimitExceeded", "SecurityGroupLimitExceeded", "KeyPairLimitExceeded",
             "NetworkInterfaceLimitExceeded", "ResourceLimitExceeded", "LaunchTemplateLimitExceeded",
             "MaxSpotFleetRequestCountExceeded", "VolumeIOPSLimit", "FleetCountLimitExceeded",
+            "PrivateIpAddressLimitExceeded", "RulesPerSecurityGroupLimitExceeded",
         ),
         Fault.QUOTA,
     ),
@@ -71,6 +73,7 @@ CODES: dict[str, Fault] = {
             "MissingAuthenticationToken", "IncompleteSignature",
             "InvalidSignatureException", "NotAuthorized", "InvalidSecurity",
             "AccountDisabled", "InvalidAccessKeyId", "SignatureExpired",
+            "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
         ),
         Fault.CREDENTIALS,
     ),
@@ -91,14 +94,17 @@ CODES: dict[str, Fault] = {
             "InvalidVolume.NotFound", "InvalidNetworkInterfaceID.NotFound", "InvalidAllocationID.NotFound",
             "InvalidLaunchTemplateId.NotFound", "InvalidLaunchTemplateId.NotFoundException",
             "InvalidLaunchTemplateName.NotFoundException", "InvalidKeyPair.NotFound",
-            "InvalidGroup.NotFound", "InvalidGroupId.NotFound", "InvalidFleetId.NotFound",
+            "InvalidGroup.NotFound", "InvalidGroupId.NotFound", "InvalidSecurityGroupID.NotFound",
+            "InvalidFleetId.NotFound",
         ),
         Fault.GONE,
     ),
     **dict.fromkeys(
         (
             "InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable",
-            "InvalidSubnetID.NotFound", "InvalidSubnet", "InvalidVpcID.NotFound", "DefaultVpcDoesNotExist",
+            "OperationNotPermitted", "VolumeTypeNotAvailableInZone", "EncryptedVolumesNotSupported",
+            "InvalidSubnetID.NotFound", "InvalidSubnetId.NotFound", "InvalidSubnet",
+            "InvalidVpcID.NotFound", "DefaultVpcDoesNotExist",
             "VPCIdNotSpecified", "InvalidInput", "InvalidInstanceType", "InvalidParameter",
             "InvalidParameterValue", "InvalidParameterCombination", "InvalidParameterDependency",
             "MissingParameter", "UnknownParameter", "InvalidBlockDeviceMapping", "InvalidSnapshot.NotFound",
@@ -132,11 +138,22 @@ _NO_CREDENTIALS = (
     UnauthorizedSSOTokenError,
     RefreshWithMFAUnsupportedError,
 )
+NOT_KNOWN = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
+# Of what may not be done: what a policy may say of one machine and not of another.
+_BY_POLICY = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+_IMAGE = re.compile(r"\b(images?|ami)\b|\bami-[0-9a-f]", re.IGNORECASE)
+_PRODUCT = re.compile(r"marketplace|\bsubscriptions?\b|\bterms\b", re.IGNORECASE)
 _MALFORMED = re.compile(r"^Invalid\w+\.(Malformed|Format|Range|Reserved|Unknown)$")
 
 
-def fault_of(code: str) -> Fault | None:
-    """What a code means; None when we do not know it."""
+def fault_of(code: str, message: str = "") -> Fault | None:
+    """What a code means, with the words that came with it; None when we do not know it.
+
+    Two codes say that an account may not do something, and also that it may not use one image or product.
+    """
+    of_image = code == "AuthFailure" and _IMAGE.search(message)
+    if of_image or (code == "OptInRequired" and _PRODUCT.search(message)):
+        return Fault.REJECTED
     return CODES.get(code) or (Fault.REJECTED if _MALFORMED.match(code) else None)
 
 
@@ -157,14 +174,24 @@ def refused(provider: str, what: str, error: ClientError) -> AwsError:
     """An error answer as our error. One with a code that we do not know is logged, without secrets."""
     code, answer = code_of(error), error.response
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    fault = fault_of(code)
+    message = str(answer.get("Error", {}).get("Message", ""))
+    fault = fault_of(code, message)
     if fault is None:
         fault = Fault.THROTTLED if status == 429 else Fault.UNKNOWN
         log_unknown_answer(provider, what, status=status, code=code, raw=_raw(answer))
-    message = str(answer.get("Error", {}).get("Message", ""))
     # What follows is long, encoded, and says what the account may do.
     message = message.partition("Encoded authorization failure message")[0].strip()
     return AwsError(fault, _line(f"{what}: {code}: {message}"), code, _retry_after_s(answer))
+
+
+def is_of_one(error: AwsError) -> bool:
+    """Whether the refusal of a call for many things may be the fault of some of them.
+
+    It is not when aws is overloaded or broken, or does not know who we are.
+    """
+    if error.fault is Fault.CREDENTIALS:
+        return error.code in _BY_POLICY
+    return error.fault is not Fault.THROTTLED and CODES.get(error.code) is not Fault.UNKNOWN
 
 
 def failed(what: str, error: BotoCoreError) -> ProviderError:

@@ -1,5 +1,6 @@
 """Which image a machine starts from, and what must be known of it."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Images:
     def __init__(self, clients: Clients, config: AwsConfig) -> None:
         self._clients, self._config = clients, config
         self._known: dict[tuple[str, str], tuple[float, Image]] = {}
-        self._looking = anyio.Lock()  # many that ask at once make one call
+        self._looking = defaultdict[str, anyio.Lock](anyio.Lock)  # many that ask at once make one call
 
     async def image(self, region: str, wanted: str, architecture: Architecture) -> Image:
         """The image called `wanted` (ami-… or ssm:/…), or the config's for the architecture when that is "".
@@ -42,7 +43,7 @@ class Images:
             raise ProviderError(Fault.REJECTED, f"image {name!r} for {architecture}: give ami-… or ssm:/…")
         if (image := self._kept(region, name)) is not None:
             return image
-        async with self._looking:
+        async with self._looking[region]:
             if (image := self._kept(region, name)) is None:
                 image = await self._described(region, await self._resolved(region, name))
                 self._known[region, name] = (anyio.current_time() + KEEP_S, image)

@@ -28,13 +28,15 @@ from providers.aws.clients import Clients
 from providers.aws.config import FLEET_OVERRIDES_MAX, AwsConfig, FleetConfig
 from providers.aws.faults import AwsError, fault_of
 from providers.aws.images import Image, Images
-from providers.aws.machines import Instance, Machines
-from providers.aws.offers import Offers
+from providers.aws.machines import ENDED, Instance, Machines
+from providers.aws.offers import Kind, Offers
+from providers.aws.places import Networks
 from providers.aws.wire import (
     ANY_ZONE,
     FLEET_PREFIX,
     SUBNET,
     TEMPLATE,
+    VPC,
     Tags,
     check_key,
     digest,
@@ -46,12 +48,11 @@ from providers.aws.wire import (
     user_data,
 )
 from providers.errors import Fault, ProviderError
-from providers.model import MICRO, Handle, Lifecycle, Order
+from providers.model import MICRO, ClusterHandle, Handle, Lifecycle, Order
 from providers.redaction import log_unknown_answer
 
 Outcome = Handle | ProviderError
 NEW_MAX = 10_000
-ENDED = ("shutting-down", "terminated")
 # Of several things that kept a fleet from making a machine, the one to act on: the first of these.
 _WEIGHTIEST = (
     Fault.CREDENTIALS,
@@ -75,10 +76,11 @@ class Launcher:
         config: AwsConfig,
         images: Images,
         machines: Machines,
-        offers: Offers,
+        parts: tuple[Offers, Networks],
     ) -> None:
         self._name, self._clients, self._config = name, clients, config
-        self._images, self._machines, self._offers = images, machines, offers
+        self._images, self._machines = images, machines
+        self._offers, self._networks = parts
         self._fleets = {f"{FLEET_PREFIX}{fleet.name}": fleet for fleet in config.fleets}
         self._busy: dict[str, anyio.Event] = {}  # keys that are being launched
         self._new: OrderedDict[str, tuple[float, Handle]] = OrderedDict()  # launched lately, perhaps unlisted
@@ -185,9 +187,14 @@ class Launcher:
     async def _explained(self, region: str, group: Sequence[Order], error: AwsError) -> dict[str, Outcome]:
         """What an error means for each key. A token that was used otherwise has its machine already."""
         outcomes: dict[str, Outcome] = {order.key: error for order in group}
-        if error.code == "IdempotentParameterMismatch" and len(group) == 1:
+        if error.fault is Fault.CONFLICT and len(group) == 1:
             key = group[0].key
-            found = (await self._machines.with_keys(region, group[0].owner, [key])).get(key)
+            try:
+                found = (await self._machines.with_keys(region, group[0].owner, [key])).get(key)
+            except ProviderError as blind:
+                # Why we can't see it says nothing of the launch: the machine is most likely there.
+                text = f"{error.detail}; what there is can't be seen: {blind.detail}"
+                return {key: ProviderError(Fault.UNKNOWN, text, blind.retry_after_s)}
             if found:
                 outcomes[key] = self._outcome(group[0], region, found)
         elif error.fault is Fault.GONE and error.code != "IdempotentInstanceTerminated":
@@ -198,7 +205,7 @@ class Launcher:
     async def _by_run(self, region: str, group: list[Order]) -> dict[str, Outcome]:
         """RunInstances: as many as there are, in the order of their keys."""
         first, zone = group[0], group[0].offer.zone
-        subnet = first.cluster.specific.get(f"{SUBNET}{zone}")
+        subnet = (await self._subnets(first.cluster, [zone])).get(zone)
         if subnet is None:
             raise ProviderError(Fault.REJECTED, f"there is no subnet in zone {zone!r} of {region}")
         shape = first.offer.instance_type
@@ -242,7 +249,9 @@ class Launcher:
                 Fault.REJECTED, f"there is no {first.offer.instance_type.name} in this config"
             )
         marks = machine_marks(group, self._config.tags, "fleet")
-        overrides = await self._overrides(region, fleet, first)
+        members = await self._offers.members(region, fleet)
+        subnets = await self._subnets(first.cluster, [zone for kind in members for zone in kind.zones])
+        overrides = await self._overrides(fleet, first, members, subnets)
         wanted = {lifecycle: _count(group, lifecycle) for lifecycle in ("spot", "on_demand")}
         told = user_data(first.host_key if len(group) == 1 else "")
         template = {
@@ -270,13 +279,13 @@ class Launcher:
         )
         made: dict[Lifecycle, list[str]] = {}
         zones: dict[str, str] = {}
-        subnets = {subnet: name.removeprefix(SUBNET) for name, subnet in first.cluster.specific.items()}
+        zone_of = {subnet: zone for zone, subnet in subnets.items()}
         for one in reply.data.get("Instances", ()):
             made.setdefault("spot" if one.get("Lifecycle") == "spot" else "on_demand", []).extend(
                 one["InstanceIds"]
             )
             override = (one.get("LaunchTemplateAndOverrides") or {}).get("Overrides") or {}
-            zone = one.get("AvailabilityZone") or subnets.get(override.get("SubnetId", ""), "")
+            zone = one.get("AvailabilityZone") or zone_of.get(override.get("SubnetId", ""), "")
             zones.update(dict.fromkeys(one["InstanceIds"], str(zone)))
         if len(group) == 1:
             assigned = [ref for some in made.values() for ref in some] or [""]
@@ -301,13 +310,16 @@ class Launcher:
             text = f"the machines of a fleet have no keys yet: {error.detail}"
             raise ProviderError(Fault.UNKNOWN, text) from error
 
-    async def _overrides(self, region: str, fleet: FleetConfig, order: Order) -> list[dict[str, Any]]:
+    async def _overrides(
+        self, fleet: FleetConfig, order: Order, members: Iterable[Kind], subnets: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
         """Each type in each zone, with the image and the disks that it starts from."""
+        region = order.offer.region
         found = []
-        for kind in await self._offers.members(region, fleet):
+        for kind in members:
             image = await self._images.image(region, order.image, kind.shape.architecture)
             for zone in kind.zones:
-                subnet = order.cluster.specific.get(f"{SUBNET}{zone}")
+                subnet = subnets.get(zone)
                 if subnet is None or (fleet.zones and zone not in fleet.zones):
                     continue
                 override = {"InstanceType": kind.shape.name, "SubnetId": subnet, "ImageId": image.id}
@@ -316,6 +328,18 @@ class Launcher:
         if not found:
             raise ProviderError(Fault.REJECTED, f"fleet {fleet.name!r} has no types in {region}")
         return found[:FLEET_OVERRIDES_MAX]
+
+    async def _subnets(self, cluster: ClusterHandle, zones: Iterable[str]) -> dict[str, str]:
+        """The cluster's subnets by zone. Offers know of zones that came after it was opened: for those of
+        `zones` that it lacks, what there is now in its vpc, where its group is. Raises ProviderError.
+        """
+        had = cluster.specific
+        found = {name.removeprefix(SUBNET): ref for name, ref in had.items() if name.startswith(SUBNET)}
+        if not found.keys() >= set(zones):
+            network = await self._networks.network(cluster.region)
+            if had.get(VPC) == network.vpc or not set(found.values()).isdisjoint(network.subnets.values()):
+                return network.subnets | found
+        return found
 
     def _disks(self, order: Order, image: Image) -> list[dict[str, Any]]:
         """The root disk in the size that is wanted; every disk goes when its machine goes."""
@@ -341,11 +365,13 @@ class Launcher:
             if ("spot" if one.get("Lifecycle") == "spot" else "on_demand") != lifecycle:
                 continue
             code, message = str(one.get("ErrorCode", "")), str(one.get("ErrorMessage", ""))
-            fault = fault_of(code)
+            fault = fault_of(code, message)
             if fault is None:
                 log_unknown_answer(self._name, "create_fleet", status=200, code=code, raw=message)
                 # The fleet has told all that it made, so that surely nothing was made of this.
                 fault = Fault.CAPACITY
+            elif fault is Fault.GONE:  # what it was to be made of, as in `_explained`
+                fault = Fault.REJECTED
             said.setdefault(fault, f"create_fleet: {code}: {message}"[:300])
         for fault in _WEIGHTIEST:
             if fault in said:

@@ -1,4 +1,4 @@
-"""What is ours and no machine: volumes, network interfaces, groups, keys, templates, addresses."""
+"""What is ours and no machine: volumes, network interfaces, groups, keys, templates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,8 @@ from providers.errors import Fault, ProviderError
 from providers.model import MICRO, Handle, Leftover, LeftoverKind, Leftovers
 
 HOURS_A_MONTH = 730
-# Dollars of us-east-1, to show what it is about: https://aws.amazon.com/ebs/pricing/ and /vpc/pricing/
+# Dollars of us-east-1, to show what it is about: https://aws.amazon.com/ebs/pricing/
 USD_PER_GB_MONTH = 0.08
-USD_PER_ADDRESS_HOUR = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +53,6 @@ _KINDS = (
         "key", "describe_key_pairs", "KeyPairs", "KeyPairId", "key_pair_id", "delete_key_pair", pages=False
     ),
     _Kind(
-        "address",
-        "describe_addresses",
-        "Addresses",
-        "AllocationId",
-        "allocation_id",
-        "release_address",
-        pages=False,
-    ),
-    _Kind(
         "group", "describe_security_groups", "SecurityGroups", "GroupId", "group_id", "delete_security_group"
     ),
 )
@@ -75,9 +65,8 @@ class LeftBehind:
         self._name, self._clients, self._config = name, clients, config
 
     async def found(self, owner: str) -> Leftovers:
-        """See `Provider.leftovers`."""
-        found: dict[str, list[Leftover]] = {}
-        missing: set[str] = set()
+        """See `Provider.leftovers`. What can't be read of one kind in one region is no scope."""
+        found: dict[tuple[str, LeftoverKind], list[Leftover]] = {}
         failures: list[ProviderError] = []
 
         async def one(region: str) -> None:
@@ -85,18 +74,22 @@ class LeftBehind:
                 try:
                     things = await self._things(region, kind, [_owned(owner)])
                 except ProviderError as error:
-                    missing.add(region)
                     failures.append(error)
                     continue
-                found.setdefault(region, []).extend(self._leftover(region, kind, thing) for thing in things)
+                found[region, kind.kind] = [self._leftover(region, kind, thing) for thing in things]
 
         async with anyio.create_task_group() as reading:
             for region in self._config.regions:
                 reading.start_soon(one, region)
         if not found:
             raise failures[0]
-        everything = tuple(left for region in self._config.regions for left in found.get(region, ()))
-        return Leftovers(found=everything, complete=not missing, unreachable=tuple(sorted(missing)))
+        wanted = [(region, kind.kind) for region in self._config.regions for kind in _KINDS]
+        return Leftovers(
+            found=tuple(left for scope in wanted for left in found.get(scope, ())),
+            complete=not failures,
+            unreachable=tuple(sorted({region for region, kind in wanted if (region, kind) not in found})),
+            scopes=tuple(f"{region}/{kind}" for region, kind in wanted if (region, kind) in found),
+        )
 
     async def remove(self, leftover: Leftover, owners: set[str]) -> None:
         """See `Provider.remove`. What is not marked with one of `owners` is never touched.
@@ -106,7 +99,7 @@ class LeftBehind:
         """
         handle = leftover.handle
         kind = next((one for one in _KINDS if one.kind == leftover.kind), None)
-        if kind is None or handle.region not in self._config.regions:
+        if kind is None or not handle.region:
             raise ProviderError(
                 Fault.REJECTED, f"a {leftover.kind} in {handle.region!r} is none of aws's here"
             )
@@ -141,8 +134,6 @@ class LeftBehind:
         tags, dollars = tags_of(thing), 0.0
         if kind.kind == "volume":
             dollars = float(thing.get("Size", 0)) * USD_PER_GB_MONTH / HOURS_A_MONTH
-        elif kind.kind == "address":
-            dollars = USD_PER_ADDRESS_HOUR
         created = thing.get("CreateTime")
         return Leftover(
             kind=kind.kind,
@@ -166,7 +157,7 @@ def _owned(owner: str) -> Mapping[str, Any]:
 
 def _in_use(thing: Mapping[str, Any]) -> bool:
     state = thing.get("State", thing.get("Status"))
-    return state in ("in-use", "attaching", "associated") or bool(thing.get("AssociationId"))
+    return state in ("in-use", "attaching")
 
 
 def _seconds(moment: datetime) -> float:

@@ -1,6 +1,7 @@
 """What can be rented: types, the zones that have them, and their prices."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,8 +47,8 @@ class Offers:
 
     def __init__(self, name: str, clients: Clients, config: AwsConfig, networks: Networks) -> None:
         self._name, self._clients, self._config, self._networks = name, clients, config, networks
-        self._regions = {region: _Region() for region in config.regions}
-        self._looking = {region: anyio.Lock() for region in config.regions}
+        self._regions = defaultdict[str, _Region](_Region)
+        self._looking = defaultdict[str, anyio.Lock](anyio.Lock)
 
     async def offers(self) -> Sequence[Offer]:
         """See `Provider.offers`. A region that can't be read is left out, unless all can't."""
@@ -64,15 +65,17 @@ class Offers:
                 )
 
         async with anyio.create_task_group() as reading:
-            for region in self._regions:
+            for region in self._config.regions:
                 reading.start_soon(one, region)
         if not found:
             raise failures[0]
-        return [offer for region in self._regions for offer in found.get(region, ())][:OFFERS_MAX]
+        return [offer for region in self._config.regions for offer in found.get(region, ())][:OFFERS_MAX]
 
     async def kinds(self, region: str) -> Mapping[str, Kind]:
         """The types that the config and its fleets name and the region has. Raises ProviderError."""
         known = self._regions[region]
+        if known.kinds_until > anyio.current_time():
+            return known.kinds
         async with self._looking[region]:
             if known.kinds_until <= anyio.current_time():
                 known.kinds = await self._read_kinds(region)
@@ -250,7 +253,10 @@ class Offers:
         return {**known.on_demand, **self._config.prices}
 
     async def price_list(self, region: str, *, pages_max: int = 100) -> dict[str, float]:
-        """The vendor's price list of Linux machines in a region, dollars an hour. Raises ProviderError.
+        """The vendor's price list of Linux machines in a region, dollars an hour.
+
+        A product that is not understood is left out. Raises ProviderError when none was, or when it can't be
+        read.
 
         Source: https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_pricing_GetProducts.html
         """
@@ -263,7 +269,7 @@ class Offers:
         }
         matches = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()]
         found: dict[str, float] = {}
-        pages = 0
+        pages, strange = 0, ""
         async for page in self._clients.pages(
             "pricing",
             PRICING_REGION,
@@ -273,28 +279,32 @@ class Offers:
             MaxResults=100,
         ):
             for product in page.data["PriceList"]:
-                price = _product(product)
+                try:
+                    price = _product(product)
+                except (KeyError, ValueError, TypeError, AttributeError) as error:
+                    strange = repr(error)
+                    continue
                 if price is not None:
                     found[price[0]] = price[1]
             pages += 1
             if pages >= pages_max:
                 break
+        if strange and not found:
+            raise ProviderError(Fault.UNKNOWN, f"no product of the price list is understood: {strange}")
         return found
 
 
 def _product(raw: str) -> tuple[str, float] | None:
-    """Type and price of one product; None for one that is sold in another way."""
-    try:
-        product = json.loads(raw)
-        name = str(product["product"]["attributes"]["instanceType"])
-        for term in product["terms"]["OnDemand"].values():
-            for dimension in term["priceDimensions"].values():
-                if dimension["unit"] == "Hrs" and float(dimension["pricePerUnit"]["USD"]) > 0:
-                    return name, float(dimension["pricePerUnit"]["USD"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise ProviderError(
-            Fault.UNKNOWN, f"a product of the price list is not understood: {error!r}"
-        ) from error
+    """Type and price of one product; None for one that is sold in another way.
+
+    Raises KeyError, ValueError, TypeError or AttributeError for one that is not understood.
+    """
+    product = json.loads(raw)
+    name = str(product["product"]["attributes"]["instanceType"])
+    for term in product["terms"]["OnDemand"].values():
+        for dimension in term["priceDimensions"].values():
+            if dimension["unit"] == "Hrs" and float(dimension["pricePerUnit"]["USD"]) > 0:
+                return name, float(dimension["pricePerUnit"]["USD"])
     return None
 
 

@@ -1,5 +1,6 @@
 """Where machines can be put: subnets and zones of each region."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import anyio
@@ -25,7 +26,7 @@ class Networks:
     def __init__(self, clients: Clients, config: AwsConfig) -> None:
         self._clients, self._config = clients, config
         self._known: dict[str, tuple[float, Network]] = {}
-        self._looking = anyio.Lock()  # many that ask at once make one call
+        self._looking = defaultdict[str, anyio.Lock](anyio.Lock)  # many that ask at once make one call
 
     async def network(self, region: str) -> Network:
         """The configured subnets, or those of the vpc, or the default subnets.
@@ -33,12 +34,17 @@ class Networks:
         Raises:
             ProviderError: rejected when there is none, or what the lookup failed with.
         """
-        async with self._looking:
-            kept = self._known.get(region)
-            if kept is None or kept[0] <= anyio.current_time():
-                kept = (anyio.current_time() + KEEP_S, await self._read(region))
-                self._known[region] = kept
-            return kept[1]
+        if (kept := self._kept(region)) is not None:
+            return kept
+        async with self._looking[region]:
+            if (kept := self._kept(region)) is None:
+                kept = await self._read(region)
+                self._known[region] = (anyio.current_time() + KEEP_S, kept)
+            return kept
+
+    def _kept(self, region: str) -> Network | None:
+        until, network = self._known.get(region, (0.0, None))
+        return network if until > anyio.current_time() else None
 
     async def _read(self, region: str) -> Network:
         config = self._config

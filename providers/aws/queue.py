@@ -43,9 +43,12 @@ class Notices:
         return self._by_ref.get(ref)
 
     def put(self, ref: str, notice: Notice) -> Notice:
-        """Keep a notice; one without a deadline does not replace one that has it. Returns what is kept."""
+        """Keep a notice; one that says less does not replace one that says more. Returns what is kept.
+
+        Any word that a machine is taken says more than an early one, and a deadline more than none.
+        """
         there = self._by_ref.get(ref)
-        if there is not None and there.deadline_at is not None and notice.deadline_at is None:
+        if there is not None and _vagueness(there) < _vagueness(notice):
             return there
         self._by_ref[ref] = notice
         while len(self._by_ref) > NOTICES_MAX:
@@ -57,6 +60,10 @@ class Notices:
         self.ending[ref] = None
         while len(self.ending) > NOTICES_MAX:
             self.ending.popitem(last=False)
+
+
+def _vagueness(notice: Notice) -> tuple[bool, bool]:
+    return notice.early, notice.deadline_at is None
 
 
 class Queue(AsyncIterator[tuple[str, Notice | None]]):
@@ -167,10 +174,11 @@ class Queue(AsyncIterator[tuple[str, Notice | None]]):
             self._ids.popitem(last=False)
         if event.rebalance and self._config.rebalance == "ignore":
             return None
-        if event.over and (event.ref in self._notices.ending or self._notices.of(event.ref) is not None):
+        known = self._notices.of(event.ref)
+        if event.over and (event.ref in self._notices.ending or (known is not None and not known.early)):
             return None
         deadline_at = None if event.deadline_at is None else event.deadline_at + skew_s
-        notice = Notice(reason=event.reason, deadline_at=deadline_at)
+        notice = Notice(reason=event.reason, deadline_at=deadline_at, early=event.rebalance)
         return notice if self._notices.put(event.ref, notice) is notice else None
 
     def _skew_s(self, vendor_at: float | None) -> float:

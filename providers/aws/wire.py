@@ -37,7 +37,7 @@ NOTICE_LEAD_S = (
     120.0  # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 )
 FLEET_PREFIX, ANY_ZONE = "fleet:", "any"
-TEMPLATE, GROUP, KEY_NAME, SUBNET, GROUPS = "template", "group", "key", "subnet:", "groups"
+TEMPLATE, GROUP, KEY_NAME, SUBNET, GROUPS, VPC = "template", "group", "key", "subnet:", "groups", "vpc"
 
 _STATES: dict[str, SightingState] = {
     "pending": "pending",
@@ -102,6 +102,11 @@ def check_key(order: Order) -> None:
     """Raises ProviderError(rejected) for a key that does not fit in a tag."""
     if len(order.key) > TAG_CHARS_MAX or _NONE_OF_AWS.search(order.key) or " " in order.key:
         raise ProviderError(Fault.REJECTED, f"a launch key of {len(order.key)} characters can't be a tag")
+
+
+def named_profile(profile: str) -> dict[str, str]:
+    """An instance profile by its name or its ARN."""
+    return {"Arn" if profile.startswith("arn:") else "Name": profile}
 
 
 # --- marks ------------------------------------------------------------------------------------------------
@@ -175,8 +180,8 @@ def key_of(instance: Mapping[str, Any], tags: Mapping[str, str]) -> str | None:
     """
     if KEY in tags:
         return tags[KEY]
-    ref, owner = str(instance["InstanceId"]), tags.get(OWNER, "")
-    nobodys = f"{owner}/{tags.get(POOL, '')}/unclaimed/1/{ref}"
+    ref = str(instance["InstanceId"])
+    nobodys = nobodys_key(ref, tags)
     keys = batch_keys(tags)
     if tags.get(BATCH) == "run":
         index = int(instance.get("AmiLaunchIndex", 0))
@@ -187,6 +192,11 @@ def key_of(instance: Mapping[str, Any], tags: Mapping[str, str]) -> str | None:
             return None
         return keys[machines.index(ref)][1] if ref in machines[: len(keys)] else nobodys
     return nobodys
+
+
+def nobodys_key(ref: str, tags: Mapping[str, str]) -> str:
+    """The key of a machine of ours that no key claims."""
+    return f"{tags.get(OWNER, '')}/{tags.get(POOL, '')}/unclaimed/1/{ref}"
 
 
 def _spread(prefix: str, words: Sequence[str], tags_max: int) -> Tags:
@@ -235,17 +245,22 @@ def state_of(instance: Mapping[str, Any]) -> str:
     return str((instance.get("State") or {}).get("Name", "pending"))
 
 
+def launched_at(instance: Mapping[str, Any]) -> float:
+    """When a machine was launched, by the vendor's clock."""
+    return _seconds(instance["LaunchTime"])
+
+
 def sighting(instance: Mapping[str, Any], key: str, place: Place, notice: Notice | None) -> Sighting | None:
     """A machine as a listing shows it; None for one that has ended nobody knows when."""
     tags, word, lifecycle = tags_of(instance), state_of(instance), lifecycle_of(instance)
-    launched_at = _seconds(instance["LaunchTime"])
+    began = launched_at(instance)
     ended_at: float | None = None
     if word == "terminated":
         told = _REASON_TIME.search(str(instance.get("StateTransitionReason") or ""))
         if told is None:
             return None
         ended_at = datetime.strptime(told[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
-        ended_at = max(ended_at, launched_at)
+        ended_at = max(ended_at, began)
     address = _address(instance, place) if word == "running" else None
     state = _STATES.get(word, "stopped")
     reason = str((instance.get("StateReason") or {}).get("Code") or "")
@@ -254,7 +269,7 @@ def sighting(instance: Mapping[str, Any], key: str, place: Place, notice: Notice
         handle=handle_of(instance, place),
         state="pending" if word == "running" and address is None else state,
         address=address,
-        launched_at=launched_at,
+        launched_at=began,
         ended_at=ended_at,
         micro_usd_per_hour=_number(tags.get(PRICE[lifecycle])),
         lifecycle=lifecycle,

@@ -44,6 +44,7 @@ _TEXTS: tuple[tuple[Fault, str, tuple[Call, ...]], ...] = (
     (Fault.REJECTED, r"operation not permitted|unknown runtime|runtime .* not found", ("start", "create")),
     (Fault.REJECTED, r"invalid argument|not supported|unknown (or invalid )?ulimit", ("start", "create")),
     (Fault.REJECTED, r"network .* ?not found|unable to find network|no such volume", ("start", "create")),
+    (Fault.REJECTED, r"failed to create endpoint|could not find bridge", ("start",)),
 )
 _STATUS: dict[int, Fault] = {
     400: Fault.REJECTED,

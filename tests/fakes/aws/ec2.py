@@ -66,6 +66,8 @@ class Ec2:
         self._lives: dict[str, Life] = {}
         self._tokens: dict[tuple[str, str, str], tuple[str, Callable[[Call], bytes]]] = {}
         self._fleets: dict[str, Params] = {}
+        self.protected: set[str] = set()  # machines with termination protection
+        self.guarded: set[str] = set()  # machines that a policy does not let us end
 
     def handler(self, operation: str) -> Handler | None:
         """Who answers this operation; None: moto."""
@@ -76,6 +78,7 @@ class Ec2:
             "DescribeInstances": self._describe_instances,
             "TerminateInstances": self._terminate_instances,
             "DescribeSpotPriceHistory": self._spot_prices,
+            "CreateTags": self._create_tags,
             "DeleteKeyPair": self._delete_key_pair,
             "DeleteSecurityGroup": self._delete_group,
             "DescribeInstanceTypes": self._of_types,
@@ -113,6 +116,17 @@ class Ec2:
                 life.reason = (code, message)
         if self._fake.guests is not None:
             self._fake.guests.kill(ref)
+
+    def purge(self, ref: str) -> None:
+        """Forget a machine that has ended, as is done after an hour."""
+        with self._fake._lock:
+            there = backend("ec2", self._lives.pop(ref).region)
+            for reservation in there.reservations.values():
+                reservation.instances = [one for one in reservation.instances if one.id != ref]
+
+    def forget_fleets(self) -> None:
+        """Forget all fleets, as is done a while after they were made."""
+        self._fleets.clear()
 
     def made(self, region: str, tags: dict[str, str]) -> str:
         """Make a machine with these tags, past all calls."""
@@ -405,6 +419,15 @@ class Ec2:
             if len(unknown) > 1:
                 text = f"The instance IDs '{quoted}' do not exist"
             raise AwsRefused("InvalidInstanceID.NotFound", text)
+        for ref in refs:
+            if ref in self.protected:
+                text = f"The instance '{ref}' may not be terminated. Modify its 'disableApiTermination'"
+                raise AwsRefused("OperationNotPermitted", f"{text} instance attribute and try again.")
+            if ref in self.guarded:
+                text = (
+                    "You are not authorized to perform this operation. Encoded authorization failure message"
+                )
+                raise AwsRefused("UnauthorizedOperation", f"{text}: AbCdEf", 403)
         changes = []
         for ref in refs:
             life = self._lives[ref]
@@ -422,6 +445,13 @@ class Ec2:
             change = {name: {"Name": word, "Code": _CODES[word]} for name, word in states.items()}
             changes.append({"InstanceId": ref, **change})
         return ec2_answer("TerminateInstances", {"TerminatingInstances": changes})
+
+    def _create_tags(self, call: Call, params: Params) -> bytes:
+        """On all of them or none; moto takes any id of a machine."""
+        unknown = [ref for ref in params["Resources"] if ref.startswith("i-") and ref not in self._lives]
+        if unknown:
+            raise AwsRefused("InvalidInstanceID.NotFound", f"The instance ID '{unknown[0]}' does not exist")
+        return self._fake.pass_on(call)[1]
 
     def _of_types(self, call: Call, params: Params) -> bytes:
         """A filter may name many types by a pattern: moto takes it for a name."""

@@ -62,6 +62,7 @@ class AwsFake:
         }
     )
     quota: float = 64.0
+    odd_products: list[str] = field(default_factory=list)  # of the price list, besides those of `prices`
     page: int = 1000  # machines on a page of a listing at most
     any_key: bool = False  # every access key is good
     answer_with: dict[str, tuple[str, str]] = field(default_factory=dict)  # code and message, by operation
@@ -248,6 +249,8 @@ class AwsFake:
         if call.operation in self.denied:
             code = "UnauthorizedOperation" if call.service == "ec2" else "AccessDeniedException"
             raise AwsRefused(code, f"You are not authorized to perform {call.operation}.", 403)
+        if "PassRole" in self.denied and "IamInstanceProfile" in params:
+            raise AwsRefused("UnauthorizedOperation", "not authorized to perform: iam:PassRole", 403)
         if call.operation in self.answer_with:
             raise AwsRefused(*self.answer_with[call.operation])
         if params.get("DryRun"):
@@ -291,7 +294,7 @@ class AwsFake:
             dimension = {"unit": "Hrs", "pricePerUnit": {"USD": f"{dollars:.10f}"}}
             terms = {"OnDemand": {f"{name}.T": {"priceDimensions": {f"{name}.T.D": dimension}}}}
             found.append(json.dumps({"product": {"attributes": {"instanceType": name}}, "terms": terms}))
-        return {"FormatVersion": "aws_v1", "PriceList": found}
+        return {"FormatVersion": "aws_v1", "PriceList": [*self.odd_products, *found]}
 
     def _failing(self, code: str, message: str, status: int) -> WSGIApp:
         def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,5 +1,6 @@
 """What is seen, offered and ended, at the level of the adapter."""
 
+import json
 import time
 from pathlib import Path
 
@@ -65,6 +66,16 @@ async def test_offers_of_a_region_that_is_out_of_reach_are_left_out(account: Acc
     assert caught.value.fault is Fault.UNKNOWN
 
 
+async def test_an_odd_product_does_not_throw_the_price_list_away(account: Account) -> None:
+    named = {"product": {"attributes": {"instanceType": "t3.odd"}}, "terms": {}}
+    account.fake.odd_products = ["no JSON", json.dumps(named), json.dumps({**named, "terms": []})]
+    offers = await account.provider().offers()
+    assert offer_of(offers, lifecycle="on_demand").on_demand_price == 0.0208
+    account.fake.prices = {}
+    lines = {one.what: one for one in await account.provider().check(OWNER)}
+    assert not lines["price list in us-east-1"].ok  # none is understood
+
+
 # --- seeing -----------------------------------------------------------------------------------------------
 
 
@@ -82,9 +93,11 @@ async def test_machines_of_all_regions_are_listed_and_a_listing_without_one_is_n
     listing = await provider.observe(OWNER)
     assert [one.handle.ref for one in listing.sightings] == made
     assert [one.handle.region for one in listing.sightings] == [REGION, WEST]
+    assert (listing.complete, listing.scopes) == (True, (REGION, WEST))
     account.fake.controls.unreachable.add(WEST)
     listing = await provider.observe(OWNER)
-    assert (listing.complete, listing.unreachable) == (False, (WEST,))
+    assert (listing.complete, listing.unreachable, listing.scopes) == (False, (WEST,), (REGION,))
+    assert listing.covers(REGION, "")
     assert [one.handle.ref for one in listing.sightings] == made[:1]
     assert (await provider.find(orders[0].key)) is not None
     with pytest.raises(ProviderError):  # it may be where we can't look
@@ -97,7 +110,6 @@ async def test_machines_of_all_regions_are_listed_and_a_listing_without_one_is_n
 async def test_a_listing_comes_in_pages(account: Account) -> None:
     provider = account.provider()
     made = {account.fake.orphan(f"{OWNER}/pool/{node}/1/1") for node in range(250)}
-    account.fake.page = 100
     assert {one.handle.ref for one in (await provider.observe(OWNER)).sightings} == made
     assert account.fake.controls.calls["DescribeInstances"] == 3
 
@@ -198,10 +210,48 @@ async def test_a_terminate_that_fails_says_so_for_each(account: Account) -> None
     ref = account.fake.orphan(f"{OWNER}/pool/0/1/1")
     account.fake.controls.throttle("TerminateInstances")
     handle = Handle(provider="aws", ref=ref, region=REGION)
-    elsewhere = handle.model_copy(update={"ref": "i-00000000000000001", "region": "eu-north-1"})
+    elsewhere = handle.model_copy(update={"ref": "i-00000000000000001", "region": "nowhere at all"})
     first, second = await provider.terminate([handle, elsewhere])
     assert (problem(first).fault, problem(second).fault) == (Fault.THROTTLED, Fault.REJECTED)
     assert account.fake.alive() == [ref]
+
+
+async def test_machines_of_a_region_that_left_the_config_are_not_missing_and_can_be_ended(
+    account: Account,
+) -> None:
+    ref = account.fake.orphan(f"{OWNER}/pool/0/1/1", region=WEST)
+    provider = account.provider(regions=[REGION])
+    listing = await provider.observe(OWNER)
+    assert listing.sightings == ()
+    assert listing.complete
+    assert not listing.covers(WEST, "us-west-2a")
+    assert await provider.terminate([Handle(provider="aws", ref=ref, region=WEST)]) == [None]
+    assert account.fake.alive() == []
+
+
+@pytest.mark.parametrize(("kind", "fault"), [("protected", Fault.REJECTED), ("guarded", Fault.CREDENTIALS)])
+async def test_a_machine_that_can_not_be_ended_keeps_no_other_alive(
+    account: Account, kind: str, fault: Fault
+) -> None:
+    provider = account.provider()
+    made = [account.fake.orphan(f"{OWNER}/pool/{node}/1/1") for node in range(20)]
+    kept = {made[3], made[4], made[17]}
+    getattr(account.fake.ec2, kind).update(kept)
+    outcomes = await provider.terminate([Handle(provider="aws", ref=ref, region=REGION) for ref in made])
+    assert {ref for ref, one in zip(made, outcomes, strict=True) if one is not None} == kept
+    assert {problem(one).fault for one in outcomes if one is not None} == {fault}
+    assert set(account.fake.alive()) == kept
+
+
+async def test_what_is_wrong_with_all_is_not_asked_for_each(account: Account) -> None:
+    provider = account.provider()
+    made = [account.fake.orphan(f"{OWNER}/pool/{node}/1/1") for node in range(5)]
+    handles = [Handle(provider="aws", ref=ref, region=REGION) for ref in made]
+    account.fake.controls.throttle("TerminateInstances")
+    account.fake.controls.fail_before("TerminateInstances")
+    for fault in (Fault.THROTTLED, Fault.UNKNOWN):
+        assert {problem(one).fault for one in await provider.terminate(handles)} == {fault}
+    assert account.fake.controls.calls["TerminateInstances"] == 2
 
 
 # --- credentials ------------------------------------------------------------------------------------------

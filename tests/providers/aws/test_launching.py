@@ -2,13 +2,21 @@
 
 import json
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 from providers.aws.adapter import AwsProvider
+from providers.aws.clients import LAUNCH_WAITS_S, LAUNCH_WITHIN_S, Clients, Reply
+from providers.aws.config import AwsConfig, Service
+from providers.aws.machines import Machines
+from providers.aws.wire import as_tags
 from providers.errors import Fault, ProviderError
-from providers.model import Order
+from providers.gateway import LAUNCH_TIMEOUT_S
+from providers.model import Handle, Order, Sighting
+from tests.fakes.aws.base import backend
 from tests.providers.aws.account import OWNER, Account, offer_of, problem, refs
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +138,40 @@ async def test_the_next_daemon_with_a_newer_epoch_finds_the_same_machine(account
     assert account.fake.alive() == first
 
 
+@pytest.mark.parametrize(
+    "code", ["RequestLimitExceeded", "UnauthorizedOperation", "VcpuLimitExceeded", "InvalidParameterValue"]
+)
+async def test_a_machine_that_can_not_be_looked_at_is_not_thought_unmade(account: Account, code: str) -> None:
+    provider = account.provider()
+    [order] = await ordered(account, provider)
+    refs(await provider.launch([order]))
+    later = order.model_copy(update={"epoch": 4})
+    account.fake.answer_with["DescribeInstances"] = (code, "no")
+    [outcome] = await account.provider().launch([later])
+    assert problem(outcome).fault is Fault.UNKNOWN
+
+
+async def test_a_zone_that_came_after_the_cluster_has_its_subnet(account: Account) -> None:
+    provider = account.provider(**FLEET)
+    cluster, offers = await account.cluster(provider), await provider.offers()
+    for frozen in (
+        {name: ref for name, ref in cluster.specific.items() if name != "subnet:us-east-1a"},
+        {name: ref for name, ref in cluster.specific.items() if name not in ("subnet:us-east-1a", "vpc")},
+    ):
+        old = cluster.model_copy(update={"specific": frozen})
+        [outcome] = await provider.launch([account.order(len(frozen), offer_of(offers), old)])
+        assert isinstance(outcome, Handle)
+        assert outcome.zone == "us-east-1a"
+    mixed = offer_of(offers, kind="fleet:mixed", zone="any")
+    [outcome] = await provider.launch([account.order(99, mixed, old)])
+    assert isinstance(outcome, Handle)
+    assert outcome.zone == "us-east-1a"
+    elsewhere = {name: ref for name, ref in cluster.specific.items() if not name.startswith("subnet:")}
+    old = cluster.model_copy(update={"specific": {**elsewhere, "vpc": "vpc-2"}})
+    [outcome] = await provider.launch([account.order(100, offer_of(offers), old)])
+    assert problem(outcome).fault is Fault.REJECTED  # its group is in another vpc
+
+
 async def test_an_image_and_a_market_that_are_not_there_are_rejected(account: Account) -> None:
     provider = account.provider()
     [order] = await ordered(account, provider)
@@ -224,6 +266,63 @@ async def test_a_batch_whose_answer_is_lost_is_found_by_its_keys(account: Accoun
         one.handle.ref for one in found[1:] if one is not None
     ]
     assert len(account.fake.alive()) == 4
+
+
+async def test_many_that_look_for_keys_share_a_listing(account: Account) -> None:
+    provider = account.provider(launch_batch=50)
+    orders = await ordered(account, provider, 60)
+    made = refs(await provider.launch(orders[:30]))
+    account.fake.controls.calls.clear()
+    found: dict[str, Sighting | None] = {}
+
+    async def look(key: str) -> None:
+        found[key] = await provider.find(key)
+
+    async with anyio.create_task_group() as looking:
+        for order in orders:
+            looking.start_soon(look, order.key)
+    shown = [found[order.key] for order in orders]
+    assert [one.handle.ref for one in shown if one is not None] == made
+    assert shown[30:] == [None] * 30
+    assert account.fake.controls.calls["DescribeInstances"] < 60 + 10  # by key; and all of them, a few times
+
+
+class Slow(Clients):
+    """A listing shows what was there when it was begun, and comes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__("aws", AwsConfig())
+        self.there: list[dict[str, Any]] = []
+        self.may_come = anyio.Event()
+
+    async def pages(
+        self, service: Service, region: str, operation: str, *, timeout_s: float = 0.0, **parameters: Any
+    ) -> AsyncIterator[Reply]:
+        by_key = parameters["Filters"][0]["Name"] == "tag:everpool-key"
+        there = [] if by_key else list(self.there)
+        if not by_key:
+            await self.may_come.wait()
+        yield Reply({"Reservations": [{"Instances": there}]}, None)
+
+
+async def test_who_looks_is_not_told_by_a_listing_that_began_before() -> None:
+    clients = Slow()
+    machines = Machines("aws", clients, AwsConfig())
+    found: list[int] = []
+
+    async def look() -> None:
+        found.append(len(await machines.with_keys("us-east-1", "o", ["o/p/0/1/1"])))
+
+    async with anyio.create_task_group() as looking:
+        looking.start_soon(look)
+        await anyio.wait_all_tasks_blocked()
+        tags = {"everpool-owner": "o", "everpool-batch": "run", "everpool-keys-00": "s:/p/0/1/1"}
+        clients.there = [{"InstanceId": "i-1", "Tags": as_tags(tags)}]
+        looking.start_soon(look)
+        looking.start_soon(look)
+        await anyio.wait_all_tasks_blocked()
+        clients.may_come.set()
+    assert found == [0, 1, 1]
 
 
 # --- fleets -------------------------------------------------------------------------------------------------
@@ -321,6 +420,60 @@ async def test_machines_that_got_no_keys_are_named_by_whoever_sees_them(
     assert sorted(account.fake.alive()) == sorted(shown.values())
 
 
+@pytest.mark.parametrize("purged", [False, True])
+async def test_a_fleet_whose_machine_was_forgotten_still_names_the_others(
+    account: Account, purged: bool
+) -> None:
+    provider = account.provider(launch_batch=50, **FLEET)
+    orders = await fleet_orders(account, provider, 3, 0)
+    account.fake.controls.fail_before("CreateTags")
+    await provider.launch(orders)
+    gone, *left = sorted(account.fake.alive())
+    account.fake.kill(gone)
+    if purged:
+        account.fake.ec2.purge(gone)
+    following = account.provider(launch_batch=50, **FLEET)
+    listing = await following.observe(OWNER)
+    assert listing.complete
+    shown = {one.handle.ref: one.key for one in listing.sightings if one.ended_at is None}
+    assert sorted(shown) == left
+    assert set(shown.values()) < {order.key for order in orders}
+    account.fake.ec2.forget_fleets()  # it was written down
+    following = account.provider(launch_batch=50, **FLEET)
+    listing = await following.observe(OWNER)
+    assert {one.handle.ref: one.key for one in listing.sightings if one.ended_at is None} == shown
+
+
+@pytest.mark.parametrize("why", ["forgotten", "denied", "no fleet"])
+async def test_machines_of_a_fleet_that_can_not_be_told_are_nobodys(account: Account, why: str) -> None:
+    provider = account.provider(launch_batch=50, **FLEET)
+    other = account.fake.orphan(f"{OWNER}/pool/77/1/1")
+    orders = await fleet_orders(account, provider, 2, 0)
+    account.fake.controls.fail_before("CreateTags")
+    await provider.launch(orders)
+    made = sorted(set(account.fake.alive()) - {other})
+    if why == "forgotten":
+        account.fake.ec2.forget_fleets()
+    elif why == "denied":
+        account.fake.denied.add("DescribeFleets")
+    else:
+        for ref in made:
+            backend("ec2", "us-east-1").delete_tags([ref], {"aws:ec2:fleet-id": None})
+    young = account.provider(launch_batch=50, visible_within_s=60, **FLEET)
+    listing = await young.observe(OWNER)  # it may be too new to be known
+    assert ([one.handle.ref for one in listing.sightings], listing.complete) == ([other], False)
+    with pytest.raises(ProviderError) as caught:
+        await young.find(orders[0].key)
+    assert caught.value.fault is Fault.UNKNOWN
+    assert await young.find(f"{OWNER}/pool/55/1/1") is None  # none of those
+    listing = await provider.observe(OWNER)
+    assert listing.complete
+    shown = {one.handle.ref: one.key for one in listing.sightings}
+    assert sorted(shown) == sorted([*made, other])
+    assert all(shown[ref] == f"{OWNER}/pool/unclaimed/1/{ref}" for ref in made)
+    assert await provider.terminate([one.handle for one in listing.sightings]) == [None] * 3
+
+
 async def test_while_a_fleet_does_not_tell_its_machines_the_listing_is_not_whole(account: Account) -> None:
     provider = account.provider(launch_batch=50, regions=["us-east-1", "us-west-2"], **FLEET)
     orders = await fleet_orders(account, provider, 2, 0)
@@ -329,6 +482,7 @@ async def test_while_a_fleet_does_not_tell_its_machines_the_listing_is_not_whole
     account.fake.controls.fail_before("DescribeFleets")
     listing = await provider.observe(OWNER)
     assert (listing.complete, listing.unreachable, listing.sightings) == (False, ("us-east-1",), ())
+    assert listing.scopes == ("us-west-2",)
     assert len((await provider.observe(OWNER)).sightings) == 2
 
 
@@ -362,11 +516,12 @@ async def test_a_machine_that_no_key_claims_has_a_key_that_nobody_wants(account:
 async def test_what_would_wait_too_long_for_its_turn_is_told_unsent(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("providers.aws.clients.WAIT_FOR_TURN_S", 0.2)
+    assert LAUNCH_WAITS_S + 10 < LAUNCH_WITHIN_S < LAUNCH_TIMEOUT_S
+    monkeypatch.setattr("providers.aws.clients.LAUNCH_WAITS_S", 0.2)
     provider = account.provider(launches_per_s=0.01, launches_burst=2)
     orders = await ordered(account, provider, 4)
     outcomes = await provider.launch(orders)
     waited = [one for one in outcomes if isinstance(one, ProviderError)]
     assert [one.fault for one in waited] == [Fault.THROTTLED] * 2
-    assert all(one.retry_after_s for one in waited)
+    assert {one.retry_after_s for one in waited} == {100.0, 200.0}  # so long is the queue
     assert account.fake.controls.calls["RunInstances"] == len(account.fake.alive()) == 2

@@ -71,17 +71,31 @@ async def test_a_recommendation_is_an_early_word_or_ignored(account: Account) ->
     provider = await listening(account)
     ref = account.fake.orphan(KEY)
     account.fake.preempt(ref, None)
-    assert await heard(provider, 1) == [(KEY, Notice(reason="rebalance recommendation", deadline_at=None))]
+    early = Notice(reason="rebalance recommendation", deadline_at=None, early=True)
+    assert await heard(provider, 1) == [(KEY, early)]
     account.fake.preempt(ref, 120.0, end=False)
     [(_, notice)] = await heard(provider, 1)
     assert notice is not None
     assert notice.deadline_at is not None
+    assert not notice.early
     account.fake.preempt(ref, None)  # comes late, and takes nothing back
     deaf = await listening(account, rebalance="ignore")
     account.fake.preempt(account.fake.orphan(f"{OWNER}/pool/1/1/1"), None)
     assert await silent(deaf)
     [first, _] = (await provider.observe(OWNER)).sightings
     assert first.notice == notice
+
+
+async def test_an_end_is_told_of_a_machine_that_had_an_early_word_only(account: Account) -> None:
+    provider = await listening(account)
+    ref = account.fake.orphan(KEY)
+    account.fake.preempt(ref, None)
+    await heard(provider, 1)
+    detail = {"instance-id": ref, "state": "shutting-down"}
+    account.fake.push(ref, "EC2 Instance State-change Notification", detail)
+    [(_, notice)] = await heard(provider, 1)
+    assert notice is not None
+    assert (notice.reason, notice.early) == ("instance is shutting-down", False)
 
 
 async def test_an_event_that_comes_twice_is_told_once(account: Account) -> None:

@@ -17,7 +17,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from httpx2 import ConnectTimeout, PoolTimeout, WriteTimeout
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -33,18 +33,22 @@ from providers.model import ClusterHandle, InstanceType, Lifecycle, Offer, Order
 # By AWS's own list: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 MEANT = {
     Fault.CAPACITY: "InsufficientInstanceCapacity UnfulfillableCapacity InsufficientCapacity "
-    "InsufficientHostCapacity SpotMaxPriceTooLow Unsupported InsufficientFreeAddressesInSubnet",
+    "InsufficientHostCapacity SpotMaxPriceTooLow Unsupported InsufficientFreeAddressesInSubnet "
+    "InsufficientVolumeCapacity ReservationCapacityExceeded",
     Fault.QUOTA: "VcpuLimitExceeded InstanceLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded "
-    "PendingVerification",
+    "PendingVerification PrivateIpAddressLimitExceeded RulesPerSecurityGroupLimitExceeded",
     Fault.THROTTLED: "RequestLimitExceeded Throttling RequestThrottled EC2ThrottledException",
     Fault.UNKNOWN: "InternalError Unavailable ServiceUnavailable",
     Fault.CREDENTIALS: "AuthFailure UnauthorizedOperation InvalidClientTokenId SignatureDoesNotMatch "
-    "OptInRequired Blocked ExpiredToken RequestExpired",
+    "OptInRequired Blocked ExpiredToken RequestExpired "
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
     Fault.REJECTED: "InvalidAMIID.Malformed InvalidGroupId.Malformed InvalidParameterValue "
-    "InvalidParameterCombination InvalidAMIID.NotFound InvalidSubnetID.NotFound InvalidKey.Format",
+    "InvalidParameterCombination InvalidAMIID.NotFound InvalidSubnetID.NotFound InvalidKey.Format "
+    "InvalidSubnetId.NotFound VolumeTypeNotAvailableInZone EncryptedVolumesNotSupported "
+    "OperationNotPermitted",
     Fault.CONFLICT: "IdempotentParameterMismatch DependencyViolation VolumeInUse InvalidKeyPair.Duplicate",
     Fault.GONE: "InvalidInstanceID.NotFound IdempotentInstanceTerminated InvalidGroup.NotFound "
-    "InvalidKeyPair.NotFound",
+    "InvalidKeyPair.NotFound InvalidSecurityGroupID.NotFound",
 }
 
 
@@ -53,6 +57,23 @@ MEANT = {
 )
 def test_what_a_code_means(code: str, fault: Fault) -> None:
     assert fault_of(code) is fault
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "fault"),
+    [
+        ("AuthFailure", "Not authorized for images: [ami-0123456789abcdef0]", Fault.REJECTED),
+        ("AuthFailure", "AWS was not able to validate the provided access credentials", Fault.CREDENTIALS),
+        (
+            "OptInRequired",
+            "In order to use this AWS Marketplace product you need to accept terms and subscribe.",
+            Fault.REJECTED,
+        ),
+        ("OptInRequired", "You are not subscribed to this service.", Fault.CREDENTIALS),
+    ],
+)
+def test_a_code_that_means_an_account_or_one_image(code: str, message: str, fault: Fault) -> None:
+    assert refused("aws", "call", answered(code, message=message)).fault is fault
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
@@ -134,6 +155,8 @@ def test_how_a_call_without_an_answer_failed(error: BotoCoreError, fault: Fault)
         ({"prices": {"t3.small": -1}}, "greater than or equal to 0"),
         ({"spot_max_price_factor": 0.5}, "greater than or equal to 1"),
         ({"disk": 5}, "Extra inputs"),
+        ({"disk_type": "io2"}, "disk_type"),  # needs Iops
+        ({"disk_type": "st1"}, "disk_type"),  # nothing starts from it
     ],
 )
 def test_a_wrong_key_is_told(keys: dict[str, Any], said: str) -> None:
@@ -165,6 +188,7 @@ def test_keys_of_a_batch_survive_their_tags(number: int, length: int, dice: Any)
     keys = [f"owner-1/{'p' * length}/{node}/{dice.randint(1, 99)}/1" for node in range(number)]
     kinds: list[Lifecycle] = [dice.choice(["spot", "on_demand"]) for _ in keys]
     orders = [order(key, lifecycle=kind) for key, kind in zip(keys, kinds, strict=True)]
+    assume(wire.fits(orders))  # more are never put into one call
     tags = wire.machine_marks(orders, {"team": "blue"}, "fleet")
     assert wire.batch_keys(tags) == list(zip(kinds, keys, strict=True))
     refs = [f"i-{dice.randint(0, 16**17 - 1):017x}" if dice.random() < 0.8 else "" for _ in keys]

@@ -1,9 +1,18 @@
 """Clusters, what is left behind, and what the doctor says."""
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import anyio
 import pytest
 
+from providers.aws import doctor
+from providers.aws.clients import Clients, Reply
+from providers.aws.config import AwsConfig, Service
+from providers.aws.images import Images
+from providers.aws.places import Networks
 from providers.errors import Fault, ProviderError
+from providers.gateway import CHECK_TIMEOUT_S
 from providers.model import ClusterHandle, Handle, Leftover
 from tests.fakes.aws.base import backend
 from tests.providers.aws.account import OWNER, REGION, Account, offer_of, refs
@@ -100,11 +109,10 @@ async def test_all_that_is_marked_as_ours_is_found_and_can_be_removed(account: A
     volume, theirs = there.create_volume(100, "us-east-1a"), there.create_volume(8, "us-east-1a")
     volume.add_tags(marks)
     theirs.add_tags({"everpool-owner": f"{OWNER}x", "Name": "everpool"})
-    there.allocate_address("vpc", tags=marks)
     left = await provider.leftovers(OWNER)
     assert left.complete
     found = {one.kind: one for one in left.found}
-    assert set(found) == {"group", "key", "template", "volume", "address"}
+    assert set(found) == {"group", "key", "template", "volume"}
     assert all(one.cluster_id == "c1" for one in left.found)
     assert found["volume"].key == f"{OWNER}/pool/0/1/1"
     assert found["volume"].micro_usd_per_hour == round(100 * 0.08 / 730 * 1_000_000)
@@ -147,6 +155,20 @@ async def test_a_region_that_can_not_be_read_makes_it_incomplete(account: Accoun
     account.fake.controls.unreachable.add("us-west-2")
     left = await provider.leftovers(OWNER)
     assert (left.complete, left.unreachable) == (False, ("us-west-2",))
+    assert {one.partition("/")[0] for one in left.scopes} == {REGION}
+
+
+async def test_what_can_not_be_read_of_one_kind_is_all_that_is_missing(account: Account) -> None:
+    provider = account.provider()
+    cluster = await account.cluster(provider)
+    assert set((await provider.leftovers(OWNER)).scopes) == {
+        f"{REGION}/{kind}" for kind in ("volume", "network", "template", "key", "group")
+    }
+    account.fake.denied.add("DescribeKeyPairs")
+    left = await provider.leftovers(OWNER)
+    assert (left.complete, left.unreachable) == (False, (REGION,))
+    assert set(left.scopes) == {f"{REGION}/{kind}" for kind in ("volume", "network", "template", "group")}
+    assert {one.handle.ref for one in left.found} == {cluster.specific["group"], cluster.specific["template"]}
 
 
 # --- doctor -----------------------------------------------------------------------------------------------
@@ -183,12 +205,40 @@ async def test_broken_credentials_are_one_line(account: Account) -> None:
         ("DescribeInstances", "listing", "allow ec2:DescribeInstances"),
         ("GetParameter", "image x86_64", "allow ssm:GetParameter and ec2:DescribeImages"),
         ("GetProducts", "price list", "allow pricing:GetProducts; or set prices"),
+        ("DescribeVolumes", "ec2:DescribeVolumes", "allow ec2:DescribeVolumes"),
+        ("DescribeNetworkInterfaces", "ec2:DescribeNetworkInterfaces", "allow ec2:DescribeNetworkInterfaces"),
+        ("DescribeKeyPairs", "ec2:DescribeKeyPairs", "allow ec2:DescribeKeyPairs"),
+        ("DescribeSecurityGroups", "ec2:DescribeSecurityGroups", "allow ec2:DescribeSecurityGroups"),
+        ("DescribeLaunchTemplates", "ec2:DescribeLaunchTemplates", "allow ec2:DescribeLaunchTemplates"),
+        ("DescribeSpotPriceHistory", "ec2:DescribeSpotPriceHistory", "allow ec2:DescribeSpotPriceHistory"),
+        ("DescribeFleets", "ec2:DescribeFleets", "allow ec2:DescribeFleets"),
+        ("CreateFleet", "ec2:CreateFleet", "allow ec2:CreateFleet"),
+        ("CreateSecurityGroup", "ec2:CreateSecurityGroup", "allow ec2:CreateSecurityGroup"),
+        (
+            "AuthorizeSecurityGroupIngress",
+            "ec2:AuthorizeSecurityGroupIngress",
+            "allow ec2:AuthorizeSecurityGroupIngress",
+        ),
+        ("DeleteSecurityGroup", "ec2:DeleteSecurityGroup", "allow ec2:DeleteSecurityGroup"),
+        ("CreateLaunchTemplate", "ec2:CreateLaunchTemplate", "allow ec2:CreateLaunchTemplate"),
+        ("DeleteLaunchTemplate", "ec2:DeleteLaunchTemplate", "allow ec2:DeleteLaunchTemplate"),
+        ("ImportKeyPair", "ec2:ImportKeyPair", "allow ec2:ImportKeyPair"),
+        ("DeleteKeyPair", "ec2:DeleteKeyPair", "allow ec2:DeleteKeyPair"),
+        ("DeleteVolume", "ec2:DeleteVolume", "allow ec2:DeleteVolume"),
+        ("DeleteNetworkInterface", "ec2:DeleteNetworkInterface", "allow ec2:DeleteNetworkInterface"),
+        ("PassRole", "iam:PassRole", "allow iam:PassRole"),
+        ("GetQueueAttributes", "queue of notices", "allow sqs:GetQueueAttributes"),
         ("DescribeSubnets", "instance types", "allow ec2:DescribeInstanceTypes"),
     ],
 )
 async def test_a_missing_permission_is_named(account: Account, denied: str, what: str, mend: str) -> None:
     account.fake.denied.add(denied)
-    lines = {one.what: one for one in await account.provider().check(OWNER)}
+    provider = account.provider(
+        queues={REGION: account.fake.make_queue()},
+        fleets=[{"name": "mixed", "types": ["t3.small"]}],
+        iam_instance_profile="everpool",
+    )
+    lines = {one.what: one for one in await provider.check(OWNER)}
     line = lines[f"{what} in us-east-1"]
     assert not line.ok
     assert line.mend.startswith(mend)
@@ -203,3 +253,55 @@ async def test_what_else_is_wrong_is_told_with_what_mends_it(account: Account) -
     assert wrong["quota spot in us-east-1"].startswith("ask aws to raise quota L-34B43A08")
     assert wrong["queue of notices in us-east-1"] == "set queues.us-east-1 to a queue that is there"
     assert wrong["image x86_64 in us-east-1"] == "set ami.x86_64 to an image of us-east-1"
+
+
+async def test_what_never_answers_is_a_line_and_keeps_no_other_from_being_told(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await anyio.sleep_forever()
+
+    assert doctor.CREDENTIALS_S + doctor.LINE_S < 25 < CHECK_TIMEOUT_S
+    monkeypatch.setattr(doctor, "LINE_S", 1.0)
+    provider = account.provider()
+    monkeypatch.setattr(provider._doctor._networks, "network", never)
+    with anyio.fail_after(20):
+        lines = {one.what: one for one in await provider.check(OWNER)}
+    assert lines["instance types in us-east-1"].detail == "no answer in time"
+    assert not lines["ec2:RunInstances in us-east-1"].ok
+    assert lines["ec2:DescribeKeyPairs in us-east-1"].ok
+
+
+# --- places and images --------------------------------------------------------------------------------------
+
+
+class HalfDead(Clients):
+    """A region never answers, and the other does."""
+
+    async def pages(self, service: Service, region: str, operation: str, **_: Any) -> AsyncIterator[Reply]:
+        await self._answer(region)
+        subnet = {"SubnetId": "subnet-1", "AvailabilityZone": f"{region}a", "VpcId": "vpc-1"}
+        yield Reply({"Subnets": [subnet]}, None)
+
+    async def call(self, service: Service, region: str, operation: str, **_: Any) -> Reply:
+        await self._answer(region)
+        return Reply({"Images": [{}]}, None)
+
+    async def _answer(self, region: str) -> None:
+        if region != REGION:
+            await anyio.sleep_forever()
+
+
+async def test_a_region_that_does_not_answer_keeps_no_other_waiting() -> None:
+    config = AwsConfig(regions=(REGION, "us-west-2"))
+    clients = HalfDead("aws", config)
+    networks, images = Networks(clients, config), Images(clients, config)
+    async with anyio.create_task_group() as waiting:
+        waiting.start_soon(networks.network, "us-west-2")
+        waiting.start_soon(images.image, "us-west-2", "ami-12345678", "x86_64")
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(5):
+            for _ in range(2):
+                assert (await networks.network(REGION)).subnets == {"us-east-1a": "subnet-1"}
+                assert (await images.image(REGION, "ami-12345678", "x86_64")).id == "ami-12345678"
+        waiting.cancel_scope.cancel()
