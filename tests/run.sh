@@ -136,9 +136,13 @@ tier() {  # tier NAME COMMAND...
 
 # Lanes beside each other: what computes, and what mostly waits for processes, engines and vendors. Each lane
 # but the last is shown whole, afterwards. The simulation's clock is virtual: it may take what others leave.
+listening='import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])'
 lane() {  # lane NAME: run the function of that name in the background
     child=
-    run() { setsid "$@" & child=$!; wait "$child"; }
+    # A shell makes its background jobs deaf to Ctrl-C, and tests press it.
+    run() { setsid "$venv/bin/python" -c "$listening" "$@" & child=$!; wait "$child"; }
     trap 'kill -TERM -- "-$child" 2>/dev/null; wait; exit 143' TERM  # with all that it started
     "$1" >"$work/$1" 2>&1
 }

@@ -76,7 +76,7 @@ class AwsHarness:
                 for made in harness._made:
                     await made.aclose()
                 metadata.close()
-            assert fake.controls.violations == []
+            assert fake.controls.violations == [], fake.controls.violations
 
     def again(self) -> AwsProvider:
         made = AwsProvider("aws", self._config, Path("/nonexistent"), self.agent)

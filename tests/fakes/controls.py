@@ -9,7 +9,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Literal
 
 Environ = dict[str, Any]
@@ -116,7 +118,12 @@ class Faulty:
         self._name, self._refused, self._broken = name, refused, broken
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Answer one request. One whose sender left midway was never made."""
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length) if length else b""
+        if len(body) < length:
+            return _cut(environ)
+        environ["wsgi.input"] = BytesIO(body)
         call = self._name(environ)
         match self._controls.arrived(call):
             case "throttle":
@@ -146,7 +153,8 @@ class Faulty:
 def _cut(environ: Environ) -> Iterable[bytes]:
     """Reset the connection. The server (werkzeug's) gives its socket to the application."""
     connection: socket.socket = environ["werkzeug.socket"]
-    connection.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):  # the other side was faster
+        connection.shutdown(socket.SHUT_RDWR)
     raise ConnectionAbortedError("cut on purpose")
 
 

@@ -15,7 +15,7 @@ class _Quiet(WSGIRequestHandler):
     def send_header(self, keyword: str, value: str) -> None:
         """As usual, but a fake that has a clock of its own says the date instead of the server."""
         if keyword.lower() == "date":
-            held: list[bytes] = self._headers_buffer
+            held: list[bytes] = self.__dict__.get("_headers_buffer", [])
             held[:] = [line for line in held if not line.lower().startswith(b"date:")]
         super().send_header(keyword, value)
 

@@ -250,7 +250,8 @@ def test_states_are_counted_as_they_change(series: Series) -> None:
                 "pool",
                 "a",
                 pools.Parked(
-                    **active(5).model_dump(exclude={"status", "failures", "whole", "proven"}), reason="r"
+                    **active(5).model_dump(exclude={"status", "failures", "rejections", "whole", "proven"}),
+                    reason="r",
                 ),
             ),
         ],
