@@ -148,7 +148,7 @@ async def test_a_machine_can_end_itself(running: Running) -> None:
 async def test_a_machine_without_a_directory_ends(running: Running) -> None:
     pid, started = running.record.pid, running.record.start_time
     shutil.rmtree(running.directory)
-    await until(lambda: start_time(pid) != started)
+    await until(lambda: start_time(pid) != started and not pids_in(running.directory.parents[2]))
 
 
 async def test_orphans_are_reaped(running: Running) -> None:
