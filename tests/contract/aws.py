@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from providers.aws.adapter import AwsProvider
 from providers.aws.config import AwsConfig
 from providers.host.keys import KeyStore
-from providers.model import ClusterHandle, ClusterOrder, Machine, Offer, Order, Sighting
-from tests.contract.harness import AGENT_SOURCE, OWNER
+from providers.model import ClusterHandle, ClusterOrder, Order
+from tests.contract.harness import AGENT_SOURCE, OWNER, Orders
 from tests.fakes.aws.fake import AwsFake, aws, credentials
 from tests.fakes.guests import Guests
 from tests.fakes.metadata import MetadataServers
@@ -30,9 +30,10 @@ QUICK: dict[str, Any] = {
 }
 
 
-class AwsHarness:
+class AwsHarness(Orders):
     """An account of the fake, one machine a call, so that each has the host key that we gave it."""
 
+    provider: AwsProvider
     backend: ClassVar[Any] = "asyncio"
     launch_batch: ClassVar[int] = 1
 
@@ -82,33 +83,6 @@ class AwsHarness:
         made = AwsProvider("aws", self._config, Path("/nonexistent"), self.agent)
         self._made.append(made)
         return made
-
-    def order(self, node: int, offer: Offer, *, owner: str = OWNER, attempt: int = 1) -> Order:
-        instance = f"pool-{node}-{attempt}"
-        alone = self.provider.capabilities.host_keys
-        return Order(
-            key=f"{owner}/pool/{node}/1/{attempt}",
-            owner=owner,
-            epoch=3,
-            pool="pool",
-            node=node,
-            instance_id=instance,
-            offer=offer,
-            cluster=self.cluster,
-            public_key=self.keys.cluster_key("c1")[1],
-            host_key=self.keys.host_key("c1", instance) if alone else "",
-        )
-
-    def machine(self, order: Order, sighting: Sighting) -> Machine:
-        assert sighting.address is not None
-        return Machine(
-            instance_id=order.instance_id,
-            handle=sighting.handle,
-            address=sighting.address,
-            ssh_user=self.cluster.ssh_user,
-            private_key_path=str(self.keys.private_key_path("c1")),
-            known_hosts_path=str(self.keys.known_hosts_path("c1")),
-        )
 
     async def kill(self, order: Order) -> None:
         self.fake.kill(await self._ref(order))

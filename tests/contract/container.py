@@ -11,8 +11,8 @@ from providers.container.adapter import ContainerProvider
 from providers.container.config import ContainerConfig
 from providers.container.wire import container_name
 from providers.host.keys import KeyStore
-from providers.model import ClusterHandle, ClusterOrder, Machine, Offer, Order, Sighting
-from tests.contract.harness import AGENT_SOURCE, OWNER
+from providers.model import ClusterHandle, ClusterOrder, Order
+from tests.contract.harness import AGENT_SOURCE, OWNER, Orders
 from tests.real.engines import EngineKind, RealEngine, engine
 
 OFFERS: tuple[dict[str, Any], ...] = (
@@ -21,9 +21,10 @@ OFFERS: tuple[dict[str, Any], ...] = (
 )
 
 
-class ContainerHarness:
+class ContainerHarness(Orders):
     """Containers of a real engine."""
 
+    provider: ContainerProvider
     backend: ClassVar[Any] = "asyncio"
     engine_kind: ClassVar[EngineKind] = "docker"
 
@@ -71,33 +72,6 @@ class ContainerHarness:
             for each in opened:
                 await each.aclose()
             real.clear()
-
-    def order(self, node: int, offer: Offer, *, owner: str = OWNER, attempt: int = 1, **more: Any) -> Order:
-        """An order that nobody has made yet."""
-        return Order(
-            key=f"{owner}/pool/{node}/1/{attempt}",
-            owner=owner,
-            epoch=3,
-            pool="pool",
-            node=node,
-            instance_id=f"pool-{node}-{attempt}",
-            offer=offer,
-            cluster=self.cluster,
-            public_key=self.keys.cluster_key("c1")[1],
-            **more,
-        )
-
-    def machine(self, order: Order, sighting: Sighting) -> Machine:
-        """How to get into the machine that was made of `order`."""
-        assert sighting.address is not None
-        return Machine(
-            instance_id=order.instance_id,
-            handle=sighting.handle,
-            address=sighting.address,
-            ssh_user=self.cluster.ssh_user,
-            private_key_path=str(self.keys.private_key_path("c1")),
-            known_hosts_path=str(self.keys.known_hosts_path("c1")),
-        )
 
     async def kill(self, order: Order) -> None:
         """`docker kill`."""

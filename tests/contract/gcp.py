@@ -10,9 +10,9 @@ from providers.gcp.adapter import GcpProvider
 from providers.gcp.config import GcpConfig
 from providers.gcp.names import machine_name
 from providers.host.keys import KeyStore
-from providers.model import ClusterHandle, ClusterOrder, Machine, Offer, Order, Sighting
+from providers.model import ClusterHandle, ClusterOrder, Order
 from providers.secret import SecretSource
-from tests.contract.harness import AGENT_SOURCE, OWNER
+from tests.contract.harness import AGENT_SOURCE, OWNER, Orders
 from tests.fakes.controls import market
 from tests.fakes.gcp.fake import PROJECT, FakeGcp
 from tests.fakes.metadata import MetadataServers
@@ -46,9 +46,10 @@ def config_of(url: str, directory: Path, fake: FakeGcp, **settings: object) -> G
     return GcpConfig.model_validate(given | settings)
 
 
-class GcpHarness:
+class GcpHarness(Orders):
     """A project at the fake."""
 
+    provider: GcpProvider
     backend: ClassVar[Any] = "asyncio"
 
     def __init__(
@@ -104,33 +105,6 @@ class GcpHarness:
                 for one in opened:
                     await one.aclose()
             assert fake.controls.violations == [], fake.controls.violations
-
-    def order(self, node: int, offer: Offer, *, owner: str = OWNER, attempt: int = 1, **more: Any) -> Order:
-        instance = f"pool-{node}-{attempt}"
-        order = Order(
-            key=f"{owner}/pool/{node}/1/{attempt}",
-            owner=owner,
-            epoch=3,
-            pool="pool",
-            node=node,
-            instance_id=instance,
-            offer=offer,
-            cluster=self.cluster,
-            public_key=self.keys.cluster_key("c1")[1],
-            host_key=self.keys.host_key("c1", instance) if self.provider.capabilities.host_keys else "",
-        )
-        return order.model_copy(update=more)
-
-    def machine(self, order: Order, sighting: Sighting) -> Machine:
-        assert sighting.address is not None
-        return Machine(
-            instance_id=order.instance_id,
-            handle=sighting.handle,
-            address=sighting.address,
-            ssh_user=self.cluster.ssh_user,
-            private_key_path=str(self.keys.private_key_path("c1")),
-            known_hosts_path=str(self.keys.known_hosts_path("c1")),
-        )
 
     async def kill(self, order: Order) -> None:
         self.fake.kill(machine_name(order.key))

@@ -62,9 +62,48 @@ class Kind(Protocol):
         ...
 
 
-class LocalHarness:
+class Orders:
+    """Orders for one open cluster, and the way into what is made of them."""
+
+    provider: Provider
+    keys: KeyStore
+    cluster: ClusterHandle
+
+    def order(self, node: int, offer: Offer, *, owner: str = OWNER, attempt: int = 1, **more: Any) -> Order:
+        """An order that nobody has made yet; with a host key where machines take one."""
+        instance = f"pool-{node}-{attempt}"
+        takes_key = self.provider.capabilities.host_keys
+        return Order(
+            key=f"{owner}/pool/{node}/1/{attempt}",
+            owner=owner,
+            epoch=3,
+            pool="pool",
+            node=node,
+            instance_id=instance,
+            offer=offer,
+            cluster=self.cluster,
+            public_key=self.keys.cluster_key("c1")[1],
+            host_key=self.keys.host_key("c1", instance) if takes_key else "",
+            **more,
+        )
+
+    def machine(self, order: Order, sighting: Sighting) -> Machine:
+        """How to get into the machine that was made of `order`."""
+        assert sighting.address is not None
+        return Machine(
+            instance_id=order.instance_id,
+            handle=sighting.handle,
+            address=sighting.address,
+            ssh_user=self.cluster.ssh_user,
+            private_key_path=str(self.keys.private_key_path("c1")),
+            known_hosts_path=str(self.keys.known_hosts_path("c1")),
+        )
+
+
+class LocalHarness(Orders):
     """Real process trees."""
 
+    provider: LocalProvider
     backend: ClassVar[Any] = "asyncio"
 
     def __init__(
@@ -105,32 +144,6 @@ class LocalHarness:
                 listing = await provider.observe(owner)
                 await provider.terminate([one.handle for one in listing.sightings])
             await provider.aclose()
-
-    def order(self, node: int, offer: Offer, *, owner: str = OWNER, attempt: int = 1) -> Order:
-        instance = f"pool-{node}-{attempt}"
-        return Order(
-            key=f"{owner}/pool/{node}/1/{attempt}",
-            owner=owner,
-            epoch=3,
-            pool="pool",
-            node=node,
-            instance_id=instance,
-            offer=offer,
-            cluster=self.cluster,
-            public_key=self.keys.cluster_key("c1")[1],
-            host_key=self.keys.host_key("c1", instance),
-        )
-
-    def machine(self, order: Order, sighting: Sighting) -> Machine:
-        assert sighting.address is not None
-        return Machine(
-            instance_id=order.instance_id,
-            handle=sighting.handle,
-            address=sighting.address,
-            ssh_user=self.cluster.ssh_user,
-            private_key_path=str(self.keys.private_key_path("c1")),
-            known_hosts_path=str(self.keys.known_hosts_path("c1")),
-        )
 
     def directory(self, order: Order) -> Path:
         """The machine's directory."""

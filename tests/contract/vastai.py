@@ -9,11 +9,11 @@ import anyio
 import pytest
 
 from providers.host.keys import KeyStore
-from providers.model import ClusterHandle, ClusterOrder, Machine, Offer, Order, Sighting
+from providers.model import ClusterHandle, ClusterOrder, Order
 from providers.secret import SecretSource
 from providers.vastai.adapter import VastaiProvider
 from providers.vastai.config import VastaiConfig
-from tests.contract.harness import AGENT_SOURCE, OTHER_OWNER, OWNER
+from tests.contract.harness import AGENT_SOURCE, OTHER_OWNER, OWNER, Orders
 from tests.fakes.serving import served
 from tests.fakes.sshd import ProcessGuests, need_guests
 from tests.fakes.vastai.fake import API_KEY, FakeVastai
@@ -41,9 +41,10 @@ def config_for(url: str, directory: Path, **more: Any) -> VastaiConfig:
     return VastaiConfig(**({"api_key": SecretSource(file=file), "base_url": url} | EAGER | more))
 
 
-class VastaiHarness:
+class VastaiHarness(Orders):
     """A fake of the vendor, and our adapter."""
 
+    provider: VastaiProvider
     backend: ClassVar[Any] = "asyncio"
 
     def __init__(
@@ -105,35 +106,6 @@ class VastaiHarness:
             listing = await provider.observe(owner)
             await provider.terminate([one.handle for one in listing.sightings])
         await provider.aclose()
-
-    def order(self, node: int, offer: Offer, *, owner: str = OWNER, attempt: int = 1) -> Order:
-        """An order that nobody has made yet."""
-        instance = f"pool-{node}-{attempt}"
-        return Order(
-            key=f"{owner}/pool/{node}/1/{attempt}",
-            owner=owner,
-            epoch=3,
-            pool="pool",
-            node=node,
-            instance_id=instance,
-            offer=offer,
-            cluster=self.cluster,
-            public_key=self.keys.cluster_key("c1")[1],
-            host_key=self.keys.host_key("c1", instance),
-        )
-
-    def machine(self, order: Order, sighting: Sighting) -> Machine:
-        """How to get into the machine that was made of `order`. Its host key is pinned at first use."""
-        assert sighting.address is not None
-        known_hosts = self.keys.known_hosts_path("c1").with_name("known_hosts_seen")
-        return Machine(
-            instance_id=order.instance_id,
-            handle=sighting.handle,
-            address=sighting.address,
-            ssh_user=self.cluster.ssh_user,
-            private_key_path=str(self.keys.private_key_path("c1")),
-            known_hosts_path=str(known_hosts),
-        )
 
     async def ref(self, order: Order) -> str:
         """The order's contract."""

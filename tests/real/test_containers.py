@@ -96,6 +96,18 @@ def test_an_image_without_our_python_is_said_in_one_line(
     nothing_left(real)
 
 
+def test_a_task_out_of_memory_is_told_apart_from_one_that_is_killed(real: RealEngine, rig: Rig) -> None:
+    rig.configure(rest=real.toml("box", offers=OFFERS))
+    rig.start()
+    assert rig.up("boxes", nodes=1, provider="box").status == "success"
+    killed = rig.done(rig.task("kill -9 $$", pool="boxes"))
+    hungry = rig.done(rig.task("exec python3 -c 'b = b\"x\" * (1 << 30)'", pool="boxes"))
+    assert (hungry.result, hungry.reason) == ("resource_failure", "oom")
+    assert killed.result == "killed"
+    rig.down("boxes")
+    nothing_left(real)
+
+
 def test_machines_of_a_daemon_that_was_killed_go_on_and_are_found(real: RealEngine, rig: Rig) -> None:
     rig.configure(rest=real.toml("box", offers=OFFERS))
     rig.start()
