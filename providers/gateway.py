@@ -38,6 +38,7 @@ CHECK_TIMEOUT_S = 30.0
 BATCH_WINDOW_S = 0.005  # launches, or terminates, that come this close together share a call
 LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry it too
 FAILED_LOOKS = 2  # listings in a row that fail: then nothing is bought there until one comes
+WATCHED_WITHIN_S = 60.0  # of its launch, when anybody still wants it
 REFUSED_S = 300.0  # nor for so long after the account was refused
 NOTICES_AGAIN_S = 10.0
 NOTICES_WELL_S = 300.0  # a stream of notices that lasted so long had nothing wrong with it
@@ -187,7 +188,7 @@ class Gateway:
             self.capabilities.terminate_batch_max, lambda handle: handle.region, self._terminate_batch
         )
         self._launching = 0  # calls for so many machines are out
-        self._launched: set[str] = set()  # keys that got a machine which is not watched yet
+        self._launched: dict[str, float] = {}  # when keys got a machine that is not watched yet
         self._hurry = anyio.Event()
         self._pause_s = self._observe_every_s  # until the next look; short after a hurry, then growing
 
@@ -200,7 +201,7 @@ class Gateway:
             ProviderError: as the provider answers, or capacity: there are as many machines as may be.
         """
         most = self.capabilities.machines_max
-        if len(self._watched) + len(self._launched) + self._launching >= most:
+        if self._machines() >= most:
             raise ProviderError(Fault.CAPACITY, f"machines_max of {self.name} is reached: {most}")
         self._launching += 1
         try:
@@ -208,8 +209,15 @@ class Gateway:
         finally:
             self._launching -= 1
         if handle.ref not in self._watched:
-            self._launched.add(order.key)
+            self._launched[order.key] = self._now()
         return handle
+
+    def _machines(self) -> int:
+        """How many there are, and may soon be. What nobody came to watch is the sweep's."""
+        long_ago = self._now() - WATCHED_WITHIN_S
+        for key in [key for key, at in self._launched.items() if at < long_ago]:
+            del self._launched[key]
+        return len(self._watched) + len(self._launched) + self._launching
 
     async def find(self, key: str) -> Sighting | None:
         """Look one machine up by key. Raises ProviderError."""
@@ -291,7 +299,7 @@ class Gateway:
 
     def watch(self, key: str, ref: str, launched_at: float, region: str = "", zone: str = "") -> None:
         """Pass on what is seen of this machine, from the next listing on."""
-        self._launched.discard(key)
+        self._launched.pop(key, None)
         if self._refs.get(key, ref) != ref:
             self.unwatch(key)
         if ref not in self._watched:

@@ -19,7 +19,7 @@ import anyio
 
 from providers.agent.attach import attach_over
 from providers.container.clusters import Surroundings
-from providers.container.config import ContainerConfig, ContainerOffer, offers_of
+from providers.container.config import ContainerConfig, ContainerOffer
 from providers.container.doctor import examined
 from providers.container.ends import Ends
 from providers.container.engine import Engine
@@ -61,6 +61,7 @@ from providers.model import (
     Order,
     Sighting,
 )
+from providers.priced import offers_of
 
 STARTS_AT_ONCE = 4
 ENDS_AT_ONCE = 8
@@ -90,7 +91,7 @@ class ContainerProvider:
     ) -> None:
         self.name = name
         self._config = config
-        self._offers = offers_of(config, name)
+        self._offers = {offer.id: offer for offer in offers_of(config.offers, name)}
         self._shapes = {(one.zone, one.instance_type): one for one in config.offers}
         self.capabilities = Capabilities(
             spot=any(one.lifecycle == "spot" for one in self._offers.values()),

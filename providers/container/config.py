@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from providers.model import MICRO, InstanceType, Lifecycle, Offer, Value
+from providers.model import Value
 from providers.secret import SecretSource
 
 MACHINES_MAX = 1000
@@ -116,33 +116,3 @@ class ContainerConfig(Value):
             if len(set(values)) != len(values):
                 raise ValueError(f"two {what}")
         return self
-
-
-def offers_of(config: ContainerConfig, provider: str) -> dict[str, Offer]:
-    """Every market of the config as an offer, by the offer's id."""
-    found = {}
-    for offer in config.offers:
-        prices: tuple[tuple[Lifecycle, float | None], ...] = (
-            ("spot", offer.spot),
-            ("on_demand", offer.on_demand),
-        )
-        for lifecycle, dollars in prices:
-            if dollars is not None:
-                one = _offer(offer, provider, lifecycle, dollars)
-                found[one.id] = one
-    return found
-
-
-def _offer(offer: ContainerOffer, provider: str, lifecycle: Lifecycle, dollars: float) -> Offer:
-    shape = InstanceType(name=offer.instance_type, vcpus=offer.vcpus, memory_gb=offer.memory_gb)
-    return Offer(
-        id=f"{offer.zone}/{offer.instance_type}/{lifecycle}",
-        instance_type=shape,
-        spot_price=offer.spot,
-        on_demand_price=offer.on_demand,
-        provider=provider,
-        region=offer.region,
-        zone=offer.zone,
-        lifecycle=lifecycle,
-        micro_usd_per_hour=round(dollars * MICRO),
-    )

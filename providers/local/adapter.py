@@ -15,7 +15,7 @@ from providers.agent.attach import attach_over
 from providers.contract import AgentChannel
 from providers.errors import Fault, HostError, ProviderError
 from providers.host.ssh import connect
-from providers.local.config import LocalConfig, offers_of
+from providers.local.config import LocalConfig
 from providers.local.notices import EVERY_S, Script, withdraw_notice, write_notice
 from providers.local.wire import NoticeFile, Record, ref_of, sighting
 from providers.local.yard import SSH_USER, Found, Yard
@@ -35,6 +35,7 @@ from providers.model import (
     Sighting,
     SightingState,
 )
+from providers.priced import offers_of
 
 STARTS_AT_ONCE = 4
 ENDS_AT_ONCE = 16
@@ -76,7 +77,7 @@ class LocalProvider:
             look_again_s=0.05,
             agent_python=sys.executable,
         )
-        self._offers = offers_of(config, name)
+        self._offers = offers_of(config.offers, name)
         self._scripted = bool(config.notices)
         self._agent_source = agent_source
         self._now = now

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from providers.model import MICRO, InstanceType, Lifecycle, Offer, Value
+from providers.model import Lifecycle, Value
 
 MACHINES_MAX = 100
 Count = Annotated[int, Field(ge=0)]
@@ -84,32 +84,3 @@ class LocalConfig(Value):
         if len(set(places)) != len(places):
             raise ValueError("two offers have the same zone and instance_type")
         return self
-
-
-def offers_of(config: LocalConfig, provider: str) -> tuple[Offer, ...]:
-    """Every market of the config, as an offer."""
-    found = []
-    for offer in config.offers:
-        prices: tuple[tuple[Lifecycle, float | None], ...] = (
-            ("spot", offer.spot),
-            ("on_demand", offer.on_demand),
-        )
-        for lifecycle, dollars in prices:
-            if dollars is not None:
-                found.append(_offer(offer, provider, lifecycle, dollars))
-    return tuple(found)
-
-
-def _offer(offer: LocalOffer, provider: str, lifecycle: Lifecycle, dollars: float) -> Offer:
-    shape = InstanceType(name=offer.instance_type, vcpus=offer.vcpus, memory_gb=offer.memory_gb)
-    return Offer(
-        id=f"{offer.zone}/{offer.instance_type}/{lifecycle}",
-        instance_type=shape,
-        spot_price=offer.spot,
-        on_demand_price=offer.on_demand,
-        provider=provider,
-        region=offer.region,
-        zone=offer.zone,
-        lifecycle=lifecycle,
-        micro_usd_per_hour=round(dollars * MICRO),
-    )

@@ -29,10 +29,11 @@ import asyncssh
 
 from providers.errors import Fault, ProviderError
 from providers.host.keys import make_private, public_line, write_private
-from providers.local.config import LocalConfig, offers_of
+from providers.local.config import LocalConfig
 from providers.local.machine import boot_id, kill_marked, start_time
 from providers.local.wire import Ended, NoticeFile, Ordered, Record, checked_ref, is_ref, read, ref_of
 from providers.model import Order
+from providers.priced import offers_of
 
 SSH_USER = "everpool"
 LOCK_WITHIN_S = 20.0
@@ -67,7 +68,7 @@ class Yard:
         self._name = name
         self._config = config
         self._now = now
-        self._markets = {offer.market: offer for offer in offers_of(config, name)}
+        self._markets = {offer.market: offer for offer in offers_of(config.offers, name)}
         self._capacity = {(offer.zone, offer.instance_type): offer.capacity for offer in config.offers}
         self._boot = boot_id()
         self._records: dict[str, tuple[int, Record]] = {}  # ref -> (inode of machine.json, its content)

@@ -27,7 +27,8 @@ from actors.events import (
 )
 from actors.spec import TaskSpec
 from controller.client import EverpoolError, file_put
-from providers.local.config import LocalConfig, offers_of
+from providers.local.config import LocalConfig
+from providers.priced import offers_of
 from tests.real.rig import Rig, pool_spec, tasks_of, until
 
 pytestmark = pytest.mark.real
@@ -92,7 +93,7 @@ def test_what_is_unknown_is_404_with_what_exists(pool: Rig, path: str, error: st
 
 
 def unknown_requests() -> list[tuple[Any, str]]:
-    offer = offers_of(LocalConfig(), "local")[0]
+    offer = offers_of(LocalConfig().offers, "local")[0]
     ghost = NodeInstance(
         instance=Instance(id="ghost", status="ready", offer=offer),
         node=0,

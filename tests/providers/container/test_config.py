@@ -6,15 +6,16 @@ import pytest
 from pydantic import ValidationError
 
 from providers.container.adapter import ContainerProvider
-from providers.container.config import ContainerConfig, offers_of
+from providers.container.config import ContainerConfig
 from providers.container.engine import candidates, found_socket, negotiated, version_of
 from providers.errors import Fault, ProviderError
+from providers.priced import offers_of
 
 pytestmark = pytest.mark.anyio
 
 
 def test_the_default_sells_one_kind_for_nothing() -> None:
-    [offer] = offers_of(ContainerConfig(), "box").values()
+    [offer] = offers_of(ContainerConfig().offers, "box")
     assert (offer.provider, offer.lifecycle, offer.micro_usd_per_hour) == ("box", "on_demand", 0)
     assert (offer.instance_type.vcpus, offer.instance_type.memory_gb) == (1, 1)
 

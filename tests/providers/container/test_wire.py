@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from providers.container.config import ContainerConfig, offers_of
+from providers.container.config import ContainerConfig
 from providers.container.images import python_version, registry_host, split_tag
 from providers.container.wire import (
     Seen,
@@ -20,6 +20,7 @@ from providers.container.wire import (
     tombstone,
 )
 from providers.model import ClusterHandle, Order
+from providers.priced import offers_of
 
 
 def order_of(config: ContainerConfig, **more: Any) -> Order:
@@ -30,7 +31,7 @@ def order_of(config: ContainerConfig, **more: Any) -> Order:
         ssh_user="root",
         specific={"name": "everpool-0123", "network": "everpool-0123", "owner": "o"},
     )
-    offer = next(iter(offers_of(config, "box").values()))
+    offer = offers_of(config.offers, "box")[0]
     known: dict[str, Any] = {"key": "o/pool/0/1/1", "owner": "o", "epoch": 7, "pool": "pool", "node": 0}
     known |= {"instance_id": "pool-0.1.1", "offer": offer, "cluster": cluster, "public_key": ""}
     return Order(**known | more)

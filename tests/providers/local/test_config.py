@@ -3,11 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
-from providers.local.config import LocalConfig, LocalOffer, offers_of
+from providers.local.config import LocalConfig, LocalOffer
+from providers.priced import offers_of
 
 
 def test_the_default_sells_one_kind_in_three_zones_both_ways() -> None:
-    offers = offers_of(LocalConfig(), "laptop")
+    offers = offers_of(LocalConfig().offers, "laptop")
     assert {(offer.zone, offer.lifecycle) for offer in offers} == {
         (zone, lifecycle) for zone in ("local-a", "local-b", "local-c") for lifecycle in ("spot", "on_demand")
     }
@@ -18,7 +19,7 @@ def test_the_default_sells_one_kind_in_three_zones_both_ways() -> None:
 
 def test_a_lifecycle_without_a_price_is_not_sold() -> None:
     config = LocalConfig(offers=(LocalOffer(zone="z", spot=0.5),))
-    [offer] = offers_of(config, "local")
+    [offer] = offers_of(config.offers, "local")
     assert (offer.lifecycle, offer.spot_price, offer.on_demand_price) == ("spot", 0.5, None)
 
 
