@@ -7,6 +7,7 @@ rented under a key that this adapter does not know to be fresh, and a create cal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from providers.model import (
     Order,
     Sighting,
 )
-from providers.vastai.api import Api, Incomplete, Page, Refused
+from providers.vastai.api import Api, Incomplete, PAGE_MAX, Page, Refused
 from providers.vastai.config import VastaiConfig
 from providers.vastai.doctor import checks
 from providers.vastai.end import end_command
@@ -87,6 +88,8 @@ class VastaiProvider:
             billing_unit="second",
             visible_within_s=config.visible_within_s,
             machines_max=config.machines_max,
+            # Half of the turns are left to those that look for one machine.
+            observe_every_s=2 * config.list_every_s * ceil(config.machines_max / PAGE_MAX),
             look_again_s=max(1.0, config.list_every_s),
             host_keys=False,
             tokens=False,

@@ -1,10 +1,12 @@
 """What a [providers.<name>] table of type vastai may say."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from providers.vastai.adapter import VastaiProvider
 from providers.vastai.config import VastaiConfig
 
 KEY = {"file": "/etc/everpool/vast"}
@@ -50,3 +52,9 @@ def test_what_is_wrong_is_named(keys: dict[str, Any], word: str) -> None:
     with pytest.raises(ValidationError) as caught:
         config(**keys)
     assert word in str(caught.value)
+
+
+def test_listings_leave_turns_to_those_that_look_for_one_machine(tmp_path: Path) -> None:
+    told = {"api_key": {"env": "NOWHERE"}, "machines_max": 60, "list_every_s": 2}
+    provider = VastaiProvider("vast", VastaiConfig.model_validate(told), tmp_path, b"")
+    assert provider.capabilities.observe_every_s == 2 * 2 * 3  # three pages
