@@ -32,7 +32,7 @@ from providers.model import (
     Order,
     Sighting,
 )
-from providers.vastai.api import Api, Incomplete, PAGE_MAX, Page, Refused
+from providers.vastai.api import PAGE_MAX, Api, Incomplete, Page, Refused
 from providers.vastai.config import VastaiConfig
 from providers.vastai.doctor import checks
 from providers.vastai.end import end_command
