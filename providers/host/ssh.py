@@ -85,7 +85,7 @@ async def _login(machine: Machine, client: "_Client") -> asyncssh.SSHClientConne
         client_keys=[machine.private_key_path],
         # Empty, but not None (which would verify nothing): `client` is asked about every host key.
         known_hosts=([], [], []),
-        server_host_key_algs=client.algorithms or "default",
+        server_host_key_algs=client.algorithms,
         x509_trusted_certs=None,
         agent_path=None,
         agent_forwarding=False,
@@ -143,7 +143,10 @@ class _Client(asyncssh.SSHClient):
         self._known = known
         self.unpinned: str | None = None
         keys = [asyncssh.import_public_key(line) for line in known]
-        self.algorithms = [name.decode() for key in keys for name in key.sig_algorithms]
+        # The pinned kinds first, the others after them: a server that has none of the pinned kinds shows its
+        # key and is refused for it. Without the others it hangs up, which looks like one that is starting.
+        first = [name.decode() for key in keys for name in key.sig_algorithms]
+        self.algorithms = f"^{','.join(first)}" if first else "default"
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         seen = " ".join(key.export_public_key().decode().split()[:2])
