@@ -3,7 +3,8 @@
 Everything that happens outside passes here, and comes back as letters to the actor that is concerned.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -17,7 +18,9 @@ from actors.effects import (
     Find,
     Launch,
     Look,
+    News,
     OpenCluster,
+    RefreshOffers,
     Say,
     StartTask,
     TaskFilesDone,
@@ -28,6 +31,7 @@ from actors.effects import (
     Word,
 )
 from actors.events import InstanceId
+from actors.instance.state import Alive
 from actors.links import Links
 from actors.loop import Letter, Loop
 from actors.market.state import MarketState
@@ -40,9 +44,9 @@ from actors.messages import (
     ClusterOpenFailed,
     FindFailed,
     Found,
+    HoldingTold,
     LaunchFailed,
     LaunchSucceeded,
-    MarketsChanged,
     Message,
     NothingFound,
     TerminateFailed,
@@ -90,6 +94,25 @@ class _Watcher:
     provider: str
 
 
+class _OffersAt(Mapping[str, float]):
+    """When each provider's offers were told, newest: they are told again though they are as before."""
+
+    def __init__(self, gateways: Mapping[str, Gateway]) -> None:
+        self._gateways = gateways
+
+    def __getitem__(self, provider: str) -> float:
+        at = self._gateways[provider].offers_at
+        if at is None:
+            raise KeyError(provider)
+        return at
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, gateway in self._gateways.items() if gateway.offers_at is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class Acting:
     """What loops, gateways and links know of each other."""
 
@@ -121,6 +144,7 @@ class Acting:
         self._worlds = World()
         self._stale = True
         self._market_memory: dict[str, MarketState] = {}
+        self._offers_at = _OffersAt(gateways)
 
     def lead(self, epoch: int) -> None:
         """Order machines under a newer epoch of ours from now on."""
@@ -138,7 +162,7 @@ class Acting:
                 if gateway.offers is not None:
                     offers[name] = gateway.offers
             down = {name: one.trouble for name, one in self._gateways.items() if one.trouble is not None}
-            self._worlds = World(offers, capabilities, self._market_memory, down)
+            self._worlds = World(offers, capabilities, self._market_memory, down, self._offers_at)
             self._stale = False
         return self._worlds
 
@@ -150,10 +174,32 @@ class Acting:
             self._market_memory[name] = state
 
     def markets_changed(self) -> None:
-        """Pools whose nodes wait for a market should look again."""
+        """Pools that wait for news of markets, or will look at them again, hear that there are some."""
         for pool in self.loops.values():
-            if pool.index.paused:
-                pool.post_nowait(Letter(("pool", pool.name), MarketsChanged()))
+            if pool.index.paused or getattr(pool.index.pool, "look_at", None) is not None:
+                pool.markets_changed()
+
+    def tell_holdings(self) -> None:
+        """Put right what markets believe of the machines held there: news were lost when a daemon died."""
+        held: dict[str, Counter[str]] = {}
+        for name, loop in self.loops.items():
+            mine = held[name] = Counter[str]()
+            for instance in loop.index.instances.values():
+                if not isinstance(instance, Alive):
+                    continue
+                market = instance.offer.market
+                mine[str(market)] += 1
+                memory = self._market_memory.get(str(market))
+                if mine[str(market)] == 1 and (memory is None or name not in memory.holders):
+                    self._tell(HoldingTold(market, name, 1))
+        for memory in list(self._market_memory.values()):
+            for name in memory.holders:
+                if not held.get(name, Counter())[str(memory.market)]:
+                    self._tell(HoldingTold(memory.market, name, 0))
+
+    def _tell(self, news: News) -> None:
+        if self.markets is not None:
+            self.markets.post_nowait(Letter(("market", str(news.market)), news))
 
     # --- what gateways tell (Listener) ------------------------------------------------------------
 
@@ -290,8 +336,10 @@ class Acting:
             case Acknowledge(instance_id=instance, boot=boot, last_id=last_id):
                 self._links.acknowledge(instance, boot, last_id)
             case TellMarket(news=news):
-                if self.markets is not None:
-                    self.markets.post_nowait(Letter(("market", str(news.market)), news))
+                self._tell(news)
+            case RefreshOffers(provider=provider):
+                if (gateway := self._gateways.get(provider)) is not None:
+                    gateway.refresh_offers()
             case TaskFilesDone(task_id=task):
                 self._files.task_done(pool, task)
             case _:
@@ -335,7 +383,7 @@ def _failed(call: Call, error: ProviderError) -> Message:
     fault, detail, after = error.fault, error.detail, error.retry_after_s
     match call:
         case Launch():
-            return LaunchFailed(fault, detail, after)
+            return LaunchFailed(fault, detail, after, error.paced)
         case Find():
             return FindFailed(fault)
         case Terminate():

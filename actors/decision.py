@@ -55,6 +55,7 @@ class World:
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     markets: "Mapping[str, MarketState]" = field(default_factory=dict)  # by str(market)
     down: Mapping[str, str] = field(default_factory=dict)  # providers that sell nothing now, and why
+    offers_at: Mapping[str, float] = field(default_factory=dict)  # by provider: when they were told
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class View:
 
     Attributes:
         now: UTC seconds.
+        began: when this loop began; what it saw before that is not known.
         draw: uniform from [0, 1), fresh for every message.
         owner: the id this installation marks its machines with.
         epoch: of our leadership.
@@ -71,6 +73,7 @@ class View:
     """
 
     now: float
+    began: float
     draw: float
     owner: str
     epoch: int

@@ -8,7 +8,7 @@ is for shows in later messages, and the state that waits for those has a deadlin
 from dataclasses import dataclass
 
 from actors.events import InstanceId
-from actors.messages import LaunchTold, LossTold, RefusalTold
+from actors.messages import HoldingTold, LaunchTold, LossTold, LossWithdrawn, RefusalTold
 from actors.spec import FilePut, PoolSpec
 from providers.agent.wire import Bootstrap, Drain, Start, Stop
 from providers.model import Address, ClusterHandle, Handle, Offer
@@ -137,11 +137,21 @@ class Acknowledge:
     last_id: int
 
 
+News = LaunchTold | RefusalTold | LossTold | LossWithdrawn | HoldingTold
+
+
 @dataclass(frozen=True, slots=True)
 class TellMarket:
     """News for the memory that all pools share."""
 
-    news: LaunchTold | RefusalTold | LossTold
+    news: News
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshOffers:
+    """A decision that depends on this provider's offers is near, and they are old: ask for them now."""
+
+    provider: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +162,16 @@ class TaskFilesDone:
 
 
 Word = (
-    Watch | Unwatch | Look | Connect | Disconnect | Say | StartTask | Acknowledge | TellMarket | TaskFilesDone
+    Watch
+    | Unwatch
+    | Look
+    | Connect
+    | Disconnect
+    | Say
+    | StartTask
+    | Acknowledge
+    | TellMarket
+    | RefreshOffers
+    | TaskFilesDone
 )
 Effect = Call | Word

@@ -249,11 +249,58 @@ class PoolUpdated(Value):
 
 
 class PoolParked(Value):
-    """(ours) The pool launches nothing until it is updated or resized. Its machines live on."""
+    """(ours) The pool launches nothing until it is updated or resized. Its machines that work live on."""
 
     kind: Literal["pool_parked"] = "pool_parked"
     pool: str
     reason: str
+    wasted_micro_usd: int = 0  # what machines that never worked have cost within the last hour
+
+
+class PoolScaled(Value):
+    """(ours) The pool wants another number of nodes, by the tasks there are."""
+
+    kind: Literal["pool_scaled"] = "pool_scaled"
+    pool: str
+    before: int
+    nodes: int
+    why: str
+
+
+class BudgetWarned(Value):
+    """(ours) The pool has spent a good part of what it may. `period` is `day` or `total`."""
+
+    kind: Literal["budget_warned"] = "budget_warned"
+    pool: str
+    period: Literal["day", "total"]
+    spent_micro_usd: int
+    limit_micro_usd: int
+
+
+class BudgetReached(Value):
+    """(ours) The pool may not spend more, and what is done about it.
+
+    Attributes:
+        until: when it may again; None: not by itself.
+        needed_micro_usd: what is left of the limit at the most but can't be used: it is set aside to end the
+            machines there are, or would not pay for one more.
+    """
+
+    kind: Literal["budget_reached"] = "budget_reached"
+    pool: str
+    period: Literal["day", "total"]
+    spent_micro_usd: int
+    limit_micro_usd: int
+    then: Literal["warn", "stop-launching", "drain"]
+    until: float | None = None
+    needed_micro_usd: int = 0
+
+
+class BudgetFreed(Value):
+    """(ours) The pool may spend again: a new day, or another budget."""
+
+    kind: Literal["budget_freed"] = "budget_freed"
+    pool: str
 
 
 # --- facts: instances ---------------------------------------------------------------------------
@@ -268,6 +315,7 @@ class InstanceLaunched(Value):
     node_id: NodeId
     provider: ProviderName
     instance_id: InstanceId
+    why: str = ""  # why here, and not elsewhere
 
 
 class InstanceRunning(Value):
@@ -463,6 +511,7 @@ class TaskAttemptEnded(Value):
     reason: str = ""
     exit_code: int | None = None
     signal: int | None = None
+    cost_micro_usd: int = 0  # its share of what its machine cost while it ran
 
 
 class TaskCompleted(Value):
@@ -479,6 +528,7 @@ class TaskCompleted(Value):
     exit_code: int | None = None
     attempts: int = 0
     function_name: str = ""
+    cost_micro_usd: int = 0  # of all its attempts
 
 
 # --- facts: telemetry and errors ----------------------------------------------------------------
@@ -544,6 +594,10 @@ Fact = (
     | PoolResized
     | PoolUpdated
     | PoolParked
+    | PoolScaled
+    | BudgetWarned
+    | BudgetReached
+    | BudgetFreed
     | InstanceLaunched
     | InstanceRunning
     | InstanceProvisioned

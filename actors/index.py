@@ -22,9 +22,12 @@ from actors.instance.state import (
     Requested,
 )
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
+from actors.pins import PinSums
+from actors.policy.situation import Held
 from actors.pool.state import Active, Parked, PoolState
 from actors.pool.state import Destroyed as DestroyedPool
 from actors.pool.state import Draining as DrainingPool
+from actors.purse import Purse
 from actors.spec import PoolSpec
 from actors.task.state import Assigned, Created, Invalid, Pending, Running, Stopped, Stopping, TaskState
 from providers.model import Value
@@ -32,6 +35,7 @@ from providers.model import Value
 _POOL = (Active, Parked, DrainingPool, DestroyedPool)
 _NODE = (Vacant, Filling, Filled, Replacing, Retired)
 _INSTANCE = (Requested, Provisioning, Bootstrapping, Ready, Draining, Destroying, Destroyed)
+_HELD = (Provisioning, Bootstrapping, Ready, Draining)
 _TASK = (Pending, Assigned, Created, Running, Stopping, Invalid, Stopped)
 _PLACED = (Assigned, Created, Running, Stopping, Invalid)
 
@@ -80,15 +84,26 @@ class Index:
         self.tasks: dict[str, TaskState] = {}  # not stopped
         self.asking: dict[int, None] = {}  # nodes that want a place now
         self.paused: dict[int, None] = {}  # nodes that wait before they ask again
+        self.lost: dict[int, None] = {}  # of both, those that have no machine at all
         self.node_counts: Counter[str] = Counter()
         self.instance_counts: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()  # machines that are there, by market; only markets with some
         self.task_counts: Counter[str] = Counter()
         self.queue = Queue()
         self.pinned: dict[int, Queue] = {}
         self.free: dict[InstanceId, None] = {}  # takes a task at once; first come, first served
         self.buffers: dict[InstanceId, None] = {}  # takes one to wait there
         self.node_of_instance: dict[InstanceId, int] = {}
+        self.purse = Purse()
+        self.pins = PinSums()
+        self._pinned: dict[int, dict[str, None]] = {}  # pending tasks by node, held back or not
+        self._idle: dict[InstanceId, float] = {}
+        self._idle_in_order = True
+        self._machines: dict[int, Held | None] = {}  # by node, as placement saw them last
+        self._seen_by: dict[InstanceId, set[int]] = {}  # nodes of which that says something by this machine
         self._on: dict[InstanceId, dict[str, None]] = {}
+        self._leaving: dict[int, dict[InstanceId, None]] = {}  # by the nodes that they fill, or did
+        self.moved_away = 0  # of those, the ones that better machines replaced
         self._shown: dict[InstanceId, NodeInstance] = {}
 
     # --- what rules ask ---------------------------------------------------------------------------
@@ -106,6 +121,22 @@ class Index:
     def is_leaving(self, instance: InstanceId) -> bool:
         """Whether the machine drains and wants to know when its tasks have left."""
         return isinstance(self.instances.get(instance), Draining)
+
+    def leaving_from(self, node: int) -> tuple[InstanceId, ...]:
+        """Machines of a node that drain; a node that has another names them no more."""
+        return tuple(self._leaving.get(node, ()))
+
+    @property
+    def left_nodes(self) -> list[int]:
+        """Nodes with machines that drain, ascending."""
+        return sorted(self._leaving)
+
+    def was_moved(self, instance: InstanceId) -> bool:
+        """Whether the machine ends because a better one took its place, and not because it is taken."""
+        state = self.instances.get(instance)
+        if isinstance(state, Draining) and state.lost:
+            return False
+        return isinstance(state, Draining | Destroying) and state.reason == "moved"
 
     def is_ready(self, instance: InstanceId) -> bool:
         """Whether the machine is thought to take tasks."""
@@ -133,13 +164,51 @@ class Index:
         return () if state.drain_request is None else (state.drain_request,)
 
     def pinned_to(self, node: int) -> tuple[str, ...]:
-        """Pending tasks that may run on this node only."""
-        if node not in self.pinned:
-            return ()
-        return tuple(
-            task
-            for task, state in self.tasks.items()
-            if isinstance(state, Pending) and state.spec.node == node
+        """Pending tasks that may run on this node only, held back or not."""
+        return tuple(self._pinned.get(node, ()))
+
+    @property
+    def pinned_nodes(self) -> list[int]:
+        """Nodes that some pending task may run on only, ascending."""
+        return sorted(self._pinned)
+
+    @property
+    def idle(self) -> dict[InstanceId, float]:
+        """Ready machines without a task and since when, longest first.
+
+        A restart does not know of tasks that were over by then: see `View.began`.
+        """
+        if not self._idle_in_order:
+            self._idle = dict(sorted(self._idle.items(), key=lambda entry: (entry[1], entry[0])))
+            self._idle_in_order = True
+        return self._idle
+
+    def machines(self) -> tuple[Held, ...]:
+        """The machine of every node that is there to stay, by the nodes' numbers. A look at each node."""
+        known, found = self._machines, list[Held]()
+        for node in sorted(self.nodes):
+            if node not in known:
+                known[node] = self._machine_of(self.nodes[node])
+            if (held := known[node]) is not None:
+                found.append(held)
+        return tuple(found)
+
+    def _machine_of(self, node: NodeState) -> Held | None:
+        if not isinstance(node, Filled | Filling | Replacing) or node.instance_id is None:
+            return None
+        self._seen_by.setdefault(node.instance_id, set()).add(node.node)
+        state = self.instances.get(node.instance_id)
+        if state is None:
+            return None
+        is_filled = isinstance(node, Filled)
+        return Held(
+            node=node.node,
+            instance_id=state.id,
+            offer=state.offer,
+            launched_at=state.created_at,
+            ready=is_filled,
+            movable=is_filled and isinstance(state, Ready) and state.link_up,
+            busy=len(self._on.get(state.id, ())),
         )
 
     @property
@@ -190,10 +259,8 @@ class Index:
                 self._on[old.instance_id].pop(task, None)
                 if not self._on[old.instance_id]:
                     del self._on[old.instance_id]
-            elif old.spec.node is not None:
-                self._unpin(old.spec.node, task)
             else:
-                self.queue.remove(task)
+                self._leave_queue(old)
         if new is None or isinstance(new, Stopped):
             self.tasks.pop(task, None)
         else:
@@ -201,28 +268,47 @@ class Index:
             self.task_counts[new.status] += 1
             if isinstance(new, _PLACED):
                 self._on.setdefault(new.instance_id, {})[task] = None
-            elif new.spec.node is not None:
-                if new.not_before is None:
-                    self.pinned.setdefault(new.spec.node, Queue()).add(new)
-            elif new.not_before is None:
-                self.queue.add(new)
+            else:
+                self._join_queue(new)
         was = old.instance_id if isinstance(old, _PLACED) else None
         now = new.instance_id if isinstance(new, _PLACED) else None
         if was != now:
             for instance in (was, now):
                 if instance is not None:
                     self._reslot(instance)
+                    self._reidle(instance, 0.0 if new is None else new.since)
 
-    def _unpin(self, node: int, task: str) -> None:
-        queue = self.pinned.get(node)
-        if queue is not None:  # one that is held back waits in none
-            queue.remove(task)
+    def _join_queue(self, task: Pending) -> None:
+        node = task.spec.node
+        if node is not None:
+            self._pinned.setdefault(node, {})[task.id] = None
+            self.pins.node_changed(node)
+        if task.not_before is None:  # one that is held back waits in no queue
+            (self.queue if node is None else self.pinned.setdefault(node, Queue())).add(task)
+
+    def _leave_queue(self, task: Pending) -> None:
+        node = task.spec.node
+        if node is None:
+            self.queue.remove(task.id)
+            return
+        self.pins.node_changed(node)
+        self._pinned[node].pop(task.id)
+        if not self._pinned[node]:
+            del self._pinned[node]
+        if (queue := self.pinned.get(node)) is not None:
+            queue.remove(task.id)
             if not len(queue):
                 del self.pinned[node]
 
     def _instance(self, name: str, old: InstanceState | None, new: InstanceState | None) -> None:
         if old is not None and not isinstance(old, Destroyed):
             self.instance_counts[old.status] -= 1
+        if isinstance(old, Draining):
+            self._leave(old, -1)
+        if isinstance(new, Draining):
+            self._leave(new, 1)
+        if isinstance(old, _HELD) != isinstance(new, _HELD):
+            self._hold(old if isinstance(old, _HELD) else new, -1 if isinstance(old, _HELD) else 1)
         if new is None or isinstance(new, Destroyed):
             self.instances.pop(name, None)
             if new is None:
@@ -233,7 +319,25 @@ class Index:
             self.instances[name] = new
             self.instance_counts[new.status] += 1
             self._shown.pop(name, None)
+        self.purse.change(name, new)
         self._reslot(name)
+        self._reidle(name, 0.0)
+
+    def _leave(self, state: Draining, by: int) -> None:
+        self.moved_away += by if state.reason == "moved" else 0
+        if by > 0:
+            self._leaving.setdefault(state.node, {})[state.id] = None
+            return
+        self._leaving[state.node].pop(state.id)
+        if not self._leaving[state.node]:
+            del self._leaving[state.node]
+
+    def _hold(self, state: InstanceState | None, by: int) -> None:
+        assert state is not None
+        market = str(state.offer.market)
+        self.held[market] += by
+        if not self.held[market]:
+            del self.held[market]
 
     def forget(self, instance: InstanceId) -> None:
         """Drop what was kept of a destroyed machine for the facts of its last turn."""
@@ -243,8 +347,10 @@ class Index:
     def _node(self, node: int, old: NodeState | None, new: NodeState | None) -> None:
         if old is not None:
             self.node_counts[old.status] -= 1
-        self.asking.pop(node, None)
-        self.paused.pop(node, None)
+        for some in (self.asking, self.paused, self.lost):
+            some.pop(node, None)
+        self._machines.pop(node, None)
+        self.pins.node_changed(node)
         if new is None:
             self.nodes.pop(node, None)
             return
@@ -252,6 +358,8 @@ class Index:
         self.node_counts[new.status] += 1
         if isinstance(new, Filling | Replacing) and new.instance_id is None:
             (self.asking if new.wants_place else self.paused)[node] = None
+            if isinstance(new, Filling):
+                self.lost[node] = None
 
     def _reslot_all(self, instances: Iterable[InstanceId]) -> None:
         for instance in list(instances):
@@ -270,3 +378,20 @@ class Index:
             self.free[instance] = None
         elif used < worker.concurrency + worker.buffer:
             self.buffers[instance] = None
+
+    def _reidle(self, instance: InstanceId, left_at: float) -> None:
+        """Note since when a machine has no task; the last one left it at `left_at`."""
+        for node in self._seen_by.pop(instance, ()):
+            self._machines.pop(node, None)
+        self.pins.machine_changed(instance)
+        state = self.instances.get(instance)
+        if not isinstance(state, Ready) or instance in self._on:
+            self._idle.pop(instance, None)
+            return
+        since = max(state.since, left_at)
+        if self._idle.get(instance, -1.0) >= since:
+            return
+        self._idle.pop(instance, None)
+        if self._idle and self._idle[next(reversed(self._idle))] > since:
+            self._idle_in_order = False
+        self._idle[instance] = since

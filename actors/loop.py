@@ -46,6 +46,7 @@ from actors.messages import (
     Found,
     LaunchFailed,
     LaunchSucceeded,
+    MarketsChanged,
     Message,
     NothingFound,
     RequestHeard,
@@ -54,8 +55,8 @@ from actors.messages import (
 )
 from actors.node import rules as node_rules
 from actors.node import state as node_state
+from actors.pool import money, scale, settle
 from actors.pool import rules as pool_rules
-from actors.pool import settle
 from actors.pool import state as pool_state
 from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
 from actors.supervisor import Bug, Supervisor, attempt
@@ -180,6 +181,8 @@ class Loop:
         self._timers: list[tuple[float, int, Address]] = []
         self._due: dict[Address, float] = {}
         self._timer_count = 0
+        self._began = clock.now()
+        self._nudged = False  # MarketsChanged is in the mailbox
         self._unsettled = 0  # turns in a row that a bug kept from being settled
         self._spoiled: dict[tuple[Address, type[Message]], int] = {}  # times in a row
         self._was_asked = False  # something was sent to the pool, which may not exist
@@ -208,6 +211,11 @@ class Loop:
         except (anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError):
             return False
         return True
+
+    def markets_changed(self) -> None:
+        """Let the pool hear MarketsChanged, unless that waits in the mailbox already, or it is full."""
+        if not self._nudged:
+            self._nudged = self.post_nowait(Letter(("pool", self.name), MarketsChanged()))
 
     @property
     def waiting(self) -> int:
@@ -264,6 +272,7 @@ class Loop:
         identity = self._identity
         return View(
             now=now,
+            began=self._began,
             draw=self._dice.random(),
             owner=identity.owner,
             epoch=identity.epoch,
@@ -286,6 +295,8 @@ class Loop:
                 batch.append(self._receive.receive_nowait())
         except anyio.WouldBlock:
             pass
+        if self._nudged and any(isinstance(letter.message, MarketsChanged) for letter in batch):
+            self._nudged = False
         now = self._clock.now()
         while self._timers and self._timers[0][0] <= now:
             due, _, address = heapq.heappop(self._timers)
@@ -318,7 +329,8 @@ class Loop:
         if not settled:
             address: Address = ("pool", self.name)
             wait = min(UNSETTLED_FIRST_S * 2.0 ** min(self._unsettled - 1, 16), UNSETTLED_MOST_S)
-            due = min(self._due.get(address, now + wait), now + wait)
+            known = self._due.get(address)  # what is over already is what was not settled: it waits as well
+            due = now + wait if known is None or known <= now else min(known, now + wait)
             self._due[address] = due
             self._timer_count += 1
             heapq.heappush(self._timers, (due, self._timer_count, address))
@@ -560,7 +572,15 @@ class Loop:
         self, draft: Draft, queue: deque[tuple[Address, Message, int | None]], now: float, decisions: int
     ) -> Bug | None:
         address: Address = ("pool", self.name)
-        for step in (settle.steer, settle.place, None, settle.conclude):
+        for step in (
+            money.account,
+            scale.scale,
+            settle.steer,
+            settle.promote,
+            settle.place,
+            None,
+            settle.conclude,
+        ):
             if step is None:
                 bug = self._schedule(draft, queue, now, decisions)
             else:

@@ -76,10 +76,24 @@ class LaunchEnded:
 
 @dataclass(frozen=True, slots=True)
 class SetUpEnded:
-    """A machine was set up (error None), or could not be, or was never reached."""
+    """A machine was set up (error None), or could not be, or was never reached.
+
+    `took_s` is the time from its launch until now; `cost_micro_usd` what it has cost in that time.
+    """
 
     offer: Offer
     error: str | None
+    took_s: float
+    cost_micro_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineBilled:
+    """A machine of the pool is gone: what it has cost in all, and whether it was ever ready."""
+
+    cost_micro_usd: int
+    worked: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +112,10 @@ class NodeRetired:
 
 @dataclass(frozen=True, slots=True)
 class TaskOver:
-    """A task of this pool came to its end."""
+    """A task of this pool came to its end; its last attempt ran for `ran_s`, 0 when it never started."""
 
     task_id: str
+    ran_s: float
 
 
 PoolMessage = (
@@ -113,6 +128,7 @@ PoolMessage = (
     | MarketsChanged
     | LaunchEnded
     | SetUpEnded
+    | MachineBilled
     | NodeReady
     | NodeRetired
     | TaskOver
@@ -152,10 +168,32 @@ class DrainGivenUp:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The pool chose where this node's next machine is bought."""
+    """The pool chose where this node's next machine is bought, and why there."""
 
     offer: Offer
     cluster: ClusterHandle
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A better machine for a filled node: it is ordered beside the old one, which stays if that fails."""
+
+    offer: Offer
+    cluster: ClusterHandle
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """This node is filled by another node's machine from now on, that one's by this node's, if it has one.
+
+    Two nodes hear it in one turn, each with the machine of the other; None: the other had none, and
+    `lost_in` is the market that took that one's machine in this turn.
+    """
+
+    instance_id: InstanceId | None
+    lost_in: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +261,8 @@ NodeMessage = (
     | DrainAsked
     | DrainGivenUp
     | Placed
+    | Move
+    | TakeOver
     | NotPlaced
     | InstanceReady
     | InstanceLeaving
@@ -245,6 +285,14 @@ class LaunchWanted:
     replacing: InstanceId | None
     offer: Offer
     cluster: ClusterHandle
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renumbered:
+    """The machine fills another node from now on."""
+
+    node: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +304,12 @@ class LaunchSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFailed:
-    """The launch call failed."""
+    """The launch call failed. `paced`: it only waited for our own rate limit, for longer than calls may."""
 
     fault: Fault
     detail: str
     retry_after_s: float | None = None
+    paced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +429,7 @@ class TerminateFailed:
 InstanceMessage = (
     Due
     | LaunchWanted
+    | Renumbered
     | LaunchSucceeded
     | LaunchFailed
     | Found
@@ -503,11 +553,29 @@ class RefusalTold:
 
 @dataclass(frozen=True, slots=True)
 class LossTold:
-    """A machine was taken here by the market."""
+    """A machine was taken here by the market, or will be; its pool had `held` machines here just before."""
+
+    market: Market
+    held: int
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LossWithdrawn:
+    """A machine whose loss was told stays after all: its notice was taken back."""
 
     market: Market
 
 
-MarketMessage = Due | LaunchTold | RefusalTold | LossTold
+@dataclass(frozen=True, slots=True)
+class HoldingTold:
+    """How many machines a pool has here now. Told when the first came and when the last went."""
+
+    market: Market
+    pool: str
+    held: int
+
+
+MarketMessage = Due | LaunchTold | RefusalTold | LossTold | LossWithdrawn | HoldingTold
 
 Message = PoolMessage | NodeMessage | InstanceMessage | TaskMessage | MarketMessage

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from actors.buying import Alternative, Budget, Buying, OnDemand, Scaling
 from providers.model import Accelerator, Architecture, Value
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
@@ -41,11 +42,23 @@ Env = Annotated[dict[str, str], AfterValidator(_checked_env)]
 
 
 class Nodes(Value):
-    """How many nodes: `desired` are kept; the pool counts as whole from `min` on; never above `max`."""
+    """How many nodes: `desired` are kept; the pool counts as whole from `min` on; never above `max`.
+
+    With `scaling`, `desired` is how many there are at first; after that tasks say how many between `min`
+    and `max`. Without `min` there are never fewer than `desired`: who wants none when there is nothing to do
+    writes `min = 0`, or `desired = 0`.
+    """
 
     desired: Annotated[int, Field(ge=0, le=NODES_MAX)]
     min: Annotated[int, Field(ge=0, le=NODES_MAX)] | None = None  # None: desired
     max: Annotated[int, Field(ge=0, le=NODES_MAX)] | None = None  # None: NODES_MAX
+
+    @field_validator("desired", "min", "max", mode="before")
+    @classmethod
+    def _are_numbers(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("has to be a number of nodes, not true or false")
+        return value
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
@@ -117,7 +130,13 @@ class PoolSpec(Value):
     zone: str | None = None
     instance_type: str | None = None
     allocation: Literal["spot", "on-demand", "spot-if-available", "cheapest"] = "spot-if-available"
+    alternatives: Annotated[tuple[Alternative, ...], Field(max_length=64)] = ()  # one of them must hold
+    on_demand: OnDemand = OnDemand()
+    spread: Literal["zones", "together"] | None = None  # evenly over zones; or all in one, for gangs
     max_hourly_cost: Annotated[float, Field(gt=0)] | None = None  # dollars, of one node
+    buying: Buying = Buying()
+    scaling: Scaling | None = None  # None: as many as desired, whatever there is to do
+    budget: Budget = Budget()
     # replaced before a machine is so old; a vendor that can may end it then by itself
     instance_age_max: Annotated[float, Field(ge=60, le=31_536_000, allow_inf_nan=False)] | None = None
 
@@ -133,6 +152,12 @@ class PoolSpec(Value):
     queue_max: Annotated[int, Field(ge=1, le=5_000_000)] = 1_000_000  # pending tasks
     metrics_every_s: Seconds = 10
     log_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 2**20  # per task attempt, both streams
+
+    @model_validator(mode="after")
+    def _scaling_has_an_end(self) -> Self:
+        if self.scaling is not None and self.nodes.max is None:
+            raise ValueError("scaling needs nodes.max: how many nodes the pool may grow to")
+        return self
 
     @field_validator("provider", mode="before")
     @classmethod

@@ -37,12 +37,12 @@ from actors.messages import (
     LeaveWanted,
     LinkDown,
     LinkUp,
-    LossTold,
+    LossWithdrawn,
     MachineLeaving,
     MachineUnreachable,
     Message,
     NothingFound,
-    SetUpEnded,
+    Renumbered,
     TaskLeft,
     TerminateFailed,
     TerminateSucceeded,
@@ -100,7 +100,7 @@ def while_provisioning(state: Provisioning, message: InstanceMessage, view: View
             return Decision(state)
         case LaunchWanted() | LaunchSucceeded() | LaunchFailed() | NothingFound() | FindFailed():
             return Decision(state)
-        case TerminateSucceeded() | TerminateFailed():
+        case TerminateSucceeded() | TerminateFailed() | Renumbered():
             return Decision(state)
         case _:
             assert_never(message)
@@ -119,7 +119,7 @@ def _taken_unready(state: Provisioning | Bootstrapping, reason: str, view: View)
     """Preempted before it was ready: replaced like any other, and there is nothing to drain."""
     return endings.destroy(state, "preempted", view, facts=(endings.preempted(state, reason),)).also(
         tells=(endings.failed(state, "preempted"),),
-        effects=(TellMarket(LossTold(state.offer.market)),),
+        effects=(parts.loss(state, view),),
     )
 
 
@@ -128,7 +128,7 @@ def _never_ready(state: Provisioning | Bootstrapping, reason: str, error: str, v
     return endings.destroy(state, reason, view).also(
         tells=(
             endings.failed(state, error),
-            parts.to_pool(state, SetUpEnded(state.offer, error)),
+            parts.set_up_ended(state, error, view),
         )
     )
 
@@ -220,6 +220,8 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
             return Decision(state)
         case LaunchFailed() | NothingFound() | FindFailed() | TerminateSucceeded() | TerminateFailed():
             return Decision(state)
+        case Renumbered():
+            return Decision(state)
         case _:
             assert_never(message)
 
@@ -231,7 +233,7 @@ def _bootstrap_ended(state: Bootstrapping, report: BootstrapEnded, view: View) -
     if report.phase is not None or report.error is not None:
         return _bootstrap_failed(state, report, requests, view)
     ready = Ready(
-        **(parts.linked_fields(state) | {"bootstrap_requests": ()}),
+        **(parts.linked_fields(state) | {"bootstrap_requests": (), "worked": True}),
         since=view.now,
         gone_at=None if state.link_up else view.now + view.index.pool_spec.unreachable_timeout,
     )
@@ -248,7 +250,7 @@ def _bootstrap_ended(state: Bootstrapping, report: BootstrapEnded, view: View) -
         ready,
         tells=(
             parts.to_node(state, InstanceReady(state.id)),
-            parts.to_pool(state, SetUpEnded(state.offer, None)),
+            parts.set_up_ended(state, None, view),
         ),
         facts=tuple(facts),
     )
@@ -266,7 +268,7 @@ def _bootstrap_failed(
         (
             *destroyed.tells,
             endings.failed(state, error),
-            parts.to_pool(state, SetUpEnded(state.offer, error)),
+            parts.set_up_ended(state, error, view),
         ),
         destroyed.effects,
         (Published(fact, request_id=state.request_id, ends=ends),),
@@ -321,6 +323,8 @@ def while_ready(state: Ready, message: InstanceMessage, view: View) -> Decision:
             return Decision(state)
         case LaunchFailed() | NothingFound() | FindFailed() | TerminateSucceeded() | TerminateFailed():
             return Decision(state)
+        case Renumbered():
+            return Decision(state)
         case _:
             assert_never(message)
 
@@ -341,7 +345,7 @@ def _seen(state: Ready, sighting: Sighting, view: View) -> Decision:
     if sighting.state in ("stopping", "stopped"):  # never resumed: ended, and replaced
         fact = endings.preempted(state, sighting.detail or sighting.state)
         return endings.destroy(state, "preempted", view, facts=(fact,)).also(
-            effects=(TellMarket(LossTold(state.offer.market)),),
+            effects=(parts.loss(state, view),)
         )
     if sighting.notice is not None:
         return leave(state, sighting.notice, view, tell_agent=True)
@@ -366,8 +370,9 @@ def leave(state: Ready, notice: Notice, view: View, *, tell_agent: bool) -> Deci
         deadline=max(deadline, view.now),
         noticed=True,
         final=not notice.early,
+        lost=not notice.early,
     )
-    effects: tuple[Effect, ...] = (TellMarket(LossTold(state.offer.market)),)
+    effects: tuple[Effect, ...] = () if notice.early else (parts.loss(state, view),)
     if tell_agent and not notice.early:
         left = max(0.0, deadline - view.now)
         effects = (Say(state.id, Drain(epoch=view.epoch, within_s=left)), *effects)
@@ -512,10 +517,8 @@ def _noticed(state: Linked, notice: Notice, view: View) -> Decision:
             return Decision(state) if notice.early else _taken_unready(state, notice.reason, view)
         case Ready():
             return leave(state, notice, view, tell_agent=False)
-        case Draining():  # already leaving; the earlier deadline holds
-            if notice.deadline_at is None:
-                return Decision(state)
-            return Decision(sooner(state, notice.deadline_at))  # the agent told its tasks by itself
+        case Draining():  # already leaving; the agent told its tasks by itself
+            return taken_while_leaving(state, notice, view)
         case _:
             assert_never(state)
 
@@ -535,11 +538,22 @@ def _retires(state: Ready, view: View) -> Decision:
     return Decision(draining, tells=(tell, *parts.to_tasks(state, MachineLeaving(state.id, "expired"), view)))
 
 
-def sooner(state: Draining, deadline: float) -> Draining:
-    """A vendor names the end of a machine that leaves already: no later than that, and without more grace."""
-    if deadline >= state.deadline and state.final:
-        return state
-    return state.model_copy(update={"deadline": min(state.deadline, deadline), "final": True})
+def taken_while_leaving(state: Draining, notice: Notice, view: View) -> Decision:
+    """A vendor takes a machine that leaves already: when it says at the latest, and without more grace."""
+    told = lost(state, view) if not notice.early else Decision(state)
+    leaving, deadline = told.state, notice.deadline_at
+    assert isinstance(leaving, Draining)
+    if deadline is None or (deadline >= leaving.deadline and leaving.final):
+        return told
+    update = {"deadline": min(leaving.deadline, deadline), "final": True}
+    return Decision(leaving.model_copy(update=update), effects=told.effects)
+
+
+def lost(state: Draining, view: View) -> Decision:
+    """The market takes a machine that leaves: its memory hears of that once."""
+    if state.lost:
+        return Decision(state)
+    return Decision(state.model_copy(update={"lost": True}), effects=(parts.loss(state, view),))
 
 
 def _unhealthy(state: Linked, reason: str, view: View) -> Decision:
@@ -562,8 +576,9 @@ def _unhealthy(state: Linked, reason: str, view: View) -> Decision:
 
 def stays(state: Draining, view: View) -> Decision:
     """The notice was withdrawn: back to work, unless we wanted the machine gone ourselves."""
+    withdrawn = (TellMarket(LossWithdrawn(state.offer.market)),) if state.lost else ()
     if not (state.noticed and state.was_ready):
-        return Decision(state)
+        return Decision(state.model_copy(update={"lost": False}) if state.lost else state, effects=withdrawn)
     up = state.link_up
     ready = Ready(
         **parts.linked_fields(state),
@@ -573,7 +588,7 @@ def stays(state: Draining, view: View) -> Decision:
     return Decision(
         ready,
         tells=(parts.to_node(state, InstanceStays(state.id)),),
-        effects=(Say(state.id, Drain(epoch=view.epoch, within_s=None)),),
+        effects=(Say(state.id, Drain(epoch=view.epoch, within_s=None)), *withdrawn),
         facts=(Published(NoticeWithdrawn(instance_id=state.id), state.request_id),),
     )
 

@@ -2,7 +2,7 @@
 
 from actors.address import Address
 from actors.decision import Decision, Published, View
-from actors.effects import Disconnect, Effect, TellMarket, Terminate, Unwatch
+from actors.effects import Disconnect, Effect, Terminate, Unwatch
 from actors.events import Error, InstanceDestroyed, InstancePreempted
 from actors.instance import parts
 from actors.instance.facts import node_instance
@@ -21,7 +21,7 @@ from actors.messages import (
     InstanceEnded,
     InstanceFailed,
     InstanceLeaving,
-    LossTold,
+    MachineBilled,
     MachineGone,
     MachineLeaving,
     Message,
@@ -77,7 +77,8 @@ def gone(
     if not isinstance(state, Destroying | Draining):  # nobody had said that it would go
         why = f"{reason}: {told.detail}" if told is not None and told.detail else reason
         facts = (preempted(state, why), *facts)
-        effects = (*effects, TellMarket(LossTold(state.offer.market)))
+    if not isinstance(state, Destroying) and not (isinstance(state, Draining) and state.lost):
+        effects = (*effects, parts.loss(state, view))
     ends = view.index.removal_requests(state.node, state.id)
     destroyed = Published(
         InstanceDestroyed(instance_id=state.id, reason=reason, cost_micro_usd=cost), state.request_id, ends
@@ -96,10 +97,16 @@ def gone(
         tells=(
             *parts.to_tasks(state, MachineGone(state.id, reason), view),
             parts.to_node(state, InstanceEnded(state.id, reason)),
+            parts.to_pool(state, MachineBilled(cost, has_worked(state), reason)),
         ),
         effects=effects,
         facts=(*facts, destroyed),
     )
+
+
+def has_worked(state: Alive | Destroying) -> bool:
+    """Whether it was ever ready. An older everpool did not write that down."""
+    return state.worked or isinstance(state, Ready | Draining)
 
 
 def preempted(state: Alive, reason: str) -> Published:

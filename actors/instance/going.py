@@ -37,6 +37,7 @@ from actors.messages import (
     LinkUp,
     MachineGone,
     NothingFound,
+    Renumbered,
     TaskLeft,
     TerminateFailed,
     TerminateSucceeded,
@@ -45,7 +46,7 @@ from actors.messages import (
 from actors.policy.backoff import retry_delay_s
 from providers.agent.wire import Drain
 from providers.errors import Fault
-from providers.model import Handle
+from providers.model import Handle, Notice
 
 SEEN_AFTER_TERMINATE_S = 30.0  # still listed so long after an accepted terminate: asked again
 
@@ -67,14 +68,13 @@ def while_draining(state: Draining, message: InstanceMessage, view: View) -> Dec
             return _hurried(state, reason, within_s, view)
         case VendorNotice(notice=None):
             return alive.stays(state, view)
-        case VendorNotice(notice=notice) if notice is not None and notice.deadline_at is not None:
-            sooner = alive.sooner(state, notice.deadline_at)
-            if sooner is state:
-                return Decision(state)
-            left = max(0.0, sooner.deadline - view.now)
-            return Decision(sooner, effects=(Say(state.id, Drain(epoch=view.epoch, within_s=left)),))
+        case VendorNotice(notice=notice) if notice is not None:
+            return _noticed(state, notice, view)
         case Found(sighting=sighting) if sighting.state in ("stopping", "stopped"):
-            return endings.destroy(state, state.reason, view)
+            taken = alive.lost(state, view).effects
+            return endings.destroy(state, state.reason, view).also(effects=taken)
+        case Found(sighting=sighting) if sighting.notice is not None and not sighting.notice.early:
+            return _noticed(state, sighting.notice, view)
         case AbsenceObserved() if (doubted := alive.doubting(state, message, view)) is not None:
             return doubted
         case AbsenceObserved(at=at):
@@ -96,12 +96,22 @@ def while_draining(state: Draining, message: InstanceMessage, view: View) -> Dec
             return Decision(down, effects=(Look(state.handle.provider),))
         case Due() | TaskLeft() | VendorNotice() | Found() | BootstrapWanted() | LaunchWanted():
             return Decision(state)
-        case LaunchSucceeded() | LaunchFailed() | NothingFound() | FindFailed():
+        case Renumbered() | LaunchSucceeded() | LaunchFailed() | NothingFound() | FindFailed():
             return Decision(state)
         case TerminateSucceeded() | TerminateFailed():
             return Decision(state)
         case _:
             assert_never(message)
+
+
+def _noticed(state: Draining, notice: Notice, view: View) -> Decision:
+    decision = alive.taken_while_leaving(state, notice, view)
+    sooner = decision.state
+    assert isinstance(sooner, Draining)
+    if (sooner.deadline, sooner.final) == (state.deadline, state.final):
+        return decision
+    left = max(0.0, sooner.deadline - view.now)
+    return decision.also(effects=(Say(state.id, Drain(epoch=view.epoch, within_s=left)),))
 
 
 def _hurried(state: Draining, reason: str, within_s: float, view: View) -> Decision:
@@ -169,6 +179,7 @@ def while_destroying(state: Destroying, message: InstanceMessage, view: View) ->
             | TaskLeft()
             | BootstrapWanted()
             | LaunchWanted()
+            | Renumbered()
         ):
             return Decision(state)
         case _:
@@ -188,6 +199,7 @@ def _found_at_last(state: Destroying, handle: Handle, view: View) -> Decision:
         node_id=state.node,
         provider=handle.provider,
         instance_id=state.id,
+        why=state.why,
     )
     return Decision(
         state.model_copy(update={"handle": handle, "next_at": None}),

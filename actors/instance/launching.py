@@ -26,6 +26,7 @@ from actors.messages import (
     LinkUp,
     NothingFound,
     RefusalTold,
+    Renumbered,
     TaskLeft,
     TerminateFailed,
     TerminateSucceeded,
@@ -55,6 +56,7 @@ def first(wanted: LaunchWanted, view: View) -> Decision:
         created_at=view.now,
         since=view.now,
         asked_at=view.now,
+        why=wanted.why,
     )
     return Decision(state, effects=(_launch(state, view),))
 
@@ -64,7 +66,7 @@ def _launch(state: Requested, view: View) -> Launch:
     age_max_s, most = spec.instance_age_max, spec.max_hourly_cost
     return Launch(
         key=state.key,
-        node=state.node,
+        node=int(state.key.split("/")[2]),  # as when it was ordered first: the same key, the same order
         instance_id=state.id,
         offer=state.offer,
         cluster=state.cluster,
@@ -95,6 +97,7 @@ def launched(state: Requested, handle: Handle, view: View, found: Found | None =
             node_id=state.node,
             provider=handle.provider,
             instance_id=state.id,
+            why=state.why,
         ),
         request_id=state.request_id,
     )
@@ -117,10 +120,9 @@ def launched(state: Requested, handle: Handle, view: View, found: Found | None =
     return Decision(alive_state, effects=(watch, news), facts=(fact,))
 
 
-def not_launched(
-    state: Requested, fault: Fault, detail: str, retry_after_s: float | None, view: View
-) -> Decision:
+def not_launched(state: Requested, failed: LaunchFailed, view: View) -> Decision:
     """Surely no machine, and none will come under this key."""
+    fault, detail, retry_after_s = failed.fault, failed.detail, failed.retry_after_s
     ended = Destroyed(
         **parts.common(state), since=view.now, reason=state.leave or "not launched", launched=False
     )
@@ -136,14 +138,14 @@ def not_launched(
             ),
             parts.to_pool(state, LaunchEnded(state.offer, fault, detail)),
         ),
-        # What is wrong with this order says nothing of the market to other pools.
-        effects=() if fault is Fault.REJECTED else (_refused(state, fault, retry_after_s, detail),),
+        # What is wrong with this order says nothing of the market to other pools, nor does our own pace.
+        effects=() if fault is Fault.REJECTED or failed.paced else (_refused(state, failed),),
         facts=(Published(refused, request_id=state.request_id),),
     )
 
 
-def _refused(state: Requested, fault: Fault, retry_after_s: float | None, detail: str) -> TellMarket:
-    return TellMarket(RefusalTold(state.offer.market, fault, retry_after_s, detail))
+def _refused(state: Requested, failed: LaunchFailed) -> TellMarket:
+    return TellMarket(RefusalTold(state.offer.market, failed.fault, failed.retry_after_s, failed.detail))
 
 
 def while_requested(state: Requested, message: InstanceMessage, view: View) -> Decision:
@@ -177,14 +179,14 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
         case Due() if state.looking:
             return Decision(state.model_copy(update={"next_at": None}), effects=(_find(state),))
         case Due() if state.leave is not None:  # every call so far surely made nothing
-            return not_launched(state, Fault.NOT_SENT, "not wanted any more", None, view)
+            return not_launched(state, LaunchFailed(Fault.NOT_SENT, "not wanted any more"), view)
         case Due():
             return _again(state, view)
         case LeaveWanted(reason=reason):
             return Decision(state.model_copy(update={"leave": reason}))
         case AbsenceObserved() | VendorNotice() | LinkUp() | LinkDown() | AgentSaid() | TaskLeft():
             return Decision(state)
-        case LaunchWanted() | BootstrapWanted() | TerminateSucceeded() | TerminateFailed():
+        case LaunchWanted() | BootstrapWanted() | TerminateSucceeded() | TerminateFailed() | Renumbered():
             return Decision(state)
         case _:
             assert_never(message)
@@ -194,11 +196,11 @@ def _given_up(state: Requested, view: View) -> Decision:
     """Nobody can say whether it is there: its node goes elsewhere, and it is ended should it be found."""
     ended = parts.destroying_state(state, state.leave or "timeout", view.now, view.now)
     ended = ended.model_copy(update={"launched_at": state.asked_at})
-    refused = _refused(state, Fault.UNKNOWN, None, "the launch had an unknown outcome for too long")
+    detail = "its launch had an unknown outcome for too long"
     return Decision(
         ended,
-        tells=(endings.failed(state, "its launch had an unknown outcome for too long"),),
-        effects=(refused,),
+        tells=(endings.failed(state, detail),),
+        effects=(_refused(state, LaunchFailed(Fault.UNKNOWN, detail)),),
         facts=endings.unfinished(state, "timeout"),
     )
 
@@ -215,7 +217,8 @@ def _find(state: Requested) -> Find:
 def _again(state: Requested, view: View) -> Decision:
     again = state.model_copy(
         update={
-            "tries": state.tries + 1,
+            "tries": state.tries if state.paced else state.tries + 1,
+            "paced": False,
             "asked_at": view.now,
             "next_at": None,
             "looking": False,
@@ -232,10 +235,11 @@ def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:
             update = {"looking": True, "next_at": None, "empty_looks": 0, "asked_at": view.now}
             looking = state.model_copy(update=update)
             return Decision(looking, effects=(_find(looking),))
-        case Fault.NOT_SENT | Fault.THROTTLED if state.tries < CALLS_MAX and state.leave is None:
+        case Fault.NOT_SENT | Fault.THROTTLED if _may_wait(state, message, view):
             wait = retry_delay_s(state.tries, view.draw, first_s=2, most_s=60)
             wait = max(wait, message.retry_after_s or 0.0)
-            return Decision(state.model_copy(update={"next_at": view.now + wait}))
+            update = {"next_at": view.now + wait, "paced": message.paced}
+            return Decision(state.model_copy(update=update))
         case (
             Fault.NOT_SENT
             | Fault.THROTTLED
@@ -246,9 +250,18 @@ def _failed(state: Requested, message: LaunchFailed, view: View) -> Decision:
             | Fault.REJECTED
             | Fault.GONE
         ):
-            return not_launched(state, message.fault, message.detail, message.retry_after_s, view)
+            return not_launched(state, message, view)
         case _:
             assert_never(message.fault)
+
+
+def _may_wait(state: Requested, failed: LaunchFailed, view: View) -> bool:
+    """Whether the same call is made again later. One that waited for our own pace has not been made yet."""
+    if state.leave is not None:
+        return False
+    if failed.paced:
+        return view.now < state.since + view.index.pool_spec.provision_timeout
+    return state.tries < CALLS_MAX
 
 
 def _nothing_found(state: Requested, view: View) -> Decision:
@@ -262,7 +275,7 @@ def _nothing_found(state: Requested, view: View) -> Decision:
         update = {"looking": True, "empty_looks": looks, "next_at": view.now + wait}
         return Decision(state.model_copy(update=update))
     if state.leave is not None or state.tries >= CALLS_MAX:
-        return not_launched(state, Fault.UNKNOWN, "the launch came to nothing", None, view)
+        return not_launched(state, LaunchFailed(Fault.UNKNOWN, "the launch came to nothing"), view)
     return _again(state, view)
 
 

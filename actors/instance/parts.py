@@ -4,18 +4,21 @@ from typing import Any, TypeVar, cast
 
 from actors.address import Address
 from actors.decision import View
-from actors.effects import Connect, Watch
+from actors.effects import Connect, TellMarket, Watch
 from actors.instance.state import (
     Alive,
     Destroying,
     InstanceState,
     Linked,
 )
-from actors.messages import AbsenceObserved, Found, Message
+from actors.messages import AbsenceObserved, Found, LossTold, Message, SetUpEnded
 from actors.policy.billing import cost_micro_usd, seen, total
 from providers.model import Handle
 
-_COMMON = ("id", "key", "pool", "node", "request_id", "replacing", "offer", "cluster", "created_at", "bill")
+_COMMON = (
+    *("id", "key", "pool", "node", "request_id", "replacing", "offer", "cluster", "created_at", "bill"),
+    *("why", "worked"),
+)
 T = TypeVar("T", bound=Alive | Destroying)
 
 
@@ -26,11 +29,12 @@ def common(state: InstanceState) -> dict[str, Any]:
 
 def billed(state: T, message: Found | AbsenceObserved) -> T:
     """The state with what the vendor shows of the bill."""
+    offer = state.offer
     match message:
         case Found(sighting=sighting, at=at, lacked_at=lacked_at):
-            bill = seen(state.bill, sighting, state.offer.billing_unit, at, lacked_at)
+            bill = seen(state.bill, sighting, offer.billing_unit, at, lacked_at, offer.micro_usd_per_hour)
         case AbsenceObserved(told=told) if told is not None:
-            bill = seen(state.bill, told, state.offer.billing_unit)
+            bill = seen(state.bill, told, offer.billing_unit, offered=offer.micro_usd_per_hour)
         case _:
             return state
     return state if bill is state.bill else cast(T, state.model_copy(update={"bill": bill}))
@@ -42,6 +46,18 @@ def cost(state: Alive | Destroying, until: float) -> int:
         return total(state.bill, until)
     offer = state.offer
     return cost_micro_usd(offer.micro_usd_per_hour, until - state.launched_at, offer.billing_unit)
+
+
+def loss(state: Alive, view: View) -> TellMarket:
+    """The news that the market takes the machine, or took it."""
+    market = state.offer.market
+    return TellMarket(LossTold(market, max(1, view.index.held[str(market)]), state.pool))
+
+
+def set_up_ended(state: Alive, error: str | None, view: View) -> tuple[Address, Message]:
+    """Tell the pool how the set-up ended, how long it took and what it cost until now."""
+    took_s = max(0.0, view.now - state.launched_at)
+    return to_pool(state, SetUpEnded(state.offer, error, took_s, cost(state, view.now)))
 
 
 def to_tasks(state: InstanceState, message: Message, view: View) -> tuple[tuple[Address, Message], ...]:

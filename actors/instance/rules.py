@@ -8,7 +8,7 @@ accepted; before that it stays with the node, which may be placed elsewhere.
 from typing import assert_never
 
 from actors.decision import Decision, View
-from actors.effects import Effect
+from actors.effects import Effect, TellMarket
 from actors.instance import alive, endings, going, launching, parts
 from actors.instance.state import (
     Alive,
@@ -21,12 +21,27 @@ from actors.instance.state import (
     Ready,
     Requested,
 )
-from actors.messages import AbsenceObserved, Found, InstanceLeaving, InstanceMessage, LaunchWanted
+from actors.messages import (
+    AbsenceObserved,
+    Found,
+    HoldingTold,
+    InstanceLeaving,
+    InstanceMessage,
+    LaunchWanted,
+    Renumbered,
+)
 from providers.gateway import LAUNCH_TIMEOUT_S
+from providers.model import Value
 
 
 def decide(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
     """Next step of one instance."""
+    return _holding(state, _decide(state, message, view), view)
+
+
+def _decide(state: InstanceState | None, message: InstanceMessage, view: View) -> Decision:
+    if isinstance(message, Renumbered) and state is not None:
+        return Decision(state.model_copy(update={"node": message.node}))
     if isinstance(message, Found | AbsenceObserved) and isinstance(state, Alive | Destroying):
         shown = message.sighting if isinstance(message, Found) else message.told
         if shown is not None and state.handle is not None:
@@ -56,6 +71,19 @@ def decide(state: InstanceState | None, message: InstanceMessage, view: View) ->
             assert_never(state)
 
 
+def _holding(before: Value | None, decision: Decision, view: View) -> Decision:
+    """Tell the market when the pool's first machine there came, or its last went."""
+    came, went = isinstance(decision.state, Alive), isinstance(before, Alive)
+    state = decision.state if came else before
+    if came == went or not isinstance(state, Alive):
+        return decision
+    market = state.offer.market
+    held = view.index.held[str(market)]  # with this one, when it was there before
+    if held != int(went):
+        return decision
+    return decision.also(effects=(TellMarket(HoldingTold(market, state.pool, int(came))),))
+
+
 def resume(state: InstanceState, view: View) -> tuple[Effect, ...]:
     """Effects still owed after a restart."""
     match state:
@@ -79,9 +107,10 @@ def condemn(state: InstanceState, view: View) -> Decision:
     if isinstance(state, Requested):  # a call may be in flight, and make the machine until it times out
         ended = ended.model_copy(update={"launched_at": view.now + LAUNCH_TIMEOUT_S})
     leaving = parts.to_node(state, InstanceLeaving(state.id, "failed", works=False))
-    return Decision(
+    condemned = Decision(
         ended, tells=(leaving, endings.failed(state, "failed")), facts=endings.unfinished(state, "failed")
     )
+    return _holding(state, condemned, view)
 
 
 def check(state: InstanceState) -> None:

@@ -23,6 +23,8 @@ class _Instance(Value):
     created_at: float
     since: float  # when this state was entered
     bill: Bill | None = None  # as the vendor tells; None: it was not shown yet
+    why: str = ""  # why it was bought here
+    worked: bool = False  # it was ready once
 
     @property
     def due_at(self) -> float | None:
@@ -36,6 +38,8 @@ class Requested(_Instance):
     Attributes:
         looking: the outcome is unknown: find by key before anything else.
         asked_at: when the last launch call was made, or was found to have an unknown outcome.
+        tries: launch calls.
+        paced: the last was never made, it only waited for our own rate limit: it is made as the same try.
         next_at: when to look or launch again; None: a call is in flight.
         leave: why the machine is not wanted any more; a call in flight can't be recalled.
     """
@@ -43,6 +47,7 @@ class Requested(_Instance):
     status: Literal["requested"] = "requested"
     asked_at: float
     tries: int = 1
+    paced: bool = False
     looking: bool = False
     empty_looks: int = 0
     next_at: float | None = None
@@ -117,6 +122,7 @@ class Draining(_Linked):
     Attributes:
         noticed: a provider said so and may take it back.
         final: time ran out, and the tasks were told to end.
+        lost: the market takes it, and its memory was told; an older everpool told it of every notice.
     """
 
     status: Literal["draining"] = "draining"
@@ -124,6 +130,7 @@ class Draining(_Linked):
     deadline: float
     noticed: bool = False
     final: bool = False
+    lost: bool = Field(default_factory=lambda fields: bool(fields.get("noticed", False)))
     was_ready: bool = True
 
     @property

@@ -2,6 +2,9 @@
 
 A node asks (Filling, Replacing), the pool places it once per turn, the node orders one instance. The
 rank stays; every machine under it has its own incarnation, every offer tried its own try.
+
+A filled node may be moved: it orders a better machine beside its own, which stays unless that one gets
+ready. And nodes may take over each other's machines, so that a spare fills a lower rank at once.
 """
 
 from typing import Any, assert_never
@@ -9,7 +12,7 @@ from typing import Any, assert_never
 from actors.address import Address
 from actors.decision import Decision, Published, View
 from actors.effects import Effect
-from actors.events import Error, InstanceRequested
+from actors.events import Error, Event, InstanceBootstrapped, InstanceReplaced, InstanceRequested
 from actors.instance.parts import instance_id
 from actors.messages import (
     DrainAsked,
@@ -25,21 +28,27 @@ from actors.messages import (
     LaunchWanted,
     LeaveWanted,
     Message,
+    Move,
     NodeMessage,
     NodeReady,
     NodeRetired,
     NotPlaced,
     Placed,
+    Renumbered,
     Retire,
+    TakeOver,
 )
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
 from actors.policy.backoff import retry_delay_s
+from actors.policy.situation import market_name
 
 RETRY_FIRST_S = 2.0  # after a machine that did not get ready; doubles with each further one in a row
 RETRY_MOST_S = 300.0
 LOST_MOST_S = 15.0  # between machines that got ready and then vanished: the market's doing, not ours
 STABLE_S = 600.0  # a machine that worked for so long ends a row of losses
 SPEND_THE_NOTICE_S = 86_400.0  # a replaced machine's tasks keep what time the notice left them
+MOVED_S = 6 * 3600.0  # what the tasks of a machine get for which there is a better one
+TAKEN = ("preempted", "gone")  # why a machine leaves that the market took
 
 Asking = Filling | Replacing
 
@@ -92,9 +101,17 @@ def _error(request: str, text: str) -> Published:
     return Published(Error(request_id=request, message=text, fatal=True), request, (request,))
 
 
-def _ask(state: NodeState, view: View, *, replacing: str | None, next_at: float | None = None) -> Filling:
+def _ask(
+    state: NodeState,
+    view: View,
+    *,
+    replacing: str | None,
+    next_at: float | None = None,
+    lost_in: str | None = None,
+) -> Filling:
     """Want a machine: a new incarnation with a request of its own."""
     incarnation = state.incarnation + 1
+    missing_since = state.missing_since if isinstance(state, Filling) else None
     return Filling(
         **(_common(state) | {"incarnation": incarnation}),
         since=view.now,
@@ -103,19 +120,37 @@ def _ask(state: NodeState, view: View, *, replacing: str | None, next_at: float 
         next_at=next_at,
         why_waiting="" if next_at is None else "waits after a failure",
         backing_off=next_at is not None,
+        missing_since=view.now if missing_since is None else missing_since,
+        lost_in=lost_in,
     )
 
 
-def _ask_beside(state: NodeState, view: View, old_id: str, next_at: float | None = None) -> Replacing:
+def _taken_in(instance: str, reason: str, view: View) -> str | None:
+    """The market that took a machine, None when it was not the market's doing.
+
+    A machine that is over is shown until the end of the turn.
+    """
+    shown = view.index.node_instance(instance) if reason in TAKEN else None
+    return None if shown is None else market_name(shown.instance.offer)
+
+
+def _ask_beside(
+    state: Filled | Replacing, view: View, next_at: float | None = None, lost_in: str | None = None
+) -> Replacing:
     """Want another machine while the old one still works."""
-    asking = _ask(state, view, replacing=old_id, next_at=next_at)
-    return Replacing(**(dict(asking) | {"status": "replacing", "old_id": old_id}))
+    old_id = state.instance_id if isinstance(state, Filled) else state.old_id
+    fields = dict(_ask(state, view, replacing=old_id, next_at=next_at, lost_in=lost_in))
+    del fields["missing_since"]
+    filled_at = state.since if isinstance(state, Filled) else state.filled_at
+    return Replacing(**(fields | {"status": "replacing", "old_id": old_id, "filled_at": filled_at}))
 
 
 def _retire(
-    state: NodeState, leaving: tuple[str, ...], retire: Retire, view: View, *, removal: bool = False
+    state: NodeState, named: tuple[str, ...], retire: Retire, view: View, *, removal: bool = False
 ) -> Decision:
+    """Want no machine: those it names leave, and those hurry that left before, for a better one say."""
     fields = _common(state)
+    leaving = (*named, *(other for other in view.index.leaving_from(state.node) if other not in named))
     facts: tuple[Published, ...] = ()
     if state.drain_request is not None and not removal:
         facts = (_error(state.drain_request, f"node {state.node} is retired: {retire.reason}"),)
@@ -152,6 +187,8 @@ def _while_vacant(state: Vacant, message: NodeMessage, view: View) -> Decision:
             Due()
             | DrainGivenUp()
             | Placed()
+            | Move()
+            | TakeOver()
             | NotPlaced()
             | InstanceReady()
             | InstanceLeaving()
@@ -168,32 +205,29 @@ def _while_vacant(state: Vacant, message: NodeMessage, view: View) -> Decision:
 
 
 def _while_asking(state: Asking, message: NodeMessage, view: View) -> Decision:
+    if isinstance(state, Replacing) and (decided := _about_the_old(state, message, view)) is not None:
+        return decided
     match message:
         case Placed() if state.instance_id is None:
             return _order(state, message, view)
         case NotPlaced(reason=reason, retry_at=at) if state.instance_id is None:
-            update = {"next_at": at, "why_waiting": reason, "refused": (), "backing_off": False}
-            return Decision(state.model_copy(update=update))
+            waits = {"next_at": at, "why_waiting": reason, "refused": (), "backing_off": False}
+            return Decision(state.model_copy(update=waits | {"lost_in": None}))
         case Due() if state.due_at is not None and view.now >= state.due_at:
-            return Decision(state.model_copy(update={"next_at": None}))
+            return Decision(state.model_copy(update={"next_at": None, "lost_in": None}))
         case Fill() if state.instance_id is None:
-            return Decision(state.model_copy(update={"next_at": None, "refused": ()}))
+            return Decision(state.model_copy(update={"next_at": None, "refused": (), "lost_in": None}))
+        case TakeOver(instance_id=other) if other is not None and other in view.index.instances:
+            is_bare = isinstance(state, Filling) and state.instance_id is None
+            return _taken_over(state, other, view) if is_bare else Decision(state)
         case InstanceNotLaunched(instance_id=instance) if instance == state.instance_id:
             return _place_elsewhere(state, message)
         case InstanceReady(instance_id=instance) if instance == state.instance_id:
             return _filled(state, instance, view)
         case InstanceFailed(instance_id=instance, reason=reason) if instance == state.instance_id:
-            return _again(state, reason, view)
+            return _again(state, instance, reason, view)
         case InstanceEnded(instance_id=instance, reason=reason) if instance == state.instance_id:
-            return _again(state, reason, view)
-        case InstanceEnded(instance_id=instance) if isinstance(state, Replacing) and instance == state.old_id:
-            return Decision(_old_is_gone(state, view))
-        case InstanceLeaving(instance_id=instance, works=False) if (
-            isinstance(state, Replacing) and instance == state.old_id
-        ):
-            return Decision(_old_is_gone(state, view))
-        case InstanceStays(instance_id=instance) if isinstance(state, Replacing) and instance == state.old_id:
-            return _old_stays(state, view)
+            return _again(state, instance, reason, view)
         case Retire():
             old = (state.old_id,) if isinstance(state, Replacing) else ()
             new = (state.instance_id,) if state.instance_id else ()
@@ -209,6 +243,8 @@ def _while_asking(state: Asking, message: NodeMessage, view: View) -> Decision:
             Due()
             | DrainGivenUp()
             | Placed()
+            | Move()
+            | TakeOver()
             | NotPlaced()
             | Fill()
             | InstanceReady()
@@ -222,7 +258,23 @@ def _while_asking(state: Asking, message: NodeMessage, view: View) -> Decision:
             assert_never(message)
 
 
-def _order(state: Asking, placed: Placed, view: View) -> Decision:
+def _about_the_old(state: Replacing, message: NodeMessage, view: View) -> Decision | None:
+    """Next step when it is about the machine that fills the node still; None: it is not."""
+    match message:
+        case InstanceEnded(instance_id=instance, reason=reason) if instance == state.old_id:
+            return Decision(_old_is_gone(_moves_no_more(state, reason, view), view))
+        case InstanceLeaving(instance_id=instance, reason=reason) if instance == state.old_id:
+            leaving = _moves_no_more(state, reason, view)
+            return Decision(leaving if message.works else _old_is_gone(leaving, view))
+        case InstanceStays(instance_id=instance) if instance == state.old_id and not state.moving:
+            return _old_stays(state, view)
+        case DrainAsked() if state.moving:
+            return _drain_while_moving(state, message, view)
+        case _:
+            return None
+
+
+def _order(state: Asking, placed: Placed | Move, view: View) -> Decision:
     tries = state.tries + 1
     key = f"{view.owner}/{state.pool}/{state.node}/{state.generation}.{state.incarnation}/{tries}"
     instance = instance_id(key)
@@ -233,23 +285,31 @@ def _order(state: Asking, placed: Placed, view: View) -> Decision:
         replacing=state.replacing,
         offer=placed.offer,
         cluster=placed.cluster,
+        why=placed.why,
     )
     facts: tuple[Published, ...] = ()
     if state.tries == 0:
-        asked = InstanceRequested(
-            request_id=state.request_id,
-            provider=placed.offer.provider,
-            cluster_id=placed.cluster.cluster_id,
-            node_id=state.node,
-            replacing=state.replacing,
-        )
-        facts = (Published(asked, request_id=state.request_id),)
-    update = {"tries": tries, "instance_id": instance, "next_at": None, "why_waiting": ""}
+        facts = (_requested(state, placed.offer.provider, placed.cluster.cluster_id),)
+    update = {"tries": tries, "instance_id": instance, "next_at": None, "why_waiting": "", "lost_in": None}
     return Decision(state.model_copy(update=update), tells=((("instance", instance), wanted),), facts=facts)
+
+
+def _requested(state: Asking, provider: str, cluster_id: str) -> Published:
+    asked = InstanceRequested(
+        request_id=state.request_id,
+        provider=provider,
+        cluster_id=cluster_id,
+        node_id=state.node,
+        replacing=state.replacing,
+    )
+    return Published(asked, request_id=state.request_id)
 
 
 def _place_elsewhere(state: Asking, message: InstanceNotLaunched) -> Decision:
     """The market refused: another in this very turn, without waiting for its memory to hear of it."""
+    if isinstance(state, Replacing) and state.moving:
+        text = f"not moved: {message.fault.value}: {message.detail}"
+        return Decision(_not_moved(state), facts=(_error(state.request_id, text),))
     update = {
         "instance_id": None,
         "next_at": None,
@@ -267,31 +327,39 @@ def _filled(state: Asking, instance: str, view: View) -> Decision:
     }
     tells: list[tuple[Address, Message]] = [_to_pool(state, NodeReady(state.node))]
     if isinstance(state, Replacing):
-        tells.append(_leave(state.old_id, "preempted", SPEND_THE_NOTICE_S))
+        reason, within_s = ("moved", MOVED_S) if state.moving else ("preempted", SPEND_THE_NOTICE_S)
+        tells.append(_leave(state.old_id, reason, within_s))
     return Decision(Filled(**fields, since=view.now, instance_id=instance), tells=tuple(tells))
 
 
-def _again(state: Asking, reason: str, view: View) -> Decision:
+def _again(state: Asking, instance: str, reason: str, view: View) -> Decision:
     """The machine will never be ready. Taken by the market once: at once; else after a pause."""
+    if isinstance(state, Replacing) and state.moving:
+        return Decision(_not_moved(state))
     lost = state.model_copy(update={"losses": state.losses + 1})
-    next_at = _pause(lost.losses, reason, view)
-    if isinstance(state, Replacing):
-        return Decision(_ask_beside(lost, view, state.old_id, next_at))
-    return Decision(_ask(lost, view, replacing=state.replacing, next_at=next_at))
+    next_at, lost_in = _pause(lost.losses, reason, view), _taken_in(instance, reason, view)
+    if isinstance(lost, Replacing):
+        return Decision(_ask_beside(lost, view, next_at, lost_in))
+    return Decision(_ask(lost, view, replacing=state.replacing, next_at=next_at, lost_in=lost_in))
 
 
 def _pause(losses: int, reason: str, view: View) -> float | None:
     """When to ask after `losses` in a row. The market's first taking is answered at once."""
-    if reason in ("preempted", "gone") and losses <= 1:
+    if reason in TAKEN and losses <= 1:
         return None
     return view.now + retry_delay_s(losses, view.draw, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
 
 
+def _losses(state: Filled | Replacing, reason: str, view: View) -> int:
+    """How many machines in a row did not stay, now that the one which fills the node goes."""
+    filled_at = state.since if isinstance(state, Filled) else state.filled_at
+    was_stable = reason in ("preempted", "user") or view.now - filled_at >= STABLE_S
+    return 0 if was_stable else state.losses + 1
+
+
 def _lost(state: Filled, reason: str, view: View) -> tuple[Filled, float | None]:
     """The state with the loss counted, and when to ask: a machine that broke soon after another waits."""
-    if reason in ("preempted", "user") or view.now - state.since >= STABLE_S:
-        return state.model_copy(update={"losses": 0}), None
-    losses = state.losses + 1
+    losses = _losses(state, reason, view)
     counted = state.model_copy(update={"losses": losses})
     if losses <= 1:
         return counted, None
@@ -301,8 +369,33 @@ def _lost(state: Filled, reason: str, view: View) -> tuple[Filled, float | None]
 
 
 def _old_is_gone(state: Replacing, view: View) -> Filling:
-    fields = {name: value for name, value in state if name not in ("status", "old_id", "since")}
-    return Filling(**fields, since=view.now)
+    gone = ("status", "old_id", "moving", "filled_at", "since")
+    fields = {name: value for name, value in state if name not in gone}
+    return Filling(**fields, since=view.now, missing_since=view.now)
+
+
+def _moves_no_more(state: Replacing, reason: str, view: View) -> Replacing:
+    """The old machine goes by itself: the new one, ordered already, replaces it like any other."""
+    if not state.moving:
+        return state
+    return state.model_copy(update={"moving": False, "losses": _losses(state, reason, view)})
+
+
+def _not_moved(state: Replacing) -> Filled:
+    """There is no better machine after all; nothing was lost."""
+    return Filled(**_common(state), since=state.filled_at, instance_id=state.old_id)
+
+
+def _drain_while_moving(state: Replacing, asked: DrainAsked, view: View) -> Decision:
+    """A user wants the old machine gone: the new one is on its way, and comes in any case."""
+    update = {"drain_request": asked.request_id, "draining_id": state.old_id, "moving": False}
+    marked = state.model_copy(update=update)
+    taken = (asked.request_id,)
+    if asked.remove:
+        ids = tuple(one for one in (state.old_id, state.instance_id) if one is not None)
+        decision = _retire(marked, ids, Retire("user", asked.within_s), view, removal=True)
+        return Decision(decision.state, decision.tells, facts=decision.facts, taken=taken)
+    return Decision(marked, tells=(_leave(state.old_id, "user", asked.within_s),), taken=taken)
 
 
 def _old_stays(state: Replacing, view: View) -> Decision:
@@ -315,6 +408,42 @@ def _old_stays(state: Replacing, view: View) -> Decision:
     return Decision(filled)
 
 
+# --- taken over -----------------------------------------------------------------------------------
+
+
+def _taken_over(state: Asking, instance: str, view: View) -> Decision:
+    """Filled at once by a ready machine that was another node's: all that is told of one is told here."""
+    there = view.index.instances[instance]
+    shown = view.index.node_instance(instance)
+    assert shown is not None
+    value = shown.model_copy(update={"node": state.node})
+    facts: list[Published] = []
+    if state.tries == 0:
+        facts.append(_requested(state, there.offer.provider, there.cluster.cluster_id))
+    ends: tuple[str, ...] = (state.request_id,)
+    told: Event = InstanceBootstrapped(instance=value)
+    left = state.drain_request
+    if state.replacing is not None:
+        told = InstanceReplaced(request_id=state.request_id, old_id=state.replacing, new=value)
+        ends = (*ends, *view.index.replacement_requests(state.node, state.replacing))
+        left = None if left in ends else left
+    facts.append(Published(told, state.request_id, ends))
+    if left is not None:
+        facts.append(_error(left, f"node {state.node} is filled by another machine"))
+    fields = _common(state) | {
+        "last_id": instance,
+        "drain_request": None,
+        "draining_id": None,
+        "losses": 0,
+    }
+    renumbered: tuple[Address, Message] = (("instance", instance), Renumbered(state.node))
+    return Decision(
+        Filled(**fields, since=view.now, instance_id=instance),
+        tells=(renumbered, _to_pool(state, NodeReady(state.node))),
+        facts=tuple(facts),
+    )
+
+
 # --- filled ---------------------------------------------------------------------------------------
 
 
@@ -322,12 +451,22 @@ def _while_filled(state: Filled, message: NodeMessage, view: View) -> Decision:
     match message:
         case InstanceLeaving(instance_id=instance, reason=reason) if instance == state.instance_id:
             lost, next_at = _lost(state, reason, view)
+            lost_in = _taken_in(instance, reason, view)
             if message.works:
-                return Decision(_ask_beside(lost, view, instance, next_at))
-            return Decision(_ask(lost, view, replacing=instance, next_at=next_at))
+                return Decision(_ask_beside(lost, view, next_at, lost_in))
+            return Decision(_ask(lost, view, replacing=instance, next_at=next_at, lost_in=lost_in))
         case InstanceEnded(instance_id=instance, reason=reason) if instance == state.instance_id:
             lost, next_at = _lost(state, reason, view)
-            return Decision(_ask(lost, view, replacing=instance, next_at=next_at))
+            lost_in = _taken_in(instance, reason, view)
+            return Decision(_ask(lost, view, replacing=instance, next_at=next_at, lost_in=lost_in))
+        case Move():
+            moving = _ask_beside(state, view).model_copy(update={"moving": True})
+            return _order(moving, message, view)
+        case TakeOver(instance_id=None, lost_in=lost_in):
+            bare = state.model_copy(update={"last_id": None, "losses": 0})
+            return Decision(_ask(bare, view, replacing=None, lost_in=lost_in))
+        case TakeOver(instance_id=other) if other is not None and other in view.index.instances:
+            return _taken_over(_ask(state, view, replacing=state.instance_id), other, view)
         case Retire():
             return _retire(state, (state.instance_id,), message, view)
         case DrainAsked():
@@ -339,6 +478,8 @@ def _while_filled(state: Filled, message: NodeMessage, view: View) -> Decision:
             | DrainGivenUp()
             | Fill()
             | Placed()
+            | Move()
+            | TakeOver()
             | NotPlaced()
             | InstanceReady()
             | InstanceLeaving()
@@ -359,7 +500,7 @@ def _drain(state: Filled, asked: DrainAsked, view: View) -> Decision:
         decision = _retire(marked, (state.instance_id,), retire, view, removal=True)
         return Decision(decision.state, decision.tells, taken=(asked.request_id,))
     return Decision(
-        _ask_beside(marked, view, state.instance_id),
+        _ask_beside(marked, view),
         tells=(_leave(state.instance_id, "user", asked.within_s),),
         taken=(asked.request_id,),
     )
@@ -396,6 +537,8 @@ def _while_retired(state: Retired, message: NodeMessage, view: View) -> Decision
             Due()
             | DrainGivenUp()
             | Placed()
+            | Move()
+            | TakeOver()
             | NotPlaced()
             | InstanceReady()
             | InstanceLeaving()
@@ -444,6 +587,7 @@ def check(state: NodeState) -> None:
             assert state.tries > 0 or state.instance_id is None, state
             if isinstance(state, Replacing):
                 assert state.old_id != state.instance_id, state
+                assert state.instance_id is not None or not state.moving, state
         case Vacant() | Filled() | Retired():
             pass
         case _:

@@ -47,6 +47,7 @@ class _Asking(_Node):
     why_waiting: str = ""
     backing_off: bool = False  # next_at is a pause after a failure, not a wait for a market
     refused: tuple[str, ...] = ()  # markets that refused since the last pause
+    lost_in: str | None = None  # the market that took its machine just now
     replacing: InstanceId | None = None
 
     @property
@@ -61,9 +62,14 @@ class _Asking(_Node):
 
 
 class Filling(_Asking):
-    """Wants a machine and has none that works."""
+    """Wants a machine and has none that works.
+
+    Attributes:
+        missing_since: since when it has none; None: an older everpool did not write that down.
+    """
 
     status: Literal["filling"] = "filling"
+    missing_since: float | None = None
 
 
 class Filled(_Node):
@@ -74,10 +80,18 @@ class Filled(_Node):
 
 
 class Replacing(_Asking):
-    """Has a machine that still works but will go, and wants another."""
+    """Has a machine that still works but will go, and wants another.
+
+    Attributes:
+        old_id: the one that works.
+        moving: it goes only when the other is ready, and stays if that fails.
+        filled_at: when it filled the node.
+    """
 
     status: Literal["replacing"] = "replacing"
     old_id: InstanceId
+    moving: bool = False
+    filled_at: float = 0
 
 
 class Retired(_Node):

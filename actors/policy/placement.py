@@ -1,168 +1,289 @@
-"""Where the next machine is bought. Pure: the same input gives the same choice and the same reasons."""
+"""Where the next machine is bought. Pure: the same input gives the same choice and the same reasons.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+Offers that match (`eligible`) in markets that nothing forbids (`board`) go to the policy that the pool names
+(`hazard`, `published`), or to its rule of spread (`spread`). What it wants is dealt out to nodes here, within
+the budget; every choice says why.
+"""
 
-from actors.market.state import MarketState
-from actors.spec import PoolSpec
-from providers.model import MICRO, Capabilities, Offer, Value
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
-LOOK_AGAIN_S = 15.0  # when nothing says when a market might be open again
+from actors.buying import PolicyName
+from actors.policy import hazard, published, spread
+from actors.policy.board import (
+    LOOK_AGAIN_S,
+    PAYBACK_S,
+    UNIT_PAYBACK_S,
+    Board,
+    Group,
+    build,
+    missing_s,
+)
+from actors.policy.layout import Layout, Purchase
+from actors.policy.situation import Asking, Choice, Considered, Held, Moved, Plan, Situation
+from actors.policy.words import Words
+from providers.model import Offer
 
+YOUNG_S = 1800.0  # a machine is not moved before it is so old
+SHORT_TASK_S = 600.0  # one with tasks that take no longer is moved too: they end before it goes
+MOVING_SHARE = 0.25  # of all machines: no more are on their way at one time because of moves
+MOVES_AGAIN_S = 60.0  # while as many are on their way as may be; news is heard sooner
+OTHERS_MOST = 8  # offers told beside the first choice
+SHORT_WAIT_S = 1.0
 
-class Rejection(Value):
-    """A market refused what this pool wants, so many times in a row; until when it is left alone."""
-
-    times: int
-    until: float
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A market that was passed over, and why."""
-
-    market: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Offers in the order in which they should be tried.
-
-    Attributes:
-        offers: allowed now, best first.
-        passed: the others, each with its reason.
-        retry_at: when the first of the others may be allowed.
-        hopeless: no waiting will help: every market that matches was stopped for this pool.
-    """
-
-    offers: tuple[Offer, ...]
-    passed: tuple[Passed, ...]
-    retry_at: float
-    hopeless: bool
+POLICIES: Mapping[PolicyName, Callable[[Board], Layout]] = {
+    "hazard": hazard.lay_out,
+    **published.POLICIES,
+}
 
 
-def mismatch(spec: PoolSpec, offer: Offer) -> str | None:
-    """Why an offer does not have what the spec wants, None when it does. Numbers are minimums."""
-    shape = offer.instance_type
-    lifecycles = {
-        "spot": ("spot",),
-        "on-demand": ("on_demand",),
-        "spot-if-available": ("spot", "on_demand"),
-        "cheapest": ("spot", "on_demand"),
-    }[spec.allocation]
-    checks = (
-        (offer.lifecycle in lifecycles, f"is {offer.lifecycle}, wanted {spec.allocation}"),
-        (spec.region in (None, offer.region), f"region is {offer.region}"),
-        (spec.zone in (None, offer.zone), f"zone is {offer.zone}"),
-        (spec.instance_type in (None, shape.name), f"type is {shape.name}"),
-        (shape.vcpus >= (spec.vcpus or 0), f"has {shape.vcpus:g} vcpus"),
-        (shape.memory_gb >= (spec.memory_gb or 0), f"has {shape.memory_gb:g} GB memory"),
-        (
-            offer.disk_gb is None or offer.disk_gb >= (spec.disk_gb or 0),
-            f"has {offer.disk_gb or 0:g} GB disk",
+def place(situation: Situation) -> Plan:
+    """Decide where nodes that ask get their machines, and which machines would better be elsewhere."""
+    board = build(situation)
+    layout = spread.lay_out(board, POLICIES[situation.spec.buying.policy])
+    layout.dropped = layout.merged()
+    words = Words(board, layout)
+    dealing = _Dealing(board, layout, words)
+    choices = dealing.choices()
+    moves = dealing.moves()
+    return Plan(
+        choices=choices,
+        moves=moves,
+        spares=layout.spares,
+        surplus=tuple(one.node for group, count, _ in layout.dropped for one in least_wanted(group, count)),
+        considered=tuple(
+            Considered(one.name, one.price, layout.hazards.get(one.name), words.market(one))
+            for one in layout.order
         ),
-        (spec.architecture in (None, shape.architecture), f"architecture is {shape.architecture}"),
-        (_accelerated(spec, offer), "lacks the accelerator"),
-        (
-            spec.max_hourly_cost is None or offer.micro_usd_per_hour <= spec.max_hourly_cost * MICRO,
-            f"costs {offer.micro_usd_per_hour / MICRO:g} dollars an hour",
-        ),
+        passed=tuple(board.passed),
+        retry_at=dealing.retry_at(),
+        look_at=dealing.look_at(),
+        hopeless=board.stopped > 0 and board.stopped == board.matching,
+        refresh=board.refresh if situation.asking or moves else (),
+        too_dear=dealing.too_dear,
     )
-    return next((reason for holds, reason in checks if not holds), None)
 
 
-def clock_time(at: float) -> str:
-    """A time of the day, UTC, for a reason."""
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S UTC")
+def least_wanted(group: Group, count: int) -> list[Held]:
+    """Which of a group's machines go first: without tasks, not ready yet, young."""
+    order = sorted(group.machines, key=lambda one: (one.busy, one.ready, -one.launched_at, one.node))
+    return order[:count]
 
 
-def _accelerated(spec: PoolSpec, offer: Offer) -> bool:
-    wanted, there = spec.accelerator, offer.instance_type.accelerator
-    if wanted is None:
-        return True
-    return there is not None and there.name == wanted.name and there.count >= wanted.count
+class _Dealing:
+    """Deals what a layout wants to the nodes that ask, then to machines that would better be elsewhere."""
 
+    def __init__(self, board: Board, layout: Layout, words: Words) -> None:
+        self.board = board
+        self.layout = layout
+        self.words = words
+        self.situation = board.situation
+        self.budget = board.situation.allowance.micro_usd
+        self.left = [purchase.count for purchase in layout.purchases]
+        self.unplaced: list[Asking] = []
+        self.too_dear = False  # something was not bought for want of budget
+        self.later: list[float] = []  # when a move that is wanted may be made
+        self.reserved = 0  # purchases for nodes that do not ask just now
+        self.settled = {group.zone for group in board.groups}
+        self.tried = False  # a machine was bought
+        dear = sum(len(group.machines) for group in board.groups if not group.spot)
+        self.dear_room = (
+            board.on_demand_bounds(layout.total)[1] - dear
+        )  # those held count until they are gone
 
-def rank(
-    spec: PoolSpec,
-    offers: Mapping[str, tuple[Offer, ...]],
-    capabilities: Mapping[str, Capabilities],
-    markets: Mapping[str, MarketState],
-    failures: Mapping[str, int],
-    now: float,
-    down: Mapping[str, str],
-    rejections: Mapping[str, Rejection],
-) -> Ranking:
-    """Order the offers of a pool's providers.
+    def choices(self) -> dict[int, Choice]:
+        """A choice for every node that can be placed."""
+        s = self.situation
+        room = max(0, self.layout.total - self.board.held)
+        asking, self.unplaced = list(s.asking[:room]), list(s.asking[room:])
+        self.reserved = room - len(asking)
+        patience = s.spec.buying.patience_s
+        chosen: dict[int, Choice] = {}
+        patient = [one for one in asking if missing_s(one, s.now) < patience]
+        overdue = [one for one in asking if missing_s(one, s.now) >= patience]
+        # The patient ones can take spot only, so they choose first.
+        self._deal(patient, chosen, lambda purchase: purchase.candidate.spot or purchase.floor)
+        self._deal(overdue, chosen, lambda purchase: True)
+        self.tried = bool(chosen)
+        return {node: chosen[node] for node in sorted(chosen)}
 
-    By lifecycle as the allocation says; then those first where no machine was taken lately; then by
-    price; then by name, so that ties are broken the same way everywhere.
-
-    Args:
-        spec: the pool's.
-        offers: newest known, by provider; a provider that is missing has not answered yet.
-        capabilities: by provider.
-        markets: memory, by str(market).
-        failures: set-ups that failed in a row in this pool, by str(market).
-        now: UTC seconds.
-        down: providers that are passed over as a whole, and why: what is launched at one that does not answer
-            could be neither seen nor ended.
-        rejections: what providers refused of this pool's own wishes, by str(market).
-    """
-    allowed: list[tuple[tuple[bool, bool, int, str], Offer]] = []
-    passed: list[Passed] = []
-    times: list[float] = []
-    stopped = matching = 0
-    for provider in spec.provider:
-        if provider not in offers:
-            passed.append(Passed(provider, "has not told its offers yet"))
-            times.append(now + 1.0)
-            matching += 1
-            continue
-        if provider in down:
-            passed.append(Passed(provider, down[provider]))
-            times.append(now + LOOK_AGAIN_S)
-            matching += 1
-            continue
-        for offer in offers[provider]:
-            name = str(offer.market)
-            reason = mismatch(spec, offer)
-            if reason is None and offer.lifecycle == "spot" and not _sells_spot(provider, capabilities):
-                reason = "provider sells no spot"
-            if reason is not None:
-                passed.append(Passed(name, reason))
-                continue
-            matching += 1
-            memory = markets.get(name)
-            rejected = rejections.get(name)
-            if rejected is not None and rejected.until > now:
-                times.append(rejected.until)
-                when = clock_time(rejected.until)
-                passed.append(Passed(name, f"refused as this pool wants it, until {when}: {rejected.detail}"))
-                continue
-            if failures.get(name, 0) >= spec.bootstrap_failures_max:
-                stopped += 1
-                passed.append(Passed(name, "stopped: machines there could not be set up"))
-            elif memory is not None and memory.cool_until > now:
-                times.append(memory.cool_until)
-                why = f"refused ({memory.last_fault}), cooling down until {clock_time(memory.cool_until)}"
-                passed.append(Passed(name, f"{why}: {memory.last_detail}" if memory.last_detail else why))
+    def _deal(
+        self, asking: list[Asking], chosen: dict[int, Choice], allowed: Callable[[Purchase], bool]
+    ) -> None:
+        purchases = [index for index, one in enumerate(self.layout.purchases) if allowed(one)]
+        at, choice = 0, None
+        for one in asking:
+            while at < len(purchases):
+                index = purchases[at]
+                purchase = self.layout.purchases[index]
+                has_room = purchase.candidate.spot or self.dear_room > 0
+                if self.left[index] > 0 and has_room and self._affords(purchase):
+                    break
+                at, choice = at + 1, None
             else:
-                avoid = memory is not None and memory.avoid_until > now
-                later = spec.allocation == "spot-if-available" and offer.lifecycle == "on_demand"
-                allowed.append(((later, avoid, offer.micro_usd_per_hour, name), offer))
-    allowed.sort(key=lambda entry: entry[0])
-    return Ranking(
-        offers=tuple(offer for _, offer in allowed),
-        passed=tuple(passed),
-        retry_at=min(times, default=now + LOOK_AGAIN_S),
-        hopeless=stopped > 0 and stopped == matching,
-    )
+                affordable = self._affordable()
+                if affordable is None:
+                    self.unplaced.append(one)
+                    continue
+                chosen[one.node] = affordable
+                continue
+            self._take(index)
+            self.dear_room -= 0 if purchase.candidate.spot else 1
+            if choice is None:
+                choice = Choice(self._offers(purchase), self.words.choice(purchase))
+            chosen[one.node] = choice
 
+    def _affords(self, purchase: Purchase) -> bool:
+        if self.budget is None or purchase.candidate.commitment <= self.budget:
+            return True
+        self.too_dear = True
+        return False
 
-def _sells_spot(provider: str, capabilities: Mapping[str, Capabilities]) -> bool:
-    known = capabilities.get(provider)
-    return known is None or known.spot
+    def _affordable(self) -> Choice | None:
+        """When what is wanted is too dear for what the budget has left: the best spot market that is not."""
+        if self.budget is None or not self.too_dear or self.situation.spec.spread is not None:
+            return None
+        for one in self.layout.order:
+            if one.spot and one.commitment <= self.budget:
+                self.budget -= one.commitment
+                why = self.words.choice(Purchase(one, 1, one.weight, sure=False))
+                return Choice((one.offer,), f"{why}; the budget pays for no other")
+        return None
+
+    def _take(self, index: int) -> None:
+        self.left[index] -= 1
+        if self.budget is not None:
+            self.budget -= self.layout.purchases[index].candidate.commitment
+
+    def _offers(self, purchase: Purchase) -> tuple[Offer, ...]:
+        """The offer itself, then the best of other regions that would do as well at no greater commitment."""
+        first = purchase.candidate
+        offers, regions = [first.offer], {first.zone[:2]}
+        if self.situation.spec.spread is None:
+            for one in self.layout.order:
+                if len(offers) >= OTHERS_MOST:
+                    break
+                if one.spot != first.spot or one.zone[:2] in regions:
+                    continue
+                if self.budget is None or one.commitment <= first.commitment:
+                    offers.append(one.offer)
+                    regions.add(one.zone[:2])
+        return tuple(offers)
+
+    def moves(self) -> tuple[Moved, ...]:
+        """Machines to be replaced by better ones: only so many at a time, none of them young."""
+        s, layout = self.situation, self.layout
+        if self.board.held > layout.total:
+            return ()  # those that go are chosen first
+        slots = sum(self.left) - self.reserved
+        bound = max(1, int(layout.total * MOVING_SHARE)) - self.board.starting - s.moved_away
+        if slots <= 0:
+            return ()
+        slots = slots if layout.urgent else min(slots, bound)
+        starting: dict[str, int] = defaultdict(int)
+        for group in self.board.groups:
+            starting[group.name] += sum(1 for one in group.machines if not one.ready)
+        moves: list[Moved] = []
+        for group, count, _ in layout.dropped:
+            gains = self._gains(group)
+            for one in least_wanted(group, len(group.machines)) if gains else ():
+                if count <= 0:
+                    break
+                if not self._movable(one):
+                    continue
+                if slots <= 0:
+                    self.later.append(s.now + MOVES_AGAIN_S)
+                    return tuple(moves)
+                if group.spot and self.dear_room <= 0:
+                    gains = [(at, gain) for at, gain in gains if layout.purchases[at].candidate.spot]
+                index = self._target(gains, self._cost_of_moving(group, one), starting)
+                if index is None:
+                    continue
+                purchase = layout.purchases[index]
+                self._take(index)
+                self.dear_room -= 1 if group.spot and not purchase.candidate.spot else 0
+                self.tried = True
+                if not purchase.sure:
+                    starting[purchase.candidate.name] += 1
+                moves.append(Moved(one.node, purchase.candidate.offer, self.words.move(group, one, purchase)))
+                slots -= 1
+                count -= 1
+        return tuple(moves)
+
+    def _movable(self, one: Held) -> bool:
+        """Whether a machine may be moved now: it works, is no longer young, and its tasks are short."""
+        s = self.situation
+        if not (one.movable and one.ready):
+            return False
+        if self.layout.urgent:
+            return True
+        if one.launched_at + YOUNG_S > s.now:
+            self.later.append(one.launched_at + YOUNG_S)
+            return False
+        return not one.busy or (s.task_s is not None and s.task_s <= SHORT_TASK_S)
+
+    def _gains(self, group: Group) -> list[tuple[int, float]]:
+        """Purchases that are left and better for a group's machines than where they are, and by how much."""
+        found = []
+        for index, purchase in enumerate(self.layout.purchases):
+            if self.left[index] > 0 and purchase.candidate.name != group.name:
+                gain = math.inf if self.layout.urgent else self.layout.gain(group, purchase)
+                if gain > 0:
+                    found.append((index, gain))
+        return found
+
+    def _cost_of_moving(self, group: Group, one: Held) -> float:
+        """What it counts that a machine is paid on: the rest of its begun unit, and until its tasks end."""
+        s, unit_s = self.situation, self.board.unit_s(group.zone[0])
+        rest_s = -(s.now + self.board.boot_s - one.launched_at) % unit_s if unit_s > 1 else 0.0
+        tasks_s = (s.task_s or 0.0) if one.busy else 0.0
+        return group.weight * (rest_s / UNIT_PAYBACK_S + tasks_s / PAYBACK_S)
+
+    def _target(
+        self, gains: Sequence[tuple[int, float]], cost: float, starting: Mapping[str, int]
+    ) -> int | None:
+        """The first purchase that is left and pays for the move; None: there is none."""
+        for index, gain in gains:
+            purchase = self.layout.purchases[index]
+            if self.left[index] <= 0 or gain <= cost:
+                continue
+            if self._open_to_move(purchase, starting) and self._affords(purchase):
+                return index
+        return None
+
+    def _open_to_move(self, purchase: Purchase, starting: Mapping[str, int]) -> bool:
+        """A market that was not seen open just now gets one machine first, to see.
+
+        A gang that goes elsewhere sends one machine first, too.
+        """
+        if purchase.sure:
+            return True
+        if self.layout.urgent:
+            may_go = purchase.candidate.zone in self.settled or not self.tried
+        else:
+            may_go = not starting[purchase.candidate.name]
+        if not may_go:
+            self.later.append(self.situation.now + LOOK_AGAIN_S)  # it may have been seen open by then
+        return may_go
+
+    def retry_at(self) -> float:
+        """When to look again for nodes that were not placed."""
+        s = self.situation
+        patience = s.spec.buying.patience_s
+        times = list(self.board.times)
+        times += [
+            s.now + patience - waited for one in self.unplaced if (waited := missing_s(one, s.now)) < patience
+        ]
+        if self.too_dear and s.allowance.until is not None:
+            times.append(s.allowance.until)
+        times = [at for at in times if at > s.now]
+        return max(s.now + SHORT_WAIT_S, min(times, default=s.now + LOOK_AGAIN_S))
+
+    def look_at(self) -> float | None:
+        """When to look again for moves and spares."""
+        s = self.situation
+        if self.layout.look_at is None:
+            return None
+        later = [at for at in self.later if at > s.now]
+        return max(s.now + SHORT_WAIT_S, min([self.layout.look_at, *later]))

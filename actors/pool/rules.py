@@ -1,14 +1,14 @@
 """What a pool does about what it hears. Pure. What it does at the end of every turn is in `settle.py`."""
 
+from dataclasses import replace
 from typing import Any, assert_never
 
 from actors.address import Address
 from actors.decision import Decision, Published, View
-from actors.effects import CloseCluster, Connect, Effect, OpenCluster
+from actors.effects import Connect, Effect, TellMarket
 from actors.events import (
     BootstrapRequested,
     ClusterDestroyed,
-    ClusterProvisioned,
     ClusterRequested,
     DrainRequested,
     Envelope,
@@ -34,8 +34,9 @@ from actors.messages import (
     ClusterOpenFailed,
     DrainAsked,
     Due,
-    Fill,
+    HoldingTold,
     LaunchEnded,
+    MachineBilled,
     MarketsChanged,
     Message,
     NodeReady,
@@ -47,28 +48,29 @@ from actors.messages import (
     Submitted,
     TaskOver,
 )
-from actors.policy.backoff import retry_delay_s
-from actors.policy.placement import Rejection
+from actors.node.state import Filled, Replacing
+from actors.policy.situation import market_name
+from actors.pool import clusters, experience
+from actors.pool.experience import hurry
+from actors.pool.ranks import grown, is_number, without
 from actors.pool.state import (
     Active,
-    ClosingCluster,
-    ClusterState,
     Destroyed,
     Draining,
     OpeningCluster,
     Parked,
     PoolState,
     Waiting,
+    base,
+    kept,
 )
-from actors.pool.state import (
-    OpenCluster as OpenClusterState,
-)
+from actors.pool.wanted import is_desired, may_be_node, may_launch, wanted_count
+from actors.pool.wanted import wanted_ranks as wanted_ranks
 from actors.spec import PoolSpec
 from providers.errors import Fault
+from providers.model import Market
 
-SURELY_NOTHING = (Fault.NOT_SENT, Fault.REJECTED, Fault.CREDENTIALS, Fault.QUOTA, Fault.FUNDS)
-REJECTED_FIRST_S, REJECTED_MOST_S = 15.0, 300.0
-CLUSTER_FIRST_S, CLUSTER_MOST_S = 2.0, 120.0
+LOOK_SOON_S = 5.0  # until placement makes use of news, so that many of them cost one look
 # What can't be changed under machines that were chosen and set up for it.
 BUILT_IN = (
     "image",
@@ -90,25 +92,46 @@ def decide(state: PoolState | None, message: PoolMessage, view: View) -> Decisio
     match message:
         case RequestHeard(envelope=envelope):
             return _request(state, envelope, view)
-        case ClusterOpened() | ClusterOpenFailed() | ClusterClosed() | ClusterCloseFailed():
-            return _cluster(state, message, view)
+        case ClusterOpened():
+            opened = clusters.heard(state, message, view)
+            return _looking(opened, view.now).also(tells=hurry(view))
+        case ClusterOpenFailed(cluster_id=name):
+            known = state.clusters.get(name)
+            is_first = isinstance(known, OpeningCluster) and not known.tries  # was waited for until now
+            return clusters.heard(state, message, view).also(tells=hurry(view) if is_first else ())
+        case ClusterClosed() | ClusterCloseFailed():
+            return clusters.heard(state, message, view)
         case Due():
             return _due(state, view)
         case MarketsChanged():
             paused = [node for node in view.index.paused if not _backing_off(node, view)]
-            return Decision(state, tells=tuple((("node", str(node)), Fill()) for node in paused))
-        case SetUpEnded(offer=offer, error=error):
-            return _set_up(state, str(offer.market), error)
+            return _looking(Decision(state, tells=experience.fills(paused)), view.now + LOOK_SOON_S)
+        case SetUpEnded():
+            return _looking(experience.set_up(state, message, view), view.now + LOOK_SOON_S)
         case LaunchEnded(offer=offer, fault=Fault.REJECTED, detail=detail):
-            return _rejected(state, str(offer.market), detail, view)
-        case LaunchEnded() | NodeReady() | NodeRetired() | TaskOver():
-            return Decision(state)  # settle looks at the nodes themselves
+            return experience.rejected(state, str(offer.market), detail, view)
+        case MachineBilled():
+            return Decision(experience.billed_for(state, message, view))
+        case NodeReady() | NodeRetired():  # settle looks at the nodes themselves
+            return _looking(Decision(state), view.now + LOOK_SOON_S)
+        case TaskOver(ran_s=ran_s):
+            return Decision(experience.task_took(state, ran_s))
+        case LaunchEnded():
+            return Decision(state)
         case _:
             assert_never(message)
 
 
 def _backing_off(node: int, view: View) -> bool:
     return bool(getattr(view.index.nodes[node], "backing_off", False))
+
+
+def _looking(decision: Decision, at: float) -> Decision:
+    """Placement is looked at again by then: something happened that it may make use of."""
+    state = decision.state
+    if not isinstance(state, Active) or (state.look_at is not None and state.look_at <= at):
+        return decision
+    return replace(decision, state=state.model_copy(update={"look_at": at}))
 
 
 def error(request: str, text: str) -> Published:
@@ -194,13 +217,20 @@ def _request(state: PoolState, envelope: Envelope, view: View) -> Decision:
 
 
 def _living(state: Active | Parked, view: View, **changes: Any) -> Active:
-    """The state as an active one: a parked pool that is updated or resized works again."""
-    names = ("name", "generation", "spec", "desired", "made_by", "clusters", "removed", "waiting", "steered")
-    fields = {name: getattr(state, name) for name in names}
-    failures = state.failures if isinstance(state, Active) else {}
-    return Active(
-        **(fields | {"since": view.now, "failures": failures} | changes)
-    )  # rejections are forgotten
+    """The state as an active one: a parked pool that is updated or resized works again.
+
+    What providers refused of its wishes is forgotten, and it is placed anew.
+    """
+    fields = dict(state) if isinstance(state, Active) else kept(state)
+    fields |= {"status": "active", "since": view.now, "look_at": view.now, "scale_at": None, "whole": False}
+    return Active(**(fields | {"failures": {}, "rejections": {}} | changes))
+
+
+def _removed(state: Active | Parked, desired: int) -> tuple[int, ...]:
+    """What stays taken out when a user wants so many nodes: a growth gives the lowest numbers back first."""
+    if desired <= state.desired:
+        return state.removed
+    return grown(state.desired + state.spares, state.removed, desired - state.desired)
 
 
 def _superseded(state: Active | Parked, nodes: int) -> tuple[tuple[Waiting, ...], tuple[Published, ...]]:
@@ -223,29 +253,21 @@ def _resize(state: Active | Parked, request: PoolResizeRequested, view: View) ->
     if bounds.min is not None and request.nodes < bounds.min:
         text = f"{request.nodes} nodes are below the pool's min of {bounds.min}: update its spec first"
         return Decision(state, facts=(error(request.request_id, text),))
-    kept, facts = _superseded(state, request.nodes)
+    others, facts = _superseded(state, request.nodes)
     waiting = Waiting(
         request_id=request.request_id,
         ends_in="pool_resized",
         nodes=request.nodes,
         deadline=view.now + request.ready_within_s,
     )
-    removed = () if request.nodes > state.desired else state.removed
     active = _living(
         state,
         view,
         desired=request.nodes,
-        removed=removed,
-        waiting=(*kept, waiting),
-        whole=False,
-        failures={},
+        removed=_removed(state, request.nodes),
+        waiting=(*others, waiting),
     )
-    return Decision(active, tells=_hurry(view), facts=facts, taken=(request.request_id,))
-
-
-def _hurry(view: View) -> tuple[tuple[Address, Message], ...]:
-    """Nodes that wait ask again now: what they waited for may have changed."""
-    return tuple((("node", str(node)), Fill()) for node in view.index.paused)
+    return Decision(active, tells=hurry(view), facts=facts, taken=(request.request_id,))
 
 
 def changed_keys(old: PoolSpec, new: PoolSpec) -> tuple[str, ...]:
@@ -260,25 +282,23 @@ def _update(state: Active | Parked, request: PoolUpdateRequested, view: View) ->
         text = f"{', '.join(fixed)} can't change under living machines: resize to 0 first"
         return Decision(state, facts=(error(request.request_id, text),))
     desired = request.spec.nodes.desired if "nodes" in changed else state.desired
-    kept: tuple[Waiting, ...] = state.waiting
+    others: tuple[Waiting, ...] = state.waiting
     facts: tuple[Published, ...] = ()
     if desired != state.desired:
-        kept, facts = _superseded(state, desired)
-    removed = () if desired > state.desired else state.removed
+        others, facts = _superseded(state, desired)
     active = _living(
         state,
         view,
         spec=request.spec,
         desired=desired,
-        removed=removed,
-        waiting=kept,
-        failures={},
-        whole=False,
+        removed=_removed(state, desired),
+        waiting=others,
+        proven=isinstance(state, Active) and state.proven and "image" not in changed,
     )
     fact = PoolUpdated(pool=state.name, changed=changed)
     return Decision(
         active,
-        tells=_hurry(view) if changed or isinstance(state, Parked) else (),
+        tells=hurry(view) if changed or isinstance(state, Parked) else (),
         effects=_reconnect(request.spec, view) if changed else (),
         facts=(*facts, Published(fact, request.request_id, (request.request_id,))),
     )
@@ -307,52 +327,48 @@ def _reconnect(spec: PoolSpec, view: View) -> tuple[Effect, ...]:
 
 
 def _drain(state: Active | Parked, request: DrainRequested, view: View) -> Decision:
-    if request.node not in view.index.nodes or request.node not in wanted_ranks(state):
-        text = f"pool {state.name!r} has no node {request.node}"
-        return Decision(state, facts=(error(request.request_id, text),))
     remove = request.then == "remove"
-    if isinstance(state, Parked) and not remove:
-        text = f"pool {state.name!r} is parked and would not replace it: update or resize it first"
-        return Decision(state, facts=(error(request.request_id, text),))
-    if remove and state.spec.nodes.min is not None and state.desired - 1 < state.spec.nodes.min:
-        text = f"the pool would fall below its min of {state.spec.nodes.min}"
-        return Decision(state, facts=(error(request.request_id, text),))
+    if (why := _not_drained(state, request.node, view, remove=remove)) is not None:
+        return Decision(state, facts=(error(request.request_id, why),))
     within_s = request.within_s if request.within_s is not None else state.spec.drain_timeout
     asked = DrainAsked(request.request_id, remove, within_s)
     tell: tuple[Address, Message] = (("node", str(request.node)), asked)
-    filled = view.index.nodes[request.node].status == "filled"
-    if not (remove and filled):
+    node = view.index.nodes[request.node]
+    is_at_work = isinstance(node, Filled) or (isinstance(node, Replacing) and node.moving)
+    if not (remove and is_at_work):
         return Decision(state, tells=(tell,))
-    told, told_removed = state.steered
-    removed = tuple(sorted({*state.removed, request.node}))
-    kept, facts = _superseded(state, state.desired - 1)
+    count, taken_out = state.steered
+    others, facts = _superseded(state, state.desired - 1)
     update = {
         "desired": state.desired - 1,
-        "removed": removed,
-        "steered": (told - 1, tuple(sorted({*told_removed, request.node}))),
-        "waiting": kept,
+        "removed": without(state.desired + state.spares, state.removed, (request.node,)),
+        "steered": (count - 1, without(count, taken_out, (request.node,))),
+        "waiting": others,
     }
     return Decision(state.model_copy(update=update), tells=(tell,), facts=facts)
 
 
-def wanted_ranks(state: PoolState) -> range | list[int]:
-    """The numbers of the nodes that should be filled: the lowest that were not taken out."""
-    if not state.removed:
-        return range(state.desired)
-    ranks: list[int] = []
-    rank = 0
-    while len(ranks) < state.desired:
-        if rank not in state.removed:
-            ranks.append(rank)
-        rank += 1
-    return ranks
+def _not_drained(state: Active | Parked, number: int, view: View, *, remove: bool) -> str | None:
+    """Why a user can't have a node drained; None: it can be."""
+    wanted = is_number(number, wanted_count(state), state.removed)
+    if number not in view.index.nodes or not wanted:
+        return f"pool {state.name!r} has no node {number}"
+    if remove and not is_desired(state, number):
+        return f"node {number} is a spare: change how many there are by an update (buying.spares)"
+    if isinstance(state, Parked) and not remove:
+        return f"pool {state.name!r} is parked and would not replace it: update or resize it first"
+    if not remove and not may_launch(state):
+        return f"the budget of pool {state.name!r} is spent, and it would not be replaced"
+    if remove and state.spec.nodes.min is not None and state.desired - 1 < state.spec.nodes.min:
+        return f"the pool would fall below its min of {state.spec.nodes.min}"
+    return None
 
 
 def _task(state: Active | Parked, request: TaskRequested, envelope: Envelope, view: View) -> Decision:
     if view.index.pending >= state.spec.queue_max:
         text = f"the queue of pool {state.name!r} is full ({state.spec.queue_max}): try again later"
         return Decision(state, facts=(error(request.request_id, text),))
-    if request.task.node is not None and request.task.node not in wanted_ranks(state):
+    if request.task.node is not None and not may_be_node(state, request.task.node):
         text = f"pool {state.name!r} has no node {request.task.node}"
         return Decision(state, facts=(error(request.request_id, text),))
     return Decision(state, tells=((("task", request.request_id), Submitted(envelope)),))
@@ -369,10 +385,8 @@ def _shutdown(state: PoolState, request: ShutdownRequested, view: View) -> Decis
             return Decision(state, facts=(Published(fact, request.request_id, (request.request_id,)),))
         case Active() | Parked():
             cancelled = tuple(error(one.request_id, "cancelled by shutdown") for one in state.waiting)
-            names = ("name", "generation", "spec", "desired", "made_by", "clusters", "removed")
             draining = Draining(
-                **{name: getattr(state, name) for name in names},
-                since=view.now,
+                **(base(state) | {"since": view.now, "waiting": ()}),
                 reason="user",
                 shutdowns=(request.request_id,),
                 next_at=view.now,
@@ -382,127 +396,49 @@ def _shutdown(state: PoolState, request: ShutdownRequested, view: View) -> Decis
             assert_never(state)
 
 
-# --- clusters -------------------------------------------------------------------------------------
-
-
-def _with_cluster(state: PoolState, cluster: ClusterState) -> PoolState:
-    return state.model_copy(update={"clusters": state.clusters | {cluster.cluster_id: cluster}})
-
-
-def _cluster(
-    state: PoolState,
-    message: ClusterOpened | ClusterOpenFailed | ClusterClosed | ClusterCloseFailed,
-    view: View,
-) -> Decision:
-    cluster_id = message.cluster.cluster_id if isinstance(message, ClusterOpened) else message.cluster_id
-    known = state.clusters.get(cluster_id)
-    match message, known:
-        case ClusterOpened(cluster=handle), OpeningCluster():
-            opened = OpenClusterState(
-                cluster_id=cluster_id, provider=known.provider, region=known.region, handle=handle
-            )
-            fact = ClusterProvisioned(
-                request_id=known.request_id, cluster_id=cluster_id, provider=known.provider
-            )
-            ends = (known.request_id,)
-            return Decision(
-                _with_cluster(state, opened),
-                tells=_hurry(view),
-                facts=(Published(fact, known.request_id, ends),),
-            )
-        case ClusterOpenFailed(retry_after_s=after), OpeningCluster():
-            tries = known.tries + 1
-            wait = retry_delay_s(tries, view.draw, first_s=CLUSTER_FIRST_S, most_s=CLUSTER_MOST_S)
-            nothing_made = message.fault in SURELY_NOTHING and (known.tries == 0 or known.surely_not_there)
-            update = {
-                "tries": tries,
-                "next_at": view.now + max(wait, after or 0.0),
-                "surely_not_there": nothing_made,
-            }
-            fact_ = Error(
-                request_id=known.request_id, message=f"{message.fault}: {message.detail}", fatal=False
-            )
-            return Decision(
-                _with_cluster(state, known.model_copy(update=update)),
-                facts=(Published(fact_, known.request_id),),
-            )
-        case ClusterCloseFailed(), ClosingCluster():
-            tries = known.tries + 1
-            wait = retry_delay_s(tries, view.draw, first_s=CLUSTER_FIRST_S, most_s=CLUSTER_MOST_S)
-            update = {"tries": tries, "next_at": view.now + wait}
-            return Decision(_with_cluster(state, known.model_copy(update=update)))
-        case ClusterClosed(), ClosingCluster():
-            left = {name: one for name, one in state.clusters.items() if name != cluster_id}
-            fact__ = ClusterDestroyed(cluster_id=cluster_id)
-            return Decision(state.model_copy(update={"clusters": left}), facts=(Published(fact__),))
-        case _:
-            return Decision(state)
+# --- time, machines and tasks --------------------------------------------------------------------
 
 
 def _due(state: PoolState, view: View) -> Decision:
     effects: list[Effect] = []
     facts: list[Published] = []
-    clusters = dict(state.clusters)
+    found = dict(state.clusters)
     for cluster in state.clusters.values():
         if cluster.status == "open" or cluster.next_at is None or cluster.next_at > view.now:
             continue
-        clusters[cluster.cluster_id] = cluster.model_copy(update={"next_at": None})
-        effects.append(call_for(cluster))
+        found[cluster.cluster_id] = cluster.model_copy(update={"next_at": None})
+        effects.append(clusters.call_for(cluster))
     over = [one for one in state.waiting if one.deadline <= view.now]
     for one in over:
         facts.append(error(one.request_id, "not all nodes were ready in time; the pool goes on trying"))
     waiting = tuple(one for one in state.waiting if one.deadline > view.now)
-    update: dict[str, Any] = {"clusters": clusters, "waiting": waiting}
+    update: dict[str, Any] = {"clusters": found, "waiting": waiting}
     if isinstance(state, Draining):
         update["next_at"] = None
     return Decision(state.model_copy(update=update), effects=tuple(effects), facts=tuple(facts))
 
 
-def call_for(cluster: OpeningCluster | ClosingCluster) -> Effect:
-    """The call that a cluster in this state is about."""
-    if isinstance(cluster, OpeningCluster):
-        return OpenCluster(cluster.cluster_id, cluster.provider, cluster.region)
-    return CloseCluster(cluster.handle)
-
-
-def _rejected(state: PoolState, market: str, detail: str, view: View) -> Decision:
-    """What this pool wants is refused there: left alone for a while, by this pool and no other."""
-    if not isinstance(state, Active):
-        return Decision(state)
-    before = state.rejections.get(market)
-    if before is not None and before.until > view.now:  # of launches that were out together one counts
-        return Decision(state)
-    times = 1 if before is None else before.times + 1
-    wait_s = min(REJECTED_MOST_S, REJECTED_FIRST_S * 2.0 ** min(times - 1, 16))
-    rejection = Rejection(times=times, until=view.now + wait_s, detail=detail[:500])
-    return Decision(state.model_copy(update={"rejections": {**state.rejections, market: rejection}}))
-
-
-def _set_up(state: PoolState, market: str, failed: str | None) -> Decision:
-    """The breaker: machines of a market that can't be set up, in a row, stop it for this pool."""
-    if not isinstance(state, Active):
-        return Decision(state)
-    failures = dict(state.failures)
-    rejections = {name: one for name, one in state.rejections.items() if name != market}
-    if failed is None:
-        failures.pop(market, None)
-    else:
-        failures[market] = failures.get(market, 0) + 1
-    proven = state.proven or failed is None
-    if failures == state.failures and proven == state.proven and len(rejections) == len(state.rejections):
-        return Decision(state)
-    update = {"failures": failures, "rejections": rejections, "proven": proven}
-    return Decision(state.model_copy(update=update))
-
-
 def resume(state: PoolState, view: View) -> tuple[Effect, ...]:
-    """Cluster calls that were in flight are made again: they are idempotent."""
-    del view
-    return tuple(
-        call_for(cluster)
+    """Cluster calls that were in flight are made again; they are idempotent. Markets hear what is held."""
+    calls = tuple(
+        clusters.call_for(cluster)
         for cluster in state.clusters.values()
         if cluster.status != "open" and cluster.next_at is None
     )
+    return calls + _holdings(state.name, view)
+
+
+def _holdings(pool: str, view: View) -> tuple[Effect, ...]:
+    held = view.index.held
+    markets: dict[str, Market] = {}
+    for instance in view.index.instances.values():
+        if (name := market_name(instance.offer)) in held and name not in markets:
+            markets[name] = instance.offer.market
+    told = [HoldingTold(market, pool, held[name]) for name, market in markets.items()]
+    for name, memory in view.world.markets.items():
+        if pool in memory.holders and name not in markets:
+            told.append(HoldingTold(memory.market, pool, 0))
+    return tuple(TellMarket(one) for one in told)
 
 
 def check(state: PoolState) -> None:

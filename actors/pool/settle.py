@@ -2,70 +2,55 @@
 
 from actors.address import Address
 from actors.decision import Decision, Published, View
-from actors.effects import CloseCluster, Effect, OpenCluster
+from actors.effects import CloseCluster, Effect
 from actors.events import (
     Cluster,
     ClusterDestroyed,
     ClusterReady,
-    ClusterRequested,
     Error,
     NodeInstance,
-    PoolParked,
     PoolReady,
     PoolResized,
 )
 from actors.instance.facts import key_path, node_instance
-from actors.messages import Assigned, DrainGivenUp, Fill, Message, NotPlaced, Placed, Retire, StopWanted
-from actors.node.state import Filling, Replacing
-from actors.policy.placement import Ranking, rank
-from actors.pool.rules import wanted_ranks
+from actors.messages import Assigned, Message, Retire, StopWanted
+from actors.pool.parking import park
+from actors.pool.placing import place as place
+from actors.pool.placing import situation as situation
+from actors.pool.spares import promote as promote
 from actors.pool.state import (
     Active,
     ClosingCluster,
     Destroyed,
     Draining,
     OpeningCluster,
-    Parked,
     PoolState,
     Waiting,
+    base,
 )
 from actors.pool.state import (
     OpenCluster as OpenClusterState,
 )
-from providers.model import ClusterHandle, Offer
+from actors.pool.steering import follow
+from actors.pool.wanted import desired_ready, told
+from providers.model import ClusterHandle
 
 STOPS_A_TURN = 500  # tasks told to stop in one turn of a shutdown, so that no turn is long
 ASSIGNMENTS_A_TURN = 2000
-MARKETS_TO_BLAME_STEPS = 2
 CLUSTER_INSTANCES_MAX = 100  # above, ClusterReady carries no list
-_BASE = ("name", "generation", "spec", "desired", "made_by", "clusters", "removed")
 
 Tells = list[tuple[Address, Message]]
 
 
 def steer(state: PoolState, view: View) -> Decision:
-    """Tell nodes to be filled or to retire when what is desired changed; end everything when draining."""
+    """Tell nodes to be filled or to retire when what is wanted changed; end everything when draining."""
     match state:
-        case Active() if state.steered != (state.desired, state.removed):
-            wanted = set(wanted_ranks(state))
-            before = set(wanted_ranks(_as_steered(state)))
-            tells: Tells = [(("node", str(node)), Fill()) for node in sorted(wanted - before)]
-            retire = Retire("scale_in", state.spec.drain_timeout)
-            for node in sorted(before - wanted, reverse=True):
-                tells.append((("node", str(node)), retire))
-                pinned = view.index.pinned_to(node)
-                tells += [(("task", task), StopWanted(None, "scale_in", None)) for task in pinned]
-            steered = (state.desired, state.removed)
-            return Decision(state.model_copy(update={"steered": steered}), tells=tuple(tells))
+        case Active():
+            return follow(state, view)
         case Draining():
             return _end(state, view)
         case _:
             return Decision(state)
-
-
-def _as_steered(state: Active) -> Active:
-    desired, removed = state.steered
-    return state.model_copy(update={"desired": desired, "removed": removed})
 
 
 def _end(state: Draining, view: View) -> Decision:
@@ -102,121 +87,17 @@ def _close(state: Draining, view: View) -> Decision:
             return Decision(state)
         update = {"clusters": clusters}
         return Decision(state.model_copy(update=update), effects=tuple(effects), facts=tuple(facts))
-    fields = {name: getattr(state, name) for name in _BASE} | {"clusters": {}, "desired": 0}
+    fields = base(state) | {"clusters": {}, "desired": 0, "since": view.now}
     fact_ = ClusterDestroyed(cluster_id=state.name)
     facts.append(Published(fact_, next(iter(state.shutdowns), None), state.shutdowns))
-    return Decision(Destroyed(**fields, since=view.now), facts=tuple(facts))
-
-
-def place(state: PoolState, view: View) -> Decision:
-    """Choose a market for every node that asks, and see that clusters are open there."""
-    if not isinstance(state, Active) or not view.index.asking:
-        return Decision(state)
-    ranking = rank(
-        state.spec,
-        view.world.offers,
-        view.world.capabilities,
-        view.world.markets,
-        state.failures,
-        view.now,
-        view.world.down,
-        state.rejections,
-    )
-    if (ranking.hopeless and not ranking.offers) or _steps_are_broken(state):
-        return _park(state, view)
-    opened = _open_clusters(state, ranking)
-    assert isinstance(opened.state, Active)
-    tells = tuple(_placed(node, opened.state, ranking, view) for node in view.index.asking)
-    return Decision(opened.state, tells, opened.effects, opened.facts)
-
-
-def _steps_are_broken(state: Active) -> bool:
-    """Two markets were stopped and no machine was ever set up: the steps are to blame, not the markets."""
-    stopped = sum(1 for count in state.failures.values() if count >= state.spec.bootstrap_failures_max)
-    return not state.proven and stopped >= MARKETS_TO_BLAME_STEPS
-
-
-def cluster_name(state: PoolState, offer: Offer) -> str:
-    """The id of the cluster that a machine of this offer belongs to."""
-    return f"{state.name}-{state.generation}-{offer.provider}-{offer.region}"
-
-
-def _open_clusters(state: Active, ranking: Ranking) -> Decision:
-    clusters, effects, facts = dict(state.clusters), list[Effect](), list[Published]()
-    for offer in ranking.offers:
-        name = cluster_name(state, offer)
-        if name in clusters:
-            continue
-        request = f"cluster:{name}"
-        clusters[name] = OpeningCluster(
-            cluster_id=name, provider=offer.provider, region=offer.region, request_id=request
-        )
-        effects.append(OpenCluster(name, offer.provider, offer.region))
-        asked = ClusterRequested(
-            request_id=request, provider=offer.provider, spec=state.spec, pool=state.name
-        )
-        facts.append(Published(asked, request_id=request))
-    if not effects:
-        return Decision(state)
-    return Decision(
-        state.model_copy(update={"clusters": clusters}), effects=tuple(effects), facts=tuple(facts)
-    )
-
-
-def _placed(node: int, state: Active, ranking: Ranking, view: View) -> tuple[Address, Message]:
-    it = view.index.nodes[node]
-    assert isinstance(it, Filling | Replacing)
-    address: Address = ("node", str(node))
-    opening = False
-    for offer in ranking.offers:
-        if str(offer.market) in it.refused:
-            continue
-        cluster = state.clusters.get(cluster_name(state, offer))
-        if isinstance(cluster, OpenClusterState):
-            return address, Placed(offer, cluster.handle)
-        opening = True
-    if opening:  # hurried as soon as the cluster is open
-        return address, NotPlaced("waits for the provider's network and keys", view.now + 60)
-    # What it was refused with just now says more than the ranking; what it waited for before does not.
-    reason = (it.why_waiting if it.refused else "") or _why_none(ranking)
-    jitter = 1 + 0.5 * view.draw
-    return address, NotPlaced(reason, max(ranking.retry_at, view.now + jitter))
-
-
-def _why_none(ranking: Ranking) -> str:
-    if not ranking.passed:
-        return "no provider has an offer"
-    shown = "; ".join(f"{one.market}: {one.reason}" for one in ranking.passed[:3])
-    more = len(ranking.passed) - 3
-    return shown + (f"; and {more} more" if more > 0 else "")
-
-
-def _park(state: Active, view: View) -> Decision:
-    reason = "machines could not be set up: mend the image's steps, then update the pool"
-    return _parked(state, reason, view)
-
-
-def _parked(state: Active, reason: str, view: View) -> Decision:
-    fields = {name: getattr(state, name) for name in (*_BASE, "steered")}
-    facts = [Published(PoolParked(pool=state.name, reason=reason))]
-    for one in state.waiting:
-        fact = Error(request_id=one.request_id, message=reason, fatal=True)
-        facts.append(Published(fact, one.request_id, (one.request_id,)))
-    tells: Tells = [(("node", str(node)), NotPlaced("parked", view.now + 3600)) for node in view.index.asking]
-    draining = [node for node, it in view.index.nodes.items() if it.drain_request is not None]
-    tells += [(("node", str(node)), DrainGivenUp(reason)) for node in draining]
-    return Decision(
-        Parked(**fields, since=view.now, reason=reason),
-        tells=tuple(tells),
-        facts=tuple(facts),
-    )
+    return Decision(Destroyed(**fields), facts=tuple(facts))
 
 
 def condemn(state: PoolState, view: View) -> Decision:
     """What becomes of a pool whose rules failed too often: parked, loudly; its machines live on."""
     if not isinstance(state, Active):
         return Decision(state)
-    return _parked(state, "too many bugs: see the log, and report them", view)
+    return park(state, "too many bugs: see the log, and report them", view, end_unready=False)
 
 
 def schedule(state: PoolState, view: View) -> tuple[tuple[Address, Message], ...]:
@@ -243,14 +124,17 @@ def conclude(state: PoolState, view: View) -> Decision:
     """Say that the pool is whole when it has become so, and end the requests that wait for it."""
     if not isinstance(state, Active):
         return Decision(state)
-    whole = view.index.nodes_ready >= state.desired and state.steered == (state.desired, state.removed)
-    if not whole:
+    nodes_ready = desired_ready(state, view.index)
+    is_short = nodes_ready < state.desired
+    if is_short != (state.short_since is not None):
+        state = state.model_copy(update={"short_since": view.now if is_short else None})
+    if is_short or state.steered != told(state):
         return Decision(state.model_copy(update={"whole": False}) if state.whole else state)
     if state.whole and not state.waiting:
         return Decision(state)
     facts = [_ended(one, state, view) for one in state.waiting if one.ends_in != "pool_ready"]
     ready = tuple(one.request_id for one in state.waiting if one.ends_in == "pool_ready")
-    fact = PoolReady(pool=state.name, nodes=view.index.nodes_ready)
+    fact = PoolReady(pool=state.name, nodes=nodes_ready)
     facts.append(Published(fact, next(iter(ready), None), ready))
     return Decision(state.model_copy(update={"whole": True, "waiting": ()}), facts=tuple(facts))
 

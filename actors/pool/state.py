@@ -1,11 +1,14 @@
 """What a pool can be. Whether it is ready, degraded or short is derived from its nodes, never stored."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 from actors.events import RequestId
-from actors.policy.placement import Rejection
+from actors.policy.budget import Spend
+from actors.policy.scaling import Habits
+from actors.policy.situation import Rejection
+from actors.policy.waste import Waste
 from actors.spec import PoolSpec
 from providers.model import ClusterHandle, Value
 
@@ -23,6 +26,7 @@ class OpeningCluster(Value):
     tries: int = 0
     next_at: float | None = None  # None: a call is in flight
     surely_not_there: bool = False  # no call is in flight, and none can have made anything
+    detail: str = ""  # what the last try failed with
 
 
 class OpenCluster(Value):
@@ -68,6 +72,10 @@ class _Pool(Value):
     clusters: dict[str, Annotated[ClusterState, Field(discriminator="status")]] = {}
     removed: tuple[int, ...] = ()  # ranks a user took out; they come back when the pool grows
     waiting: tuple[Waiting, ...] = ()
+    spend: Spend = Spend()
+    waste: Waste = Waste()
+    habits: Habits = Habits()
+    account_at: float | None = None  # when the account is looked at again
     since: float = 0
 
     @property
@@ -80,15 +88,38 @@ class _Pool(Value):
     def due_at(self) -> float | None:
         """When this state wants to hear Due."""
         times = [waiting.deadline for waiting in self.waiting]
-        if self.next_cluster_at is not None:
-            times.append(self.next_cluster_at)
+        times += [at for at in (self.next_cluster_at, self.account_at) if at is not None]
         return min(times, default=None)
 
 
-class Active(_Pool):
+class _Kept(_Pool):
+    """What a pool wants of its nodes, and what they were told of that.
+
+    Attributes:
+        spares: machines that are kept beyond the desired nodes; they fill nodes of the next numbers.
+        steered: (nodes, removed) as the nodes were told last, spares among them.
+    """
+
+    spares: int = 0
+    steered: tuple[int, tuple[int, ...]] = (0, ())
+
+
+class Scaled(Value):
+    """What scaling by tasks did last."""
+
+    grew_at: float = 0
+    shrank_at: float = 0
+    why: str = ""
+
+
+class Active(_Kept):
     """Kept at `desired` nodes.
 
     Attributes:
+        look_at: when placement is looked at again though nothing happened; None: not by itself.
+        spares_at: when the number of spares changed last.
+        scale_at: when scaling is looked at again though nothing happened.
+        short_since: since when fewer than the desired nodes are ready; None: they are.
         failures: machines that could not be set up, in a row, by market.
         rejections: what providers refused of this pool's own wishes, by market.
         proven: some machine was set up under this spec, so its steps can work.
@@ -100,15 +131,24 @@ class Active(_Pool):
     rejections: dict[str, Rejection] = {}
     proven: bool = False
     whole: bool = False
-    steered: tuple[int, tuple[int, ...]] = (0, ())  # (desired, removed) as the nodes were told last
+    look_at: float | None = None
+    spares_at: float | None = None
+    scale_at: float | None = None
+    scaled: Scaled = Scaled()
+    short_since: float | None = None
+
+    @property
+    def due_at(self) -> float | None:
+        """When this state wants to hear Due."""
+        times = (super().due_at, self.look_at, self.scale_at)
+        return min((at for at in times if at is not None), default=None)
 
 
-class Parked(_Pool):
+class Parked(_Kept):
     """Launches nothing until a user updates or resizes it; its machines live on."""
 
     status: Literal["parked"] = "parked"
     reason: str
-    steered: tuple[int, tuple[int, ...]] = (0, ())
 
 
 class Draining(_Pool):
@@ -133,3 +173,13 @@ class Destroyed(_Pool):
 
 PoolState = Active | Parked | Draining | Destroyed
 PoolJson: TypeAdapter[PoolState] = TypeAdapter(Annotated[PoolState, Field(discriminator="status")])
+
+
+def base(state: PoolState) -> dict[str, Any]:
+    """The fields that every state of a pool has, for the next state."""
+    return {name: getattr(state, name) for name in _Pool.model_fields}
+
+
+def kept(state: Active | Parked) -> dict[str, Any]:
+    """The fields that a pool has while it lives, parked or not."""
+    return {name: getattr(state, name) for name in _Kept.model_fields}

@@ -47,7 +47,18 @@ SAY_AGAIN_S = 30.0  # a stop that was not confirmed is said again
 REFUSED_WAIT_S = 5.0  # before a task goes again to a machine that seemed well and would not start it
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 300.0
-_COMMON = ("id", "pool", "spec", "seq", "attempt", "failures", "interruptions", "stop_requests", "queued_at")
+_COMMON = (
+    "id",
+    "pool",
+    "spec",
+    "seq",
+    "attempt",
+    "failures",
+    "interruptions",
+    "stop_requests",
+    "queued_at",
+    "cost_micro_usd",
+)
 
 
 def decide(state: TaskState | None, message: TaskMessage, view: View) -> Decision:
@@ -160,7 +171,7 @@ def _while_placed(state: Assigned | Created | Running, message: TaskMessage, vie
         case AgentHolds(instance_id=instance) if instance == state.instance_id:
             return _held(state, message, view)
         case MachineGone(instance_id=instance, reason=reason) if instance == state.instance_id:
-            return _attempt_ended(state, of_gone(reason), None, view)
+            return _attempt_ended(state, _gone(reason), None, view)
         case MachineLeaving(instance_id=instance) if instance == state.instance_id:
             if isinstance(state, Running):  # the agent gives it its notice
                 return Decision(state)
@@ -233,7 +244,13 @@ def _held(state: Assigned | Created | Running, message: AgentHolds, view: View) 
 
 
 def _invalid(state: Assigned | Created | Running, reason: str, view: View) -> Decision:
-    invalid = Invalid(**_place(state), since=view.now, reason=reason, next_at=view.now + SAY_AGAIN_S)
+    invalid = Invalid(
+        **_place(state),
+        since=view.now,
+        reason=reason,
+        started_at=state.started_at if isinstance(state, Running) else None,
+        next_at=view.now + SAY_AGAIN_S,
+    )
     return Decision(invalid, effects=(_say_stop(invalid, state.spec.grace_s, view),))
 
 
@@ -269,7 +286,7 @@ def _while_stopping(state: Stopping | Invalid, message: TaskMessage, view: View)
                 return Decision(state.model_copy(update={"started_at": report.at}))
             return Decision(state)
         case MachineGone(instance_id=instance, reason=reason) if instance == state.instance_id:
-            return _attempt_ended(state, of_gone(reason), None, view)
+            return _attempt_ended(state, _gone(reason), None, view)
         case AgentHolds(instance_id=instance) if instance == state.instance_id:
             return Decision(state, effects=(_say_stop(state, grace_s, view),))
         case Due() if view.now >= state.next_at:
@@ -314,7 +331,20 @@ def _stopped_verdict(state: Stopping | Invalid, report: Ended) -> Verdict:
 # --- the end of an attempt ------------------------------------------------------------------------
 
 
+# With a machine that a better one replaced an attempt ends by our own wish, which is not held against it.
+MOVED = Verdict("resource_failure", "moved", infrastructure=True, counts=False)
+
+
+def _gone(reason: str) -> Verdict:
+    return MOVED if reason == "moved" else of_gone(reason)
+
+
 def _attempt_ended(state: Placed, verdict: Verdict, report: Ended | None, view: View) -> Decision:
+    is_lost = verdict.result == "resource_failure" and verdict.infrastructure and verdict.counts
+    if is_lost and view.index.was_moved(state.instance_id):
+        verdict = MOVED
+    cost = _cost(state, _duration(state, report, view), view)
+    common = _common(state) | {"cost_micro_usd": state.cost_micro_usd + cost}
     fact = TaskAttemptEnded(
         task_id=state.id,
         attempt=state.attempt,
@@ -323,6 +353,7 @@ def _attempt_ended(state: Placed, verdict: Verdict, report: Ended | None, view: 
         reason=verdict.reason,
         exit_code=report.code if report else None,
         signal=report.signal if report else None,
+        cost_micro_usd=cost,
     )
     facts = (Published(fact, request_id=state.id),)
     left: tuple[tuple[Address, Message], ...] = ()
@@ -330,7 +361,7 @@ def _attempt_ended(state: Placed, verdict: Verdict, report: Ended | None, view: 
         left = ((("instance", state.instance_id), TaskLeft()),)
     stop_wanted = isinstance(state, Stopping) and state.reason != "moved"
     if verdict.result == "success" or stop_wanted or not _may_retry(state, verdict, view):
-        over = _over(_common(state), verdict, view, placed=state, report=report)
+        over = _over(common, verdict, view, placed=state, report=report)
         return Decision(over.state, over.tells + left, over.effects, facts + over.facts)
     failures = state.failures + (0 if verdict.infrastructure else 1)
     interruptions = state.interruptions + (1 if verdict.infrastructure and verdict.counts else 0)
@@ -340,7 +371,7 @@ def _attempt_ended(state: Placed, verdict: Verdict, report: Ended | None, view: 
         not_before = view.now + wait
     elif not verdict.counts and view.index.is_ready(state.instance_id):
         not_before = view.now + REFUSED_WAIT_S  # the agent takes no work, and we do not know why: no hot loop
-    again = _common(state) | {
+    again = common | {
         "attempt": state.attempt + 1,
         "failures": failures,
         "interruptions": interruptions,
@@ -365,6 +396,17 @@ def _duration(placed: Placed | None, report: Ended | None, view: View) -> float:
         return report.seconds
     started_at = getattr(placed, "started_at", None)
     return max(0.0, view.now - started_at) if started_at is not None else 0.0
+
+
+def _cost(placed: Placed, seconds: float, view: View) -> int:
+    """Micro-dollars: the attempt's share of its machine's price, as many share it as may run at once."""
+    machine = view.index.instances.get(placed.instance_id)
+    if machine is not None and machine.bill is not None:
+        per_hour = machine.bill.micro_usd_per_hour
+    else:
+        shown = view.index.node_instance(placed.instance_id)
+        per_hour = 0 if shown is None else shown.instance.offer.micro_usd_per_hour
+    return round(per_hour * seconds / 3600 / view.index.pool_spec.worker.concurrency)
 
 
 def _over(
@@ -407,11 +449,12 @@ def _over(
         exit_code=stopped.exit_code,
         attempts=stopped.attempt if placed else stopped.attempt - 1,
         function_name=stopped.spec.title,
+        cost_micro_usd=stopped.cost_micro_usd,
     )
     ends = (stopped.id, *stopped.stop_requests)
     return Decision(
         stopped,
-        tells=((("pool", stopped.pool), TaskOver(stopped.id)),),
+        tells=((("pool", stopped.pool), TaskOver(stopped.id, stopped.duration)),),
         effects=(TaskFilesDone(stopped.id),),
         facts=(Published(completed, request_id=stopped.id, ends=ends),),
         taken=taken,

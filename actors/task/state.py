@@ -22,6 +22,7 @@ class _Task(Value):
     stop_requests: tuple[RequestId, ...] = ()
     since: float = 0
     queued_at: float = 0
+    cost_micro_usd: int = 0  # of the attempts that ended: their share of what their machines cost
 
     @property
     def due_at(self) -> float | None:
@@ -86,6 +87,7 @@ class Invalid(_Placed):
 
     status: Literal["invalid"] = "invalid"
     reason: str
+    started_at: float | None = None
     next_at: float
 
     @property

@@ -53,10 +53,12 @@ from actors.messages import (
     LeaveWanted,
     LinkDown,
     LinkUp,
+    MachineBilled,
     MachineGone,
     MachineLeaving,
     MachineUnreachable,
     MarketsChanged,
+    Move,
     NodeMessage,
     NodeReady,
     NodeRetired,
@@ -64,11 +66,13 @@ from actors.messages import (
     NotPlaced,
     Placed,
     PoolMessage,
+    Renumbered,
     RequestHeard,
     Retire,
     SetUpEnded,
     StopWanted,
     Submitted,
+    TakeOver,
     TaskLeft,
     TaskMessage,
     TaskOver,
@@ -123,6 +127,7 @@ INSTANCES: list[instances.InstanceState] = [
         instances.Requested,
         _INSTANCE | {"asked_at": 0},
         tries=(1, 5),
+        paced=(False, True),
         looking=(False, True),
         empty_looks=(0, 1),
         next_at=(None, *TIMES),
@@ -147,6 +152,7 @@ INSTANCES: list[instances.InstanceState] = [
         deadline=TIMES,
         noticed=(False, True),
         final=(False, True),
+        lost=(False, True),
         link_up=(False, True),
     ),
     *_all(
@@ -181,6 +187,20 @@ NODES: list[nodes.NodeState] = [
         nodes.Replacing(**_NODE, **drain, **ask, incarnation=1, request_id=ORDER, replacing=OLD, old_id=OLD)
         for drain in _DRAINS
         for ask in _ASKS
+    ),
+    nodes.Filling(**_NODE, incarnation=1, request_id=ORDER, missing_since=TIMES[0]),
+    *(
+        nodes.Replacing(
+            **_NODE,
+            **_ASKS[-1],
+            incarnation=1,
+            request_id=ORDER,
+            replacing=OLD,
+            old_id=OLD,
+            moving=True,
+            filled_at=filled_at,
+        )
+        for filled_at in (0, TIMES[0])
     ),
     nodes.Filled(**_NODE, incarnation=1, last_id=NAME, instance_id=NAME),
     *(
@@ -242,7 +262,10 @@ POOLS: list[pools.PoolState] = [
         steered=((0, ()), (1, ())),
         removed=((), (1,)),
     ),
-    *_all(pools.Parked, _POOL | {"reason": "broken"}, clusters=_CLUSTERS, waiting=((), _WAITING)),
+    *_all(pools.Active, _POOL, spares=(0, 2), look_at=TIMES, spares_at=(None, *TIMES), proven=(False, True)),
+    *_all(
+        pools.Parked, _POOL | {"reason": "broken"}, clusters=_CLUSTERS, waiting=((), _WAITING), spares=(0, 2)
+    ),
     *_all(
         pools.Draining,
         _POOL | {"reason": "user"},
@@ -282,13 +305,20 @@ REPORTS: list[wire.Report] = [
     wire.Refused(id=4, command="start", reason="old", task=TASK, attempt=1),
     wire.Refused(id=4, command="bootstrap", reason="old"),
 ]
-NOTICES = (None, Notice(reason="spot"), Notice(reason="spot", deadline_at=NOW + 30))
+NOTICES = (
+    None,
+    Notice(reason="spot"),
+    Notice(reason="spot", deadline_at=NOW + 30),
+    Notice(reason="rebalance recommendation", early=True),
+)
 
 INSTANCE_MESSAGES: list[InstanceMessage] = [
     Due(),
-    LaunchWanted(KEY, 0, ORDER, None, offer(), cluster_handle(CLUSTER)),
+    LaunchWanted(KEY, 0, ORDER, None, offer(), cluster_handle(CLUSTER), "cheapest"),
+    *(Renumbered(node) for node in (0, 7)),
     LaunchSucceeded(HANDLE),
     *(LaunchFailed(fault, "", after) for fault in Fault for after in (None, 5.0)),
+    *(LaunchFailed(Fault.THROTTLED, "", after, paced=True) for after in (None, 5.0)),
     *(Found(_sighting(state)) for state in ("pending", "running", "stopping", "stopped")),
     Found(_sighting("running", address=ADDRESS)),
     Found(_sighting("running", address=HostAddress(host="moved"))),
@@ -318,7 +348,10 @@ NODE_MESSAGES: list[NodeMessage] = [
     DrainAsked("drain-2", False, 60),
     DrainAsked("drain-2", True, 60),
     DrainGivenUp("parked"),
-    Placed(offer(), cluster_handle(CLUSTER)),
+    Placed(offer(), cluster_handle(CLUSTER), "cheapest"),
+    Move(offer("b"), cluster_handle(CLUSTER), "better"),
+    TakeOver(NAME),
+    TakeOver(None),
     NotPlaced("none", NOW + 5),
     *(InstanceReady(name) for name in (NAME, OLD, f"{POOL}-9-1.1.1")),
     *(InstanceLeaving(name, "x", works) for name in (NAME, OLD) for works in (False, True)),
@@ -381,11 +414,12 @@ POOL_MESSAGES: list[PoolMessage] = [
     *(ClusterCloseFailed(CLUSTER, fault, "") for fault in Fault),
     MarketsChanged(),
     *(LaunchEnded(offer(), fault, "") for fault in Fault),
-    SetUpEnded(offer(), None),
-    SetUpEnded(offer(), "p: exit 1"),
+    SetUpEnded(offer(), None, 90.0, 2_000),
+    SetUpEnded(offer(), "p: exit 1", 90.0, 2_000),
+    *(MachineBilled(2_000, worked, "user") for worked in (False, True)),
     NodeReady(0),
     NodeRetired(0),
-    TaskOver(TASK),
+    *(TaskOver(TASK, ran_s) for ran_s in (0.0, 60.0)),
 ]
 ADDRESSES: dict[str, Address] = {
     "pool": ("pool", POOL),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from actors.decision import Decision, View
@@ -17,6 +17,7 @@ from actors.messages import (
     AgentHolds,
     Assigned,
     InstanceLeaving,
+    InstanceReady,
     InstanceStays,
     LaunchFailed,
     LeaveWanted,
@@ -24,11 +25,14 @@ from actors.messages import (
     MachineUnreachable,
     NothingFound,
     Placed,
+    Renumbered,
+    TakeOver,
     TerminateSucceeded,
 )
 from actors.node import rules as node_rules
-from actors.node.state import Retired
+from actors.node.state import Filling, Retired
 from actors.policy import placement
+from actors.policy.situation import Plan, Situation
 from actors.pool import rules as pool_rules
 from actors.pool import settle
 from actors.task import rules as task_rules
@@ -36,9 +40,15 @@ from actors.task.state import Pending
 from providers.errors import Fault
 from tests.actors.instance.machine import InstanceRules
 from tests.actors.node.machine import NodeRules
-from tests.actors.policy.test_placement import cases
-from tests.actors.policy.test_placement import test_no_offer_costs_more_or_has_less_than_asked_for as cheap
 from tests.actors.pool.machine import PoolRules
+from tests.actors.pool.test_placing import Planner
+from tests.actors.pool.test_placing import (
+    test_a_spare_leaves_a_node_alone_that_has_ordered_a_machine as left_alone,
+)
+from tests.actors.pool.test_rules import (
+    test_a_pool_that_grows_gives_the_lowest_numbers_back_and_keeps_the_nodes_it_has as grown,
+)
+from tests.actors.pool.test_rules import test_nothing_is_placed_above_the_price_cap as cheap
 from tests.actors.task.machine import TaskRules
 
 SETTINGS = settings(
@@ -154,7 +164,19 @@ def _rank_slips(decision: Decision) -> Decision:
     return decision
 
 
+def _moved_and_kept(rule: Rule) -> Rule:
+    def decide(state: Any, message: Any, view: View) -> Decision:
+        decision = rule(state, message, view)
+        if isinstance(message, InstanceReady) and getattr(state, "moving", False):
+            return replace(decision, tells=())
+        return decision
+
+    return decide
+
+
 NODE: dict[str, Plant] = {
+    "a machine is left behind when its node has moved": _moved_and_kept,
+    "a machine that is taken over is not told": without_tells(lambda it: isinstance(it, Renumbered)),
     "a key is used again": heard_as(_try_one_for_ever),
     "a machine that is not needed is not sent away": without_tells(lambda it: isinstance(it, LeaveWanted)),
     "a notice that is withdrawn is taken for a loss": heard_as(_deaf_to_withdrawals),
@@ -208,6 +230,53 @@ def test_resizes_that_are_overtaken_and_never_end(monkeypatch: pytest.MonkeyPatc
     found(PoolRules)
 
 
+def test_a_growth_that_takes_a_node_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        pool_rules, "_removed", lambda state, desired: () if desired > state.desired else state.removed
+    )
+    with pytest.raises(AssertionError):
+        grown()
+
+
+def test_a_spare_that_fills_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    promote = settle.promote
+
+    def doubled(state: Any, view: View) -> Decision:
+        decision = promote(state, view)
+        return replace(decision, tells=tuple(tell for tell in decision.tells if not _leaves_bare(tell[1])))
+
+    monkeypatch.setattr(settle, "promote", doubled)
+    found(PoolRules)
+
+
+def _leaves_bare(message: Any) -> bool:
+    return isinstance(message, TakeOver) and message.instance_id is None
+
+
+def test_a_spare_for_a_node_that_has_ordered_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    promote = settle.promote
+
+    def eager(state: Any, view: View) -> Decision:
+        index = view.index
+        kept, index.lost = index.lost, {n: None for n, it in index.nodes.items() if isinstance(it, Filling)}
+        decision = promote(state, view)
+        index.lost = kept
+        return decision
+
+    monkeypatch.setattr(settle, "promote", eager)
+    monkeypatch.setattr(node_rules, "decide", heard_as(_whoever_asked)(node_rules.decide))
+    planner = Planner()
+    monkeypatch.setattr(placement, "place", planner)
+    with pytest.raises(AssertionError):
+        left_alone(planner)
+
+
+def _whoever_asked(state: Any, message: Any) -> tuple[Any, Any]:
+    if isinstance(message, TakeOver) and isinstance(state, Filling):
+        return state.model_copy(update={"instance_id": None}), message
+    return state, message
+
+
 def test_tasks_beyond_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(state: Any, view: View) -> Any:
         task, index = view.index.queue.first(), view.index
@@ -219,12 +288,11 @@ def test_tasks_beyond_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_offers_above_the_price_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "mismatch", lambda spec, offer: None)
+    place = placement.place
 
-    @settings(SETTINGS)
-    @given(case=cases())
-    def looked_at(case: dict[str, object]) -> None:
-        cheap.hypothesis.inner_test(case)  # type: ignore[attr-defined]
+    def at_any_price(situation: Situation) -> Plan:
+        return place(replace(situation, spec=situation.spec.model_copy(update={"max_hourly_cost": None})))
 
+    monkeypatch.setattr(placement, "place", at_any_price)
     with pytest.raises(AssertionError):
-        looked_at()
+        cheap()

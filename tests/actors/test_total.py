@@ -11,9 +11,9 @@ from actors.decision import Decision, View, World
 from actors.events import Envelope, Request
 from actors.instance.state import InstanceState, Ready
 from actors.node.state import NodeState
-from actors.pool import settle
+from actors.pool import money, scale, settle
 from actors.pool.rules import decide as pool_decide
-from actors.pool.state import Active, ClusterState, Draining, PoolState
+from actors.pool.state import ClusterState, Destroyed, PoolState
 from actors.task.state import TaskState
 from providers.agent.wire import Report
 from tests.actors import kinds
@@ -39,7 +39,9 @@ def neighbours(kind: Kind, state: Any) -> View:
         kinds.ADDRESSES["task"]: next(one for one in kinds.TASKS if one.status == "running"),
     }
     some[kinds.ADDRESSES[kind]] = state
-    return View(kinds.NOW, 0.5, OWNER, 1, WORLDS[1], built({k: v for k, v in some.items() if v is not None}))
+    return View(
+        kinds.NOW, 0.0, 0.5, OWNER, 1, WORLDS[1], built({k: v for k, v in some.items() if v is not None})
+    )
 
 
 def sound(kind: Kind, decision: Any) -> None:
@@ -88,13 +90,16 @@ def test_every_state_survives_a_restart_and_a_spent_budget(kind: Kind) -> None:
         sound(kind, CONDEMN[kind].condemn(state, view))
 
 
-@pytest.mark.parametrize("step", [settle.steer, settle.place, settle.conclude], ids=lambda it: it.__name__)
+STEPS = (money.account, scale.scale, settle.steer, settle.promote, settle.place, settle.conclude)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda it: it.__name__)
 def test_every_pool_can_be_settled_among_every_node(step: Any) -> None:
     for pool, node, world in product(kinds.POOLS, kinds.NODES, WORLDS):
-        if not isinstance(pool, Active | Draining):
+        if isinstance(pool, Destroyed):
             continue
         some = {kinds.ADDRESSES["pool"]: pool, kinds.ADDRESSES["node"]: node}
-        view = View(kinds.NOW, 0.5, OWNER, 1, world, built(some))
+        view = View(kinds.NOW, 0.0, 0.5, OWNER, 1, world, built(some))
         sound("pool", step(pool, view))
 
 
@@ -102,7 +107,7 @@ def test_every_task_can_be_scheduled_beside_every_machine() -> None:
     for node, instance, task in product(kinds.NODES[-8:], kinds.INSTANCES[::3], kinds.TASKS[:9]):
         states = (kinds.POOLS[0], node, instance, task)
         some = dict(zip(kinds.ADDRESSES.values(), states, strict=True))
-        view = View(kinds.NOW, 0.5, OWNER, 1, WORLDS[1], built(some))
+        view = View(kinds.NOW, 0.0, 0.5, OWNER, 1, WORLDS[1], built(some))
         for address, _ in settle.schedule(kinds.POOLS[0], view):
             assert address == kinds.ADDRESSES["task"]
             assert task.status == "pending"

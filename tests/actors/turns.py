@@ -17,8 +17,8 @@ from actors.instance import state as instance_state
 from actors.messages import Due, Message, RequestHeard
 from actors.node import rules as node_rules
 from actors.node import state as node_state
+from actors.pool import money, scale, settle
 from actors.pool import rules as pool_rules
-from actors.pool import settle
 from actors.pool import state as pool_state
 from actors.ports import Commit, StateRow
 from actors.task import rules as task_rules
@@ -79,7 +79,7 @@ class Turns:
 
     def view(self) -> View:
         """What rules look at now."""
-        return View(self.now, self._dice.random(), OWNER, self.epoch, self.world, self.index)
+        return View(self.now, START, self._dice.random(), OWNER, self.epoch, self.world, self.index)
 
     def put(self, address: Address, state: Value | None) -> None:
         """Set a state, as if a turn had."""
@@ -187,9 +187,13 @@ class Turns:
 
     def _settle(self) -> None:
         address: Address = ("pool", POOL)
-        if not isinstance(self.index.pool, pool_state.Active | pool_state.Draining):
+        if not isinstance(self.index.pool, pool_state.Active | pool_state.Parked | pool_state.Draining):
             return
-        for step in (settle.steer, settle.place, None, settle.conclude):
+        steps = (
+            *(money.account, scale.scale, settle.steer, settle.promote, settle.place),
+            *(None, settle.conclude),
+        )
+        for step in steps:
             if step is not None:
                 self._deliver(self._take(address, step(self.states[address], self.view())))  # type: ignore[arg-type]
                 continue

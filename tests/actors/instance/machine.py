@@ -6,17 +6,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actors.address import Address
-from actors.effects import Launch
+from actors.effects import Call, Launch, TellMarket, Word
 from actors.events import InstanceRequested
-from actors.instance.state import Bootstrapping, Destroying, Draining, Provisioning, Ready
+from actors.instance.state import Alive, Bootstrapping, Destroying, Draining, Provisioning, Ready
 from actors.messages import (
     BootstrapWanted,
     Due,
+    HoldingTold,
     InstanceMessage,
     InstanceNotLaunched,
+    LaunchFailed,
     LaunchWanted,
     LeaveWanted,
     LinkDown,
+    LossTold,
+    LossWithdrawn,
+    MachineBilled,
+    Renumbered,
     TaskLeft,
     TerminateFailed,
     TerminateSucceeded,
@@ -56,6 +62,17 @@ class InstanceRules(RuleBasedStateMachine):
         self.turns = self.here.turns
         self.users = 0
         self.calm = 0  # so many more steps nobody ends the machine
+        self.news: list[object] = []  # that the market was told
+        self.deaf = False  # some of it was lost with a daemon
+        perform = self.turns.perform
+
+        def note(address: Address, effect: Call | Word) -> None:
+            if isinstance(effect, TellMarket):
+                self.deaf = self.deaf or self.here.dying
+                self.news += [] if self.here.dying else [effect.news]
+            perform(address, effect)
+
+        self.turns.perform = note
         pool = Active(name=POOL, generation=1, spec=SPEC, desired=1, since=START)
         self.turns.put(("pool", POOL), pool)
         node = Filling(
@@ -74,7 +91,7 @@ class InstanceRules(RuleBasedStateMachine):
             request_id=REQUEST, provider="sim", cluster_id="c", node_id=0, replacing=replacing
         )
         self.turns.journal(asked)
-        self.turns.hear((ME, LaunchWanted(KEY, 0, REQUEST, replacing, offer(), cluster_handle())))
+        self.turns.hear((ME, LaunchWanted(KEY, 0, REQUEST, replacing, offer(), cluster_handle(), "cheapest")))
         for _ in range(ahead):  # so that chaos begins anywhere between ordered and ready
             self.here.fair_step()
 
@@ -107,6 +124,12 @@ class InstanceRules(RuleBasedStateMachine):
     @rule()
     def answer_well(self) -> None:
         self.here.answer(0, None, True, 1)
+
+    @precondition(lambda self: any(isinstance(call, Launch) for _, call in self.here.calls))
+    @rule(after_s=st.sampled_from([None, 7.0]))
+    def waits_for_our_own_pace(self, after_s: float | None) -> None:
+        self.here.calls = [one for one in self.here.calls if not isinstance(one[1], Launch)]
+        self.hear(LaunchFailed(Fault.THROTTLED, "many calls wait", after_s, paced=True))
 
     @precondition(lambda self: self.here.watched)
     @rule()
@@ -232,9 +255,16 @@ class InstanceRules(RuleBasedStateMachine):
         self.hear(BootstrapWanted(request))
 
     @precondition(lambda self: self.calm < 0 and self.state is not None)
-    @rule(within_s=st.sampled_from([0, 60]), reason=st.sampled_from(["scale_in", "user"]))
+    @rule(within_s=st.sampled_from([0, 60]), reason=st.sampled_from(["scale_in", "user", "moved", "budget"]))
     def leave(self, within_s: float, reason: str) -> None:
         self.hear(LeaveWanted(reason, within_s))
+
+    @precondition(lambda self: self.state is not None)
+    @rule(node=st.integers(0, 2))
+    def fills_another_node(self, node: int) -> None:
+        before = self.state
+        self.hear(Renumbered(node))
+        assert self.state == before.model_copy(update={"node": node})  # type: ignore[attr-defined]
 
     @precondition(lambda self: self.state is not None)
     @rule(
@@ -245,7 +275,7 @@ class InstanceRules(RuleBasedStateMachine):
                 TerminateSucceeded(),
                 TerminateFailed(Fault.GONE, ""),
                 TerminateFailed(Fault.CREDENTIALS, ""),
-                LaunchWanted(KEY, 0, REQUEST, None, offer(), cluster_handle()),
+                LaunchWanted(KEY, 0, REQUEST, None, offer(), cluster_handle(), "again"),
             ]
         )
     )
@@ -292,6 +322,31 @@ class InstanceRules(RuleBasedStateMachine):
             assert not self.here.machines, "a machine that nobody knows"
         if isinstance(self.state, Provisioning | Bootstrapping | Ready | Draining):
             assert KEY in self.here.watched, "nobody would see it go"
+
+    @invariant()
+    def the_market_knows(self) -> None:
+        """That a machine is held, from its launch until it is gone or we end it; and that one was lost."""
+        if self.deaf:
+            return
+        held = [one.held for one in self.news if isinstance(one, HoldingTold)]
+        assert held == [1, 0][: len(held)]
+        assert bool(held and held[-1]) == isinstance(self.state, Alive)
+        losses = sum(isinstance(one, LossTold) for one in self.news)
+        withdrawn = sum(isinstance(one, LossWithdrawn) for one in self.news)
+        is_told = isinstance(self.state, Draining) and self.state.lost
+        assert 0 <= losses - withdrawn <= 1
+        if isinstance(self.state, Alive):
+            assert losses - withdrawn == is_told
+
+    @invariant()
+    def it_is_billed_once_when_it_is_gone(self) -> None:
+        bills = [one for address, one in self.turns.told if isinstance(one, MachineBilled)]
+        facts = self.turns.facts("instance_destroyed")
+        assert [one.cost_micro_usd for one in bills] == [fact.cost_micro_usd for fact in facts]
+        assert len(bills) <= 1
+        if bills:
+            was_ready = bool(self.turns.facts("instance_bootstrapped"))
+            assert bills[0].worked == was_ready
 
     @invariant()
     def it_waits_for_something(self) -> None:

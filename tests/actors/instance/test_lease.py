@@ -14,7 +14,7 @@ GRACE_S = 45.0
 
 
 def _view(index: Index, now: float) -> View:
-    return View(now=now, draw=0.5, owner="o", epoch=1, world=World(), index=index)
+    return View(now=now, began=0, draw=0.5, owner="o", epoch=1, world=World(), index=index)
 
 
 def _silent() -> tuple[Index, Destroying]:

@@ -32,10 +32,13 @@ from actors.messages import (
     InstanceStays,
     LaunchWanted,
     LeaveWanted,
+    Move,
     NodeMessage,
     NotPlaced,
     Placed,
+    Renumbered,
     Retire,
+    TakeOver,
 )
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
 from actors.pool.state import Active
@@ -78,6 +81,7 @@ class NodeRules(RuleBasedStateMachine):
         self.machines: dict[str, Machine] = {}
         self.keys: set[str] = set()
         self.drains = 0
+        self.others = 0  # machines that were another node's
         self.turns.put(("pool", POOL), Active(name=POOL, generation=1, spec=SPEC, desired=4, since=START))
 
     @initialize()
@@ -123,7 +127,52 @@ class NodeRules(RuleBasedStateMachine):
     @precondition(lambda self: self.state.status in ("filling", "replacing") and self.state.wants_place)
     @rule(zone=st.sampled_from("abc"))
     def placed(self, zone: str) -> None:
-        self.hear(Placed(offer(zone), cluster_handle()))
+        self.hear(Placed(offer(zone), cluster_handle(), "cheapest"))
+
+    @precondition(lambda self: self.state.status == "filled")
+    @rule(zone=st.sampled_from("abc"))
+    def moved(self, zone: str) -> None:
+        self.hear(Move(offer(zone), cluster_handle(), "better"))
+
+    @precondition(lambda self: self.is_bare or self.state.status == "filled")
+    @rule()
+    def takes_over(self) -> None:
+        """Another node's machine fills this one; that one gets this one's machine, if there is any."""
+        given = self.state.instance_id if isinstance(self.state, Filled) else None
+        other = self.elsewhere()
+        self.turns.told.clear()
+        self.turns.hear((ME, TakeOver(other.name)))
+        told = [message for (_, name), message in self.turns.told if name == other.name]
+        assert told == [Renumbered(RANK)]
+        self.hear()
+        if given is not None:
+            del self.machines[given]
+
+    @precondition(lambda self: self.state.status == "filled")
+    @rule()
+    def gives_away(self) -> None:
+        """Another node takes over this one's machine, and had none."""
+        assert isinstance(self.state, Filled)
+        given = self.state.instance_id
+        self.hear(TakeOver(None))
+        del self.machines[given]
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the node has no machine and has ordered none."""
+        return isinstance(self.state, Filling) and self.state.instance_id is None
+
+    def elsewhere(self) -> Machine:
+        """A machine that is ready on another node."""
+        self.others += 1
+        key = f"owner/{POOL}/9/1.{self.others}/1"
+        request = f"instance:{POOL}-9-1.{self.others}"
+        wanted = LaunchWanted(key, 9, request, None, offer(), cluster_handle(), "")
+        machine = Machine(f"{POOL}-9-1.{self.others}.1", wanted, "ready")
+        self.machines[machine.name] = machine
+        self.turns.referee._stage[machine.name] = 4
+        self.turns.index.apply(("instance", machine.name), None, self.as_state(machine))
+        return machine
 
     @precondition(lambda self: self.state.status in ("filling", "replacing") and self.state.wants_place)
     @rule()
@@ -163,7 +212,7 @@ class NodeRules(RuleBasedStateMachine):
         """The node gets what it waits for."""
         for _ in range(steps):
             if isinstance(self.state, Filling | Replacing) and self.state.wants_place:
-                self.hear(Placed(offer(), cluster_handle()))
+                self.hear(Placed(offer(), cluster_handle(), "cheapest"))
             elif self.state.due_at is not None:
                 self.advance(max(0.0, self.state.due_at - self.turns.now))
             elif isinstance(self.state, Vacant):

@@ -1,9 +1,12 @@
 """A whole pool, its users and its outside: every rule of every actor, in any order of events."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actors.address import Address
+from actors.buying import Budget, Buying
 from actors.effects import Launch
 from actors.events import (
     BootstrapRequested,
@@ -18,17 +21,17 @@ from actors.events import (
 )
 from actors.instance.facts import node_instance
 from actors.instance.state import Bootstrapping, Draining, Ready
-from actors.messages import MarketsChanged, VendorNotice
+from actors.messages import MarketsChanged, Move, VendorNotice
 from actors.node.state import Filled, Replacing
-from actors.pool.rules import wanted_ranks
-from actors.pool.state import Active, Destroyed, PoolState
+from actors.pool.state import Active, Destroyed, OpenCluster, PoolState
 from actors.pool.state import Draining as DrainingPool
+from actors.pool.wanted import told, wanted_count, wanted_ranks
 from actors.spec import Image, Nodes, PoolSpec, Step, TaskSpec, Worker
 from providers.agent.wire import Unhealthy
 from providers.errors import Fault
 from providers.gateway import LAUNCH_TIMEOUT_S
 from providers.model import Address as HostAddress
-from providers.model import Notice
+from providers.model import ClusterHandle, Notice, Offer
 from tests.actors.index import difference
 from tests.actors.model import VISIBLE_S, Link, Machine, Outside, offer
 from tests.actors.turns import POOL
@@ -39,7 +42,12 @@ FAIR_STEPS_MAX = 900
 WORKER = Worker(concurrency=1, buffer=1)
 
 
-def spec(nodes: int, steps: int = 1, dollars: float | None = None) -> PoolSpec:
+DEARER = (offer("a", dollars=0.4), offer("b", dollars=0.2), offer("c"), offer("a", dollars=0.5, spot=False))
+
+
+def spec(
+    nodes: int, steps: int = 1, dollars: float | None = None, *, spares: int = 0, day: float | None = None
+) -> PoolSpec:
     """What the pool is asked to be."""
     phases = tuple(Step(phase=f"p{i}", run="true") for i in range(steps))
     return PoolSpec(
@@ -48,6 +56,8 @@ def spec(nodes: int, steps: int = 1, dollars: float | None = None) -> PoolSpec:
         worker=WORKER,
         image=Image(steps=phases),
         max_hourly_cost=dollars,
+        buying=Buying(spares=spares),
+        budget=Budget(per_day=day),
         bootstrap_failures_max=2,
         drain_timeout=60,
         unreachable_timeout=60,
@@ -65,10 +75,16 @@ class PoolRules(RuleBasedStateMachine):
         self.calm = 0  # so many more steps nothing drastic happens
         self.condemned = 0
 
-    @initialize(nodes=st.integers(0, 3), ahead=st.sampled_from([0, 0, 3, 9]), calm=st.integers(0, 25))
-    def begin(self, nodes: int, ahead: int, calm: int) -> None:
+    @initialize(
+        nodes=st.integers(0, 3),
+        spares=st.sampled_from([0, 0, 1, 2]),
+        ahead=st.sampled_from([0, 0, 3, 9]),
+        calm=st.integers(0, 25),
+    )
+    def begin(self, nodes: int, spares: int, ahead: int, calm: int) -> None:
         self.calm = calm
-        self.turns.ask(PoolRequested(request_id="make", pool=POOL, spec=spec(nodes)))
+        made = spec(nodes, spares=spares)
+        self.turns.ask(PoolRequested(request_id="make", pool=POOL, spec=made))
         for _ in range(ahead):
             self.here.fair_step()
 
@@ -87,6 +103,15 @@ class PoolRules(RuleBasedStateMachine):
         """A user asks, unless all is over."""
         if not self.over:
             self.turns.ask(request)
+
+    def ask_for_size(self, request: Request) -> None:
+        """A user asks for another size: who is wanted still is when there are to be more."""
+        before = self.pool
+        self.ask(request)
+        after = self.pool
+        if isinstance(before, Active) and isinstance(after, Active) and wanted_count(before):
+            if after.desired >= before.desired and after.spares >= before.spares and wanted_count(after):
+                assert set(wanted_ranks(before)) <= set(wanted_ranks(after))
 
     def name(self, what: str) -> str:
         """A new request id; tasks that write no lines end in -0."""
@@ -114,10 +139,11 @@ class PoolRules(RuleBasedStateMachine):
         request = self.name(what)
         match what:
             case "resize":
-                self.ask(PoolResizeRequested(request_id=request, pool=POOL, nodes=number + i // 2))
+                self.ask_for_size(PoolResizeRequested(request_id=request, pool=POOL, nodes=number + i // 2))
             case "update":
-                changed = spec(number, steps=i % 2, dollars=(None, 0.15, 0.01)[i])
-                self.ask(PoolUpdateRequested(request_id=request, pool=POOL, spec=changed))
+                spares, day = (i + number) % 3, 0.001 if i == number == 2 else None
+                changed = spec(number, i % 2, (None, 0.15, 0.01)[i], spares=spares, day=day)
+                self.ask_for_size(PoolUpdateRequested(request_id=request, pool=POOL, spec=changed))
             case "replace":
                 self.ask(DrainRequested(request_id=request, pool=POOL, node=number))
             case _:
@@ -194,6 +220,26 @@ class PoolRules(RuleBasedStateMachine):
                 watched = self.here.watched.get(machine.key)
                 if watched is not None:
                     self.turns.hear((("instance", watched.instance), VendorNotice(machine.notice)))
+
+    @rule(offers=st.sampled_from([OFFERS, DEARER, DEARER[2:]]))
+    def prices(self, offers: tuple[Offer, ...]) -> None:
+        self.turns.world = replace(self.turns.world, offers={"sim": offers})
+        self.turns.hear((ME, MarketsChanged()))
+
+    @precondition(lambda self: self.moves_of(self.turns.index.pool))
+    @rule(i=st.integers(0, 3), bought=st.sampled_from(OFFERS))
+    def better_elsewhere(self, i: int, bought: Offer) -> None:
+        moves = self.moves_of(self.pool)
+        node, cluster = moves[i % len(moves)]
+        self.turns.hear((("node", str(node)), Move(bought, cluster, "better")))
+
+    def moves_of(self, pool: PoolState | None) -> list[tuple[int, ClusterHandle]]:
+        """Nodes that placement might move, and where to."""
+        if not isinstance(pool, Active) or pool.spec.max_hourly_cost is not None or pool.spend.reached:
+            return []
+        there = [one.handle for one in pool.clusters.values() if isinstance(one, OpenCluster)]
+        filled = [node for node, it in sorted(self.turns.index.nodes.items()) if isinstance(it, Filled)]
+        return [(node, there[0]) for node in filled] if there else []
 
     @rule(seconds=st.sampled_from([1, 5, 20, 70, 400]))
     def advance(self, seconds: float) -> None:
@@ -286,9 +332,9 @@ class PoolRules(RuleBasedStateMachine):
         pool = self.turns.index.pool
         if not isinstance(pool, Active):
             return
-        assert pool.steered == (pool.desired, pool.removed)
+        assert pool.steered == told(pool)
         wanted = set(wanted_ranks(pool))
-        assert len(wanted) == pool.desired
+        assert len(wanted) == wanted_count(pool)
         for node, state in self.turns.index.nodes.items():
             assert (state.status != "retired") == (node in wanted), (node, wanted)
         assert wanted <= set(self.turns.index.nodes)
@@ -300,6 +346,14 @@ class PoolRules(RuleBasedStateMachine):
                 name = node.instance_id if isinstance(node, Filled) else node.old_id
                 instance = self.turns.index.instances.get(name)
                 assert isinstance(instance, Ready | Bootstrapping | Draining), (node, instance)
+
+    @invariant()
+    def no_machine_is_counted_on_twice(self) -> None:
+        nodes = self.turns.index.nodes.values()
+        named = [
+            name for it in nodes for key in ("instance_id", "old_id") if (name := getattr(it, key, None))
+        ]
+        assert len(set(named)) == len(named), named
 
     @invariant()
     def nobody_has_more_tasks_than_slots(self) -> None:

@@ -118,6 +118,19 @@ def test_a_pool_that_shrinks_takes_its_highest_ranks() -> None:
     assert pool.statuses == ["filled", "filled", "retired"]
 
 
+def test_a_pool_that_grows_gives_the_lowest_numbers_back_and_keeps_the_nodes_it_has() -> None:
+    pool = ready(4)
+    for node in (0, 1):
+        pool.turns.ask(DrainRequested(request_id=f"drain-{node}", pool=POOL, node=node, then="remove"))
+    pool.until(lambda: len(pool.turns.index.instances) == 2)
+    kept = {name for name in pool.turns.index.instances}
+    pool.resize("grow", 3)
+    pool.until(lambda: pool.turns.ending("grow") is not None)
+    assert pool.statuses == ["filled", "retired", "filled", "filled"]
+    assert kept <= set(pool.turns.index.instances)
+    assert (pool.state.desired, pool.state.removed) == (3, (1,))
+
+
 def test_what_is_built_into_machines_can_not_change_under_them() -> None:
     pool = ready(1)
     refused = pool.update("bad", vcpus=2.0, lease_s=60.0)

@@ -76,7 +76,7 @@ class TaskRules(RuleBasedStateMachine):
         self.turns.put(("node", str(node)), Filling.model_validate(state | asking))
         asked = InstanceRequested(request_id=request, provider="sim", cluster_id="c", node_id=node)
         self.turns.journal(asked)
-        wanted = LaunchWanted(key, node, request, None, offer(), cluster_handle())
+        wanted = LaunchWanted(key, node, request, None, offer(), cluster_handle(), "cheapest")
         self.turns.hear((("instance", name), wanted))
         for _ in range(10):
             if not isinstance(self.turns.states[("instance", name)], Ready):
