@@ -29,13 +29,17 @@ class ProviderError(Exception):
         fault: what may be done next.
         detail: one line for a human, without secrets.
         retry_after_s: seconds the provider asked us to wait, when it did.
+        paced: the call was never made: it waited for our own rate limit, for longer than calls may.
     """
 
-    def __init__(self, fault: Fault, detail: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, fault: Fault, detail: str, retry_after_s: float | None = None, *, paced: bool = False
+    ) -> None:
         super().__init__(f"{fault}: {detail}")
         self.fault = fault
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.paced = paced
 
 
 class HostError(ProviderError):

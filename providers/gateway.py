@@ -40,6 +40,8 @@ LOOK_SOON_S = 0.05  # a hurried observation waits so long for others that hurry 
 FAILED_LOOKS = 2  # listings in a row that fail: then nothing is bought there until one comes
 WATCHED_WITHIN_S = 60.0  # of its launch, when anybody still wants it
 REFUSED_S = 300.0  # nor for so long after the account was refused
+OFFERS_FRESH_S = 10.0  # offers that are not older are not asked for again, whoever wants them
+FULL_AGAIN_S = 15.0  # when there are as many machines as may be: when to ask again
 NOTICES_AGAIN_S = 10.0
 NOTICES_WELL_S = 300.0  # a stream of notices that lasted so long had nothing wrong with it
 WAIT_MAX_S = 3600.0  # however long a provider asks us to wait
@@ -63,7 +65,7 @@ class Listener(Protocol):
         """A listing came in, whole or not: for the sweep."""
 
     def offers_changed(self, provider: str) -> None:
-        """Offers, prices or whether anything can be bought there are not what they were."""
+        """Offers, prices or whether anything can be bought there may not be what they were."""
 
 
 @dataclass(slots=True)
@@ -156,6 +158,7 @@ class Gateway:
         listener: Listener,
         now: Callable[[], float],
         observe_every_s: float = 15.0,
+        observe_timeout_s: float = CALL_TIMEOUT_S,
         offers_every_s: float = 300.0,
         calls_per_s: float = 50.0,
         calls_burst: int = 200,
@@ -171,12 +174,15 @@ class Gateway:
         self._failed_looks = 0
         self._no_offers: str | None = None  # why there never were any
         self._refused: tuple[float, str] | None = None  # until when, and why
+        self._offers_wanted = anyio.Event()
+        self._wants_offers = False  # somebody asked for them and waits
         self._forbidden: set[str] = set()  # markets that refused our credentials since the last launch
         self.notices_error: str | None = None  # why the push of notices failed last; None: it runs
         self._owner = owner
         self._listener = listener
         self._now = now
         self._observe_every_s = max(observe_every_s, self.capabilities.observe_every_s)
+        self._observe_timeout_s = observe_timeout_s
         self._offers_every_s = offers_every_s
         self._limit = RateLimit(calls_per_s, calls_burst, now)
         self._watched: dict[str, _Watched] = {}  # by the vendor's ref
@@ -198,11 +204,12 @@ class Gateway:
         """Order one machine, together with others that come at the same time.
 
         Raises:
-            ProviderError: as the provider answers, or capacity: there are as many machines as may be.
+            ProviderError: as the provider answers, or quota: there are as many machines as may be.
         """
         most = self.capabilities.machines_max
         if self._machines() >= most:
-            raise ProviderError(Fault.CAPACITY, f"machines_max of {self.name} is reached: {most}")
+            text = f"machines_max of {self.name} is reached: {most}"
+            raise ProviderError(Fault.QUOTA, text, retry_after_s=FULL_AGAIN_S)
         self._launching += 1
         try:
             handle = await self._launches.ask(order)
@@ -322,6 +329,18 @@ class Gateway:
         self._pause_s = self.capabilities.look_again_s
         self._hurry.set()
 
+    def refresh_offers(self) -> None:
+        """Ask for offers now, at our own pace; `offers_changed` tells when they came, new or not.
+
+        Not when they are on their way, nor when they are fresh (then it is told at once), nor before a
+        provider that failed to tell them is to be asked again.
+        """
+        if self.offers_at is not None and self._now() - self.offers_at < OFFERS_FRESH_S:
+            self._listener.offers_changed(self.name)
+            return
+        self._wants_offers = True
+        self._offers_wanted.set()
+
     async def run(self) -> None:
         """Observe, batch and refresh until cancelled."""
         async with anyio.create_task_group() as tasks:
@@ -329,10 +348,10 @@ class Gateway:
             tasks.start_soon(self._launches.run)
             if self.capabilities.terminate_batch_max > 1:
                 tasks.start_soon(self._terminates.run)
-            tasks.start_soon(self._refresh_offers)
+            tasks.start_soon(self._keep_offers)
             tasks.start_soon(self._hear_notices)
 
-    async def _refresh_offers(self) -> None:
+    async def _keep_offers(self) -> None:
         wait = 1.0
         while True:
             try:
@@ -355,9 +374,12 @@ class Gateway:
                 self._no_offers = None
                 self._judge()
             self.offers_at = self._now()
-            if changed:
+            wanted, self._wants_offers = self._wants_offers, False
+            if changed or wanted:
                 self._listener.offers_changed(self.name)
-            await anyio.sleep(self._offers_every_s)
+            self._offers_wanted = anyio.Event()
+            with anyio.move_on_after(self._offers_every_s):
+                await self._offers_wanted.wait()
 
     async def _hear_notices(self) -> None:
         while True:
@@ -405,7 +427,7 @@ class Gateway:
         asked_at = self._now()
         try:
             await self._limit.take()
-            with _bounded(CALL_TIMEOUT_S, "observe"):
+            with _bounded(self._observe_timeout_s, "observe"):
                 listing = await self.provider.observe(self._owner)
         except ProviderError as error:
             self.last_error = str(error)

@@ -191,6 +191,7 @@ class Sighting(Value):
     launched_at: float
     ended_at: float | None = None  # it is gone for good since then, says the vendor
     micro_usd_per_hour: int = 0
+    stopped_micro_usd_per_hour: int = 0  # what it bills yet when it is stopped, such as its disk
     lifecycle: Lifecycle = "on_demand"
     instance_type: str = ""
     notice: Notice | None = None
@@ -297,3 +298,4 @@ class Capabilities(Value):
     host_keys: bool = True  # machines show the host key that we generated for them
     tokens: bool = True  # a key launched again is the same machine; False: find it before launching again
     agent_python: str = "python3"
+    spot_price_floats: bool = False  # running spot machines are billed at the market's price of the moment

@@ -84,6 +84,7 @@ class AwsProvider:
             look_again_s=config.look_again_s,
             host_keys=alone,
             tokens=alone,
+            spot_price_floats=True,
         )
         self._config, self._agent_source, self._now = config, agent_source, now
         self._clients = Clients(name, config)

@@ -156,7 +156,7 @@ class Clients:
                 await limit.rate.take(urgent=urgent)
             if waiting.cancelled_caught:
                 text = f"{operation} in {region}: {limit.waiting} calls wait for our own rate limit"
-                raise ProviderError(Fault.THROTTLED, text, limit.waiting / limit.per_s)
+                raise ProviderError(Fault.THROTTLED, text, limit.waiting / limit.per_s, paced=True)
         finally:
             limit.waiting -= 1
         return anyio.current_time() - began

@@ -112,7 +112,7 @@ class Launcher:
         return (
             market.model_copy(update={"lifecycle": "spot"}) if fleet else market,
             None if fleet else order.offer.micro_usd_per_hour,
-            order.cluster.cluster_id,
+            (order.cluster.cluster_id, order.micro_usd_per_hour_max),
             (order.owner, order.pool, order.epoch, order.image, order.disk_gb),
         )
 
@@ -353,10 +353,11 @@ class Launcher:
         ]
 
     def _cap(self, order: Order) -> dict[str, str]:
-        factor = self._config.spot_max_price_factor
-        if factor is None:
-            return {}
-        return {"MaxPrice": f"{order.offer.micro_usd_per_hour * factor / MICRO:.6f}"}
+        """The most that a spot machine may cost, by the config and by its pool; the vendor ends it above."""
+        factor, most = self._config.spot_max_price_factor, order.micro_usd_per_hour_max
+        caps = [] if factor is None else [order.offer.micro_usd_per_hour * factor]
+        caps += [] if most is None else [most]
+        return {"MaxPrice": f"{min(caps) / MICRO:.6f}"} if caps else {}
 
     def _fleet_fault(self, answer: Mapping[str, Any], lifecycle: str) -> ProviderError:
         """Why a fleet did not make all machines of a lifecycle."""

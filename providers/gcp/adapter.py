@@ -83,6 +83,7 @@ class GcpProvider:
             look_again_s=LOOK_AGAIN_S,
             host_keys=config.bulk is None,
             agent_python=config.agent_python,
+            spot_price_floats=True,
         )
         self._config, self._agent_source, self._now = config, agent_source, now
         tokens = Tokens(config, now)

@@ -71,6 +71,7 @@ class Yard:
         self._markets = {offer.market: offer for offer in offers_of(config.offers, name)}
         self._capacity = {(offer.zone, offer.instance_type): offer.capacity for offer in config.offers}
         self._boot = boot_id()
+        self._claimed: dict[str, Ordered] = {}  # ref -> what was claimed here, and is not started yet
         self._records: dict[str, tuple[int, Record]] = {}  # ref -> (inode of machine.json, its content)
         self._ports: dict[str, tuple[int, int]] = {}  # ref -> (pid, port)
         for folder in ("machines", "ended", "trash"):
@@ -91,14 +92,19 @@ class Yard:
                 return self._started(ref, order, lock)
         except OSError as error:  # disk full, no more processes
             raise ProviderError(Fault.NOT_SENT, f"launch {order.key}: {error}") from error
+        finally:
+            self._claimed.pop(ref, None)
 
     def _claim(self, ref: str, order: Order) -> None:
         with _locked_file(self.root / "lock"):
             self._refuse_ended(ref, order.key)
             directory = self.directory(ref)
-            if (directory / "order.json").exists():
+            earlier = read(Ordered, directory / "order.json")
+            if self._record(ref) is None:
+                self._check_room(ref, order)
+            if earlier is not None:
+                self._claimed[ref] = earlier
                 return
-            self._check_room(order)
             private = _host_key(order)
             directory.mkdir(mode=0o700, exist_ok=True)
             write_private(directory / "host_key", private.encode())
@@ -107,16 +113,19 @@ class Yard:
                 (directory / folder).mkdir(mode=0o700, exist_ok=True)
             ordered = self._ordered(order, public_line(private))
             write_private(directory / "order.json", ordered.model_dump_json().encode())
+            self._claimed[ref] = ordered
 
     def _refuse_ended(self, ref: str, key: str) -> None:
         if (self.root / "ended" / ref).exists():
             raise ProviderError(Fault.GONE, f"launch {key}: its machine has ended")
 
-    def _check_room(self, order: Order) -> None:
+    def _check_room(self, ref: str, order: Order) -> None:
         market = order.offer.market
         if market not in self._markets:
             raise ProviderError(Fault.REJECTED, f"launch {order.key}: {market} is not on offer")
-        there = [found.record for found in self.scan()]
+        # First those whose launch is under way in another thread: what is started meanwhile is scanned.
+        known = dict(self._claimed) | {found.ref: found.record for found in self.scan()}
+        there = [record for one, record in known.items() if one != ref]
         if len(there) >= self._config.machines_max:
             detail = f"launch {order.key}: {len(there)} local machines live, machines_max is that many"
             raise ProviderError(Fault.QUOTA, detail)

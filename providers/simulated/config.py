@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from providers.model import Capabilities, Value
+from providers.model import BillingUnit, Capabilities, Value
 from providers.simulated.series import Trace, Walk
 
 Count = Annotated[int, Field(ge=0)]
@@ -173,6 +173,7 @@ class SimulatedConfig(Value):
     call_delay: Delay = Delay(least_s=0.05, more_s=0.1, most_s=5)  # of every call
     boot_delay: Delay = Delay(least_s=15, more_s=15, most_s=240)  # from launch to an address
     end_delay: Delay = Delay(least_s=2, more_s=5, most_s=60)  # from terminate to absence
+    billing_unit: BillingUnit = "second"  # what is billed whole once begun
     visible_within_s: Seconds = 5  # a machine may be missing from listings so long after its launch
     preemptions_per_hour: PerHour = 0  # of each spot machine
     notice_s: Seconds | None = 120  # lead time of a notice; None: there are no notices
@@ -209,7 +210,7 @@ class SimulatedConfig(Value):
             dead_man_switch=True,
             tags=True,
             tokens=self.tokens,
-            billing_unit="second",
+            billing_unit=self.billing_unit,
             visible_within_s=late * self.visible_within_s,
             heartbeat=False,
             host_keys=False,

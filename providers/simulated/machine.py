@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from providers.model import Address, Handle, Notice, Offer, Sighting, SightingState
+from providers.model import Address, BillingUnit, Handle, Notice, Offer, Sighting, SightingState
 from providers.simulated.host import SimulatedHost
+
+_UNIT_S: dict[BillingUnit, int] = {"second": 1, "minute": 60, "hour": 3600}
 
 
 @dataclass(slots=True, eq=False)
@@ -38,9 +40,10 @@ class Machine:
     billed: int = 0  # micro-dollars, up to the time it was last started again
 
     def billed_micro_usd(self, now: float) -> int:
-        """What it has cost; each time that it runs is paid to the begun second."""
+        """What it has cost; each time that it runs is paid to the begun second, minute or hour."""
         until = now if self.stopped_at is None else self.stopped_at
-        seconds = math.ceil(max(0.0, until - self.began_at))
+        unit_s = _UNIT_S[self.offer.billing_unit]
+        seconds = math.ceil(max(0.0, until - self.began_at) / unit_s) * unit_s
         return self.billed + seconds * self.offer.micro_usd_per_hour // 3600
 
     def handle(self, provider: str) -> Handle:

@@ -24,6 +24,7 @@ class Markets:
 
     def __init__(self, config: SimulatedConfig, provider: str) -> None:
         self._provider = provider
+        self._billing_unit = config.billing_unit
         self._sold: list[tuple[SimulatedOffer, Lifecycle]] = []
         self._prices: dict[Place, Course] = {}
         self._capacities: dict[Place, Course] = {}
@@ -96,6 +97,7 @@ class Markets:
         return Offer(
             id=f"{one.zone}/{one.instance_type}/{lifecycle}",
             instance_type=InstanceType(name=one.instance_type, vcpus=one.vcpus, memory_gb=one.memory_gb),
+            billing_unit=self._billing_unit,
             spot_price=spot,
             on_demand_price=on_demand,
             provider=self._provider,

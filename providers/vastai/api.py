@@ -170,7 +170,7 @@ class Api:
             await limit.take()
             return
         text = f"more calls ({kind}) wait than can be made in {within:g} s, one in {self._every_s[kind]:g} s"
-        raise ProviderError(Fault.THROTTLED, text, retry_after_s=within)
+        raise ProviderError(Fault.THROTTLED, text, retry_after_s=within, paced=True)
 
     async def aclose(self) -> None:
         """Close all connections."""

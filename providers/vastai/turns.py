@@ -54,4 +54,4 @@ class Turns:
         wait = (self._waiting + before) * self._every_s
         self._told[who] = now + wait
         text = f"{self._waiting + before} calls ({self._kind}) are ahead, one in {self._every_s:g} s"
-        return ProviderError(Fault.THROTTLED, text, max(self._every_s, wait - within_s / 2))
+        return ProviderError(Fault.THROTTLED, text, max(self._every_s, wait - within_s / 2), paced=True)

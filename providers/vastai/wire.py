@@ -253,6 +253,7 @@ def sighting_of(
         address=address,
         launched_at=launched_at,
         micro_usd_per_hour=price,
+        stopped_micro_usd_per_hour=round(float(row.get("storage_total_cost") or 0) * MICRO),
         lifecycle="spot" if row.get("is_bid") else "on_demand",
         instance_type=marks.instance_type,
         epoch=marks.epoch,

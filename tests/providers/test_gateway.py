@@ -16,6 +16,7 @@ from providers.gateway import (
     CALL_TIMEOUT_S,
     CHECK_TIMEOUT_S,
     LAUNCH_TIMEOUT_S,
+    OFFERS_FRESH_S,
     REFUSED_S,
     SWEEP_TIMEOUT_S,
     Gateway,
@@ -707,6 +708,70 @@ async def test_offers_are_told_when_they_change_and_kept_when_a_refresh_fails() 
 
 
 @virtual
+async def test_who_wants_offers_now_hears_when_they_came_though_they_are_as_before() -> None:
+    account = Account()
+    async with opened(account, offers_every_s=300) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+        first, told = gateway.offers_at, len(heard.of("offers"))
+        await anyio.sleep(OFFERS_FRESH_S + 1)
+        for _ in range(3):  # together they are one call
+            gateway.refresh_offers()
+        assert len(heard.of("offers")) == told
+        await heard.until(lambda: len(heard.of("offers")) > told)
+        assert first is not None and gateway.offers_at == first + OFFERS_FRESH_S + 1
+        await anyio.sleep(290)
+        assert (len(account.refreshed), len(heard.of("offers"))) == (2, told + 1)
+        await anyio.sleep(20)  # and every so often, as before; nobody waited for these
+        assert (len(account.refreshed), len(heard.of("offers"))) == (3, told + 1)
+
+
+@virtual
+async def test_fresh_offers_are_not_asked_for_again() -> None:
+    account = Account()
+    async with opened(account) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+        told = len(heard.of("offers"))
+        gateway.refresh_offers()
+        assert len(heard.of("offers")) == told + 1, "who asked need not wait"
+        await anyio.sleep(OFFERS_FRESH_S - 1)
+        assert len(account.refreshed) == 1
+
+
+@virtual
+async def test_offers_that_are_on_their_way_are_not_asked_for_twice() -> None:
+    class Slow(Account):
+        async def offers(self) -> Sequence[Offer]:
+            offers = await super().offers()
+            await anyio.sleep(20)
+            return offers
+
+    account = Slow()
+    async with opened(account) as (gateway, heard):
+        await anyio.sleep(10)
+        gateway.refresh_offers()
+        await heard.until(lambda: gateway.offers is not None)
+        await anyio.sleep(100)
+        assert len(account.refreshed) == 1
+        assert len(heard.of("offers")) == 1
+
+
+@virtual
+async def test_a_provider_that_asks_us_to_wait_is_not_asked_for_offers_before() -> None:
+    account = Account()
+    async with opened(account, offers_every_s=100) as (gateway, heard):
+        await heard.until(lambda: gateway.offers is not None)
+        account.failure = ProviderError(Fault.THROTTLED, "later", retry_after_s=40)
+        await anyio.sleep(20)
+        told = len(heard.of("offers"))
+        for _ in range(20):
+            gateway.refresh_offers()
+            await anyio.sleep(1)
+        assert len(account.refreshed) == 2
+        await heard.until(lambda: len(heard.of("offers")) > told)
+        assert account.refreshed[2] - account.refreshed[1] == pytest.approx(40)
+
+
+@virtual
 @pytest.mark.parametrize(
     ("failure", "again_after_s"),
     [
@@ -839,7 +904,7 @@ async def test_there_are_never_more_machines_than_may_be() -> None:
             for number in range(14):
                 launching.start_soon(launch, f"k{number}")
         assert (outcomes.count(True), len(account.machines)) == (10, 10)
-        assert set(refusals) == {"capacity: machines_max of acme is reached: 10"}
+        assert set(refusals) == {"quota: machines_max of acme is reached: 10"}
         first = next(iter(account.machines))
         gateway.watch(first, first, 0)
         await launch("one more")

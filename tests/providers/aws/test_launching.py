@@ -75,7 +75,7 @@ async def test_a_throttled_launch_is_not_repeated_by_the_library(account: Accoun
     [order] = await ordered(account, provider)
     account.fake.controls.throttle("RunInstances")
     [outcome] = await provider.launch([order])
-    assert problem(outcome).fault is Fault.THROTTLED
+    assert (problem(outcome).fault, problem(outcome).paced) == (Fault.THROTTLED, False)
     assert account.fake.controls.calls["RunInstances"] == 1
     refs(await provider.launch([order]))
 
@@ -112,6 +112,23 @@ async def test_a_machine_is_what_was_ordered(account: Account) -> None:
     for one in first.options["TagSpecifications"]:
         tags = {tag["Key"]: tag["Value"] for tag in one["Tags"]}
         assert (tags["everpool-owner"], tags["everpool-key"], tags["team"]) == (OWNER, orders[0].key, "blue")
+
+
+@pytest.mark.parametrize(
+    ("factor", "most", "cap"), [(None, None, None), (None, 0.9, 0.9), (2, 0.9, 0.9), (2, 5, 2), (2, None, 2)]
+)
+async def test_a_spot_machine_costs_no_more_than_its_pool_would_pay(
+    account: Account, factor: float | None, most: float | None, cap: float | None
+) -> None:
+    provider = account.provider(spot_max_price_factor=factor)
+    [order] = await ordered(account, provider)
+    price = order.offer.micro_usd_per_hour
+    paid = None if most is None else round(price * most)
+    [ref] = refs(await provider.launch([order.model_copy(update={"micro_usd_per_hour_max": paid})]))
+    spot = account.fake.ec2.life(ref).options["InstanceMarketOptions"]["SpotOptions"]
+    assert ("MaxPrice" in spot) == (cap is not None)
+    if cap is not None:
+        assert float(spot["MaxPrice"]) == pytest.approx(price * cap / 1_000_000, abs=1e-6)
 
 
 async def test_each_machine_gets_its_own_host_key_and_no_other(account: Account) -> None:
@@ -522,6 +539,6 @@ async def test_what_would_wait_too_long_for_its_turn_is_told_unsent(
     orders = await ordered(account, provider, 4)
     outcomes = await provider.launch(orders)
     waited = [one for one in outcomes if isinstance(one, ProviderError)]
-    assert [one.fault for one in waited] == [Fault.THROTTLED] * 2
+    assert [(one.fault, one.paced) for one in waited] == [(Fault.THROTTLED, True)] * 2
     assert {one.retry_after_s for one in waited} == {100.0, 200.0}  # so long is the queue
     assert account.fake.controls.calls["RunInstances"] == len(account.fake.alive()) == 2

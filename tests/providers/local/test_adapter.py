@@ -137,6 +137,24 @@ async def test_beyond_machines_max_is_a_quota(tmp_path: Path) -> None:
         assert "machines_max" in outcome.detail
 
 
+async def test_capacity_holds_for_launches_at_one_time(tmp_path: Path) -> None:
+    config = LocalConfig(offers=(LocalOffer(zone="local-a", spot=1.0, capacity=2),))
+    async with LocalHarness.open(tmp_path, config=config) as harness:
+        yard = Yard(tmp_path / "p", "local", config, time.time)
+        orders = [await first_order(harness, node) for node in range(4)]
+        for order in orders[:2]:  # two launches that have claimed, and not started anything yet
+            yard._claim(ref_of(order.key), order)
+        with pytest.raises(ProviderError) as refused:
+            yard.launch(orders[2])
+        assert refused.value.fault is Fault.CAPACITY
+        for order in orders[:2]:
+            yard.launch(order)
+        with pytest.raises(ProviderError):
+            yard.launch(orders[3])
+        yard.terminate(ref_of(orders[0].key))
+        yard.launch(orders[2])
+
+
 @pytest.mark.parametrize("field", ["public_key", "host_key"])
 async def test_a_key_that_is_none_is_rejected_and_nothing_is_made(tmp_path: Path, field: str) -> None:
     async with LocalHarness.open(tmp_path) as harness:

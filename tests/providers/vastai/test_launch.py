@@ -136,7 +136,7 @@ async def test_what_is_throttled_was_not_made_and_says_when_to_come_again(rig: V
     order = rig.order(0, await offer_in(rig))
     rig.fake.controls.throttle("create")
     error = await refused(rig, order)
-    assert (error.fault, error.retry_after_s) == (Fault.THROTTLED, 0.1)
+    assert (error.fault, error.retry_after_s, error.paced) == (Fault.THROTTLED, 0.1, False)
     assert rig.fake.alive() == []
     assert rig.fake.controls.calls["create"] == 1
     await launched(rig, order)
@@ -380,7 +380,8 @@ async def test_who_would_wait_too_long_for_a_turn_is_told_to_come_again(
     small = await offer_in(rig, "small")
     await launched(rig, rig.order(0, small))
     for _ in range(3):  # the ask is free for the next try each time
-        assert (await refused(rig, rig.order(1, small))).fault is Fault.THROTTLED
+        error = await refused(rig, rig.order(1, small))
+        assert (error.fault, error.paced) == (Fault.THROTTLED, True)
     assert len(rig.fake.alive()) == 1
 
 
