@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import httpx2 as httpx
 
@@ -299,13 +299,17 @@ class Client:
         """One of them."""
         return self._do(calls.file(task_id, path, attempt))
 
-    def offers(self) -> list[Json]:
-        """What the providers would rent now."""
-        return self._do(calls.offers())
+    def offers(self, **wanted: Any) -> Json:
+        """What the providers would rent now, filtered and sorted as /v1/offers can; see /openapi.json."""
+        return self._do(calls.offers(wanted))
 
-    def explain(self, pool: str) -> Json:
-        """Why a pool is not whole."""
-        return self._do(calls.explain(pool))
+    def explain(self, pool: str, *, task: str | None = None, instance: str | None = None) -> Json:
+        """Why a pool is as it is; or why one of its tasks or instances is, or is gone."""
+        return self._do(calls.explain(pool, task, instance))
+
+    def cost(self, pool: str | None = None) -> Json:
+        """What all pools cost; or all about one: by day, market, kind and task, and its budget."""
+        return self._do(calls.cost(pool))
 
     # --- the daemon ---------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import anyio
 import httpx2 as httpx
@@ -265,13 +265,17 @@ class AsyncClient:
         """One of them."""
         return await self._do(calls.file(task_id, path, attempt))
 
-    async def offers(self) -> list[Json]:
-        """What the providers would rent now."""
-        return await self._do(calls.offers())
+    async def offers(self, **wanted: Any) -> Json:
+        """What the providers would rent now, filtered and sorted as /v1/offers can; see /openapi.json."""
+        return await self._do(calls.offers(wanted))
 
-    async def explain(self, pool: str) -> Json:
-        """Why a pool is not whole."""
-        return await self._do(calls.explain(pool))
+    async def explain(self, pool: str, *, task: str | None = None, instance: str | None = None) -> Json:
+        """Why a pool is as it is; or why one of its tasks or instances is, or is gone."""
+        return await self._do(calls.explain(pool, task, instance))
+
+    async def cost(self, pool: str | None = None) -> Json:
+        """What all pools cost; or all about one: by day, market, kind and task, and its budget."""
+        return await self._do(calls.cost(pool))
 
     # --- the daemon ---------------------------------------------------------------------------
 

@@ -123,14 +123,25 @@ def file(task: str, path: str, attempt: int | None) -> Call[bytes]:
     return Call("GET", place, bytes, clean({"attempt": attempt}), wait_s=300)
 
 
-def offers() -> Call[list[Json]]:
-    """Offers."""
-    return _get("/v1/offers")
+def offers(wanted: Mapping[str, Any]) -> Call[Json]:
+    """Offers; filters are those of /v1/offers, lists are repeated."""
+    many = {key: list(value) for key, value in wanted.items() if isinstance(value, list | tuple) and value}
+    one = {key: value for key, value in wanted.items() if not isinstance(value, list | tuple)}
+    return Call("GET", "/v1/offers", _json, {**clean(one), **many}, wait_s=30)
 
 
-def explain(pool: str) -> Call[Json]:
-    """Why a pool is not whole."""
+def explain(pool: str, task: str | None, instance: str | None) -> Call[Json]:
+    """Why a pool is as it is, or one of its tasks or instances."""
+    if task is not None:
+        return _get("/v1/explain/{}/tasks/{}", pool, task)
+    if instance is not None:
+        return _get("/v1/explain/{}/instances/{}", pool, instance)
     return _get("/v1/explain/{}", pool)
+
+
+def cost(pool: str | None) -> Call[Json]:
+    """What all pools cost, or all about one."""
+    return _get("/v1/cost") if pool is None else _get("/v1/cost/{}", pool)
 
 
 def adopt() -> Call[Json]:

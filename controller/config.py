@@ -8,7 +8,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -24,6 +24,7 @@ from pydantic import (
 
 from actors.spec import PoolSpec, Seconds, checked_name
 from controller.config_errors import ConfigError, Problem, problems_of, sorted_lines
+from controller.config_pools import contradictions, unfillable
 from providers.model import Value
 from providers.registry import ADAPTERS, UnknownProviderType, config_model
 
@@ -44,6 +45,7 @@ __all__ = [
     "find",
     "load",
     "parse",
+    "warnings",
 ]
 
 
@@ -179,12 +181,17 @@ class PoolConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole file."""
+    """The whole file.
+
+    `unfillable`: pools for which no offer can ever match, by what the providers' settings alone tell, each
+    with the line that says so. They are not made; the others are.
+    """
 
     daemon: DaemonConfig
     providers: Mapping[str, ProviderConfig]
     pools: Mapping[str, PoolConfig]
     webhooks: Mapping[str, WebhookConfig]
+    unfillable: Mapping[str, str] = field(default_factory=dict)
 
 
 SECTIONS = ("daemon", "providers", "pools", "webhooks")
@@ -220,13 +227,22 @@ def load(path: Path | None = None) -> Config:
         raise ConfigError([f"{path}:{line}: not UTF-8"]) from error
 
 
+def warnings(config: Config) -> list[str]:
+    """What is allowed and may surprise, one line each."""
+    return [
+        f"[providers.{name}] is of type 'simulated': its machines are made up in the daemon's memory, "
+        "and are lost when it restarts"
+        for name, one in sorted(config.providers.items())
+        if one.type == "simulated"
+    ]
+
+
 def check(text: str, path: str) -> list[str]:
     """Return all that is wrong with a config, one line each; nothing when it is good."""
     try:
-        parse(text, path)
+        return list(parse(text, path).unfillable.values())
     except ConfigError as error:
         return list(error.problems)
-    return []
 
 
 def parse(text: str, path: str) -> Config:
@@ -251,9 +267,11 @@ def parse(text: str, path: str) -> Config:
         webhooks=reading.webhooks(raw.get("webhooks", {})),
     )
     reading.cross_check(config, raw)
+    unfillable = reading.unfillable(config)
     if reading.problems:
-        raise ConfigError(sorted_lines(path, text, reading.problems))
-    return config
+        raise ConfigError(sorted_lines(path, text, [*reading.problems, *unfillable.values()]))
+    lines = {name: sorted_lines(path, text, [problem])[0] for name, problem in unfillable.items()}
+    return replace(config, unfillable=lines)
 
 
 def _syntax(path: str, text: str, error: tomllib.TOMLDecodeError) -> str:
@@ -313,6 +331,8 @@ class _Reading:
                 validated = self._validated(PoolSpec, spec, ("pools", name), extra=("remove",))
                 if validated is not None:
                     found[name] = PoolConfig(validated, remove)
+                    for one in contradictions(validated):
+                        self.problems.append(Problem(("pools", name, *one.location), one.text))
         return found
 
     def webhooks(self, raw: object) -> dict[str, WebhookConfig]:
@@ -334,6 +354,18 @@ class _Reading:
                     self.problems.append(
                         Problem.unknown(place, sorted(names), f"provider {provider!r}", provider)
                     )
+
+    def unfillable(self, config: Config) -> dict[str, Problem]:
+        """Pools that are sound, and for which nothing can match."""
+        settings = {name: one.settings for name, one in config.providers.items()}
+        found: dict[str, Problem] = {}
+        for pool, entry in config.pools.items():
+            if entry.spec is None or entry.remove or contradictions(entry.spec):
+                continue
+            wrong = unfillable(entry.spec, settings)
+            if wrong is not None:
+                found[pool] = Problem(("pools", pool, *wrong.location), wrong.text)
+        return found
 
     def _tables(self, raw: object, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(raw, dict):

@@ -1,13 +1,17 @@
 """What is wrong with a config, in lines that a user can act on."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from controller.toml_lines import Path, line_of
+
+_BRANCH = re.compile(r"constrained-(int|float|str)|literal\[.*\]")  # what pydantic calls branches of a union
 
 
 class ConfigError(Exception):
@@ -67,18 +71,34 @@ def problems_of(
     error: ValidationError, model: type[BaseModel], location: Path, extra: Sequence[str] = ()
 ) -> list[Problem]:
     """Turn pydantic's findings into ours; `extra` are keys that the table may have besides the model's."""
-    found = []
-    for detail in error.errors(include_url=False, include_input=False):
+    found: list[Problem] = []
+    for detail in error.errors(include_url=False):
         inner = detail["loc"]
+        if len(inner) > 1 and _BRANCH.fullmatch(str(inner[-1])):
+            inner = inner[:-1]
         where: Path = (*location, *inner)
+        if found and found[-1].location == where and detail["type"] != "extra_forbidden":
+            found[-1] = Problem(
+                where, f"{found[-1].text}, or {_plain(detail['msg'])}"
+            )  # the branches of a union
+            continue
         if detail["type"] == "extra_forbidden":
             known = _keys_at(model, inner[:-1])
             found.append(Problem.unknown(where, [*known, *(extra if len(inner) == 1 else ())]))
         elif detail["type"] == "missing":
             found.append(Problem(where, "is missing"))
         else:
-            found.append(Problem(where, _plain(detail["msg"])))
+            found.append(Problem(where, _plain(detail["msg"]) + nearest(detail)))
     return found
+
+
+def nearest(detail: ErrorDetails) -> str:
+    """Which of the words that are allowed is nearly the one given, as the end of a line; else nothing."""
+    given = detail["input"]
+    if detail["type"] != "literal_error" or not isinstance(given, str):
+        return ""
+    near = get_close_matches(given, re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected"))), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _plain(message: str) -> str:

@@ -40,8 +40,8 @@ from controller.api.app import build_app
 from controller.api.serving import AddressInUse, Listening, bind, serve
 from controller.blobs import Blobs
 from controller.building import build_all, missing_extras
-from controller.config import Config, ConfigError, load
-from controller.desk import CONFIG, Desk
+from controller.config import Config, ConfigError, load, warnings
+from controller.desk import CONFIG, Desk, Refused
 from controller.doctor import diagnose
 from controller.followers import Followers
 from controller.journal.errors import JournalError
@@ -50,7 +50,7 @@ from controller.journal.lock import StateDirectory
 from controller.keys import Keys
 from controller.leftovers import LeftoverSweep
 from controller.recovery import MARKETS, Recovered, Sweep, recover
-from controller.reload import changes
+from controller.reload import NOT_APPLIED, changes
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
@@ -109,11 +109,11 @@ class HouseKeeping:
 
     def committed(self, commit: Commit) -> None:
         """Forget the keys of machines that are gone; pass the memory of markets on."""
-        cooled = False
+        told = False
         for row in commit.states:
             if isinstance(row.state, MarketState) and self.acting is not None:
                 self.acting.market_committed(row.id, row.state)
-                cooled = cooled or row.state.cool_until == 0.0
+                told = True
             elif isinstance(row.state, DestroyedInstance):
                 self._sink.instance_gone(commit.pool, row.id)
                 with contextlib.suppress(OSError):  # tried again with the cluster's
@@ -122,7 +122,7 @@ class HouseKeeping:
             if isinstance(envelope.event, ClusterDestroyed):
                 with contextlib.suppress(OSError):  # a key that opens nothing any more
                     self._keys.forget(envelope.event.cluster_id)
-        if cooled and self.acting is not None:
+        if told and self.acting is not None:
             self.acting.markets_changed()
 
     def turn_ended(self, pool: str, *, messages: int, seconds: float, waiting: int) -> None:
@@ -436,9 +436,11 @@ class Daemon:
         states = recovered.markets if loop.name == MARKETS else recovered.pools.get(loop.name, {})
         if loop.name == MARKETS:
             self._start_markets(states)
+            self.acting.tell_holdings()
         else:
             self.desk.down.discard(loop.name)
             self._open_pool(loop.name, states)
+            self.acting.tell_holdings()
             for envelope in self.journal.open_requests():  # what waited in the mailbox
                 if envelope.pool == loop.name:
                     await self.desk.hand_over(Accepted(envelope, new=True))
@@ -485,6 +487,8 @@ class Daemon:
             self._start_markets(recovered.markets)
             for pool, states in recovered.pools.items():
                 self._open_pool(pool, states)
+            if not self.desk.observing_only:
+                self.acting.tell_holdings()
             gc.freeze()
             for envelope in recovered.requests if not self.desk.observing_only else ():
                 await self.desk.hand_over(Accepted(envelope, new=True))
@@ -501,6 +505,8 @@ class Daemon:
             gc.collect()
             gc.freeze()
             sdnotify.notify("READY=1", f"STATUS=epoch {self.journal.epoch}")
+            for text in warnings(self.config):
+                log.warning("config", what=text)
             log.info("ready", epoch=self.journal.epoch, owner=self.journal.owner)
             await self._stop.wait()
             sdnotify.notify("STOPPING=1")
@@ -585,11 +591,18 @@ class Daemon:
     async def _apply_pools(self, config: Config) -> dict[str, str]:
         """Make the pools that the config names what it says; answers what was done to each."""
         states = {name: self.status.pool_state(name) for name in self.acting.loops}
-        plan = changes(config.pools, states)
-        requests = [request for _, _, request in plan if request is not None]
-        if requests:
-            await self.desk.submit(requests, CONFIG)
-        return {name: what for name, what, _ in plan}
+        plan = changes(config.pools, states, config.unfillable)
+        done = {name: what for name, what, _ in plan}
+        asked = [(name, request) for name, _, request in plan if request is not None]
+        if asked:
+            answers = await self.desk.submit([request for _, request in asked], CONFIG)
+            for (name, _), answer in zip(asked, answers, strict=True):
+                if isinstance(answer, Refused):
+                    done[name] = f"{NOT_APPLIED}{answer.message}"
+        for name, what in done.items():
+            if what.startswith(NOT_APPLIED):
+                log.error("a pool of the config is not applied", pool=name, why=what)
+        return done
 
     async def _apply_at_start(self) -> None:
         """Make the config's pools; tried again while the journal can't be written."""

@@ -32,10 +32,12 @@ from actors.loop import MAILBOX_MAX, Letter, Loop
 from actors.messages import RequestHeard
 from actors.pool.rules import wanted_ranks
 from actors.ports import Accepted, Clock, Conflict, Submission
-from actors.spec import FilePut
+from actors.spec import FilePut, PoolSpec
 from controller.blobs import Blobs
 from controller.config import Config
+from controller.config_pools import unfillable
 from controller.followers import Followers
+from controller.funnel import Sieve
 from controller.journal.backup import back_up_keys
 from controller.journal.journal import SqliteJournal
 from controller.leftovers import LeftoverSweep
@@ -60,6 +62,7 @@ class Refused:
     status: int
     message: str
     retry_after_s: float | None = None
+    detail: tuple[str, ...] = ()
 
 
 Answer = Accepted | Conflict | Refused
@@ -144,8 +147,8 @@ class Desk:
             loop = self.open_pool(envelope.pool)
 
     async def _known(self, request: Request, refusal: Refused) -> bool:
-        """Whether what seems unknown is in the journal: a repetition, or a stop right behind its task."""
-        if refusal.status not in (404, 409) or self._pool_of(request, set()) is None:
+        """Whether what seems wrong is in the journal: a repetition, or a stop right behind its task."""
+        if refusal.status not in (404, 409, 422) or self._pool_of(request, set()) is None:
             return False
         ids = [request.request_id] if request.request_id else []
         if isinstance(request, TaskStopRequested):
@@ -206,7 +209,7 @@ class Desk:
             there = ", ".join(sorted(self.config.webhooks)) or "none"
             return Refused(422, f"reply_to: no webhook {reply_to!r} in the config: there are {there}")
         if isinstance(request, PoolRequested | ClusterRequested):
-            return self._unknown_provider(request)
+            return self._unknown_provider(request) or self._unfillable(request, None)
         loop = self.acting.loops.get(pool) if pool is not None else None
         if loop is None and (pool is None or pool not in opening):
             return Refused(404, self._no_such(request, pool))
@@ -219,7 +222,8 @@ class Desk:
             return Refused(409, f"pool {pool!r} belongs to the config: change it there, then reload")
         match request:
             case PoolUpdateRequested():
-                return self._unknown_provider(request)
+                now = loop.index.pool.spec if loop.index.pool is not None else None
+                return self._unknown_provider(request) or self._unfillable(request, now)
             case DrainRequested(node=node):
                 return self._unknown_node(loop, node)
             case TaskRequested(task=task) if task.node is not None:
@@ -246,6 +250,35 @@ class Desk:
                 there = ", ".join(sorted(self.gateways))
                 return Refused(404, f"no provider {name!r} in the config: there are {there}")
         return None
+
+    def _unfillable(
+        self, request: PoolRequested | ClusterRequested | PoolUpdateRequested, before: PoolSpec | None
+    ) -> Refused | None:
+        """Refuse what no offer can match, when all its providers have told theirs.
+
+        A pool that could not be filled before the update either may be updated: the update is not to blame.
+        """
+        spec, world = request.spec, self.acting.world()
+        if isinstance(request, ClusterRequested):
+            spec = spec.model_copy(update={"provider": (request.provider,)})
+        sieve = Sieve.of(spec, world)
+        why = self._lacking(spec, sieve)
+        if why is None:
+            return None
+        if before is not None:
+            was = Sieve.of(before, world)
+            if not was.fitting or self._lacking(before, was) is not None:
+                return None
+        return Refused(422, why, detail=tuple(sieve.lines()))
+
+    def _lacking(self, spec: PoolSpec, sieve: Sieve) -> str | None:
+        """Why it can't be filled: by what is told, or by what the config alone says of fixed prices."""
+        lack = sieve.refusal()
+        if lack is not None:
+            return lack.text
+        settings = {name: one.settings for name, one in self.config.providers.items()}
+        found = unfillable(spec, settings)
+        return None if found is None else str(found.text)
 
     def _no_such(self, request: Request, pool: str | None) -> str:
         pools = ", ".join(sorted(self.acting.loops)) or "none"
@@ -341,14 +374,6 @@ class Desk:
     def ssh_target(self, instance_id: str) -> Machine | None:
         """Where a machine is and which keys open it."""
         return self.machine(instance_id)
-
-    def offers(self) -> list[dict[str, Any]]:
-        """Every provider's offers, newest known."""
-        return [
-            {"age_s": self.clock.now() - (gateway.offers_at or 0), **offer.model_dump(mode="json")}
-            for gateway in self.gateways.values()
-            for offer in gateway.offers or ()
-        ]
 
 
 def _because(error: str | None) -> str:

@@ -13,10 +13,11 @@ from actors.address import Address
 from actors.instance import state as instances
 from actors.instance.state import InstanceState
 from actors.market.state import MarketState
-from actors.node.state import Filling, NodeState, Replacing, Vacant
+from actors.node.state import Filled, Filling, NodeState, Replacing, Vacant
 from actors.policy.adoption import Quarantined
 from actors.pool import state as pools
 from actors.pool.state import PoolState
+from actors.pool.wanted import spare_ranks, spares_of
 from actors.ports import Commit
 from actors.task import state as tasks
 from actors.task.state import TaskState
@@ -49,6 +50,21 @@ class TaskPage(NamedTuple):
     cursor: int | None
 
 
+class Snapshot(NamedTuple):
+    """One pool at one moment. The states are immutable, so that another thread may look at them.
+
+    `placed` are tasks on machines, `tasks_on` their ids by instance.
+    """
+
+    state: PoolState
+    status: PoolStatus
+    nodes: Mapping[int, NodeState]
+    instances: Mapping[str, InstanceState]  # living
+    placed: Sequence[TaskState]
+    tasks_on: Mapping[str, Sequence[str]]
+    task_counts: Mapping[str, int]  # living
+
+
 class _Pool:
     """What is known of one pool."""
 
@@ -65,7 +81,12 @@ class _Pool:
 
     @property
     def ready(self) -> int:
-        return self.node_counts["filled"] + self.node_counts["replacing"]
+        """Desired nodes with a machine that works; spares are beyond them."""
+        working = self.node_counts["filled"] + self.node_counts["replacing"]
+        if not working or not spares_of(self.state):
+            return working
+        spares = (self.nodes.get(node) for node in spare_ranks(self.state))
+        return working - sum(1 for node in spares if isinstance(node, Filled | Replacing))
 
     @property
     def status(self) -> PoolStatus:
@@ -284,6 +305,31 @@ class Status:
     def living_tasks(self) -> list[tuple[str, str]]:
         """(pool, task id) of every task that is not over."""
         return [(it.pool, name) for name, it in self._tasks.items() if not isinstance(it, tasks.Stopped)]
+
+    def machines(self, pool: str) -> list[InstanceState]:
+        """The pool's living instances."""
+        record = self._record(pool)
+        return [] if record is None else list(record.instances.values())
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        """A pool as it is now, or as it was when it was destroyed; None when it is not known."""
+        record = self._record(name)
+        if record is None:
+            return None
+        tasks_on = {one: tuple(self._on[one]) for one in record.instances if one in self._on}
+        return Snapshot(
+            state=record.state,
+            status=record.status,
+            nodes=dict(record.nodes),
+            instances=dict(record.instances),
+            placed=[self._tasks[task] for on in tasks_on.values() for task in on],
+            tasks_on=tasks_on,
+            task_counts=+record.task_counts,
+        )
+
+    def all_tasks(self) -> list[TaskState]:
+        """Tasks of all pools that live or are remembered."""
+        return list(self._tasks.values())
 
     def task_ids(self, limit: int) -> list[str]:
         """The newest tasks' ids, for suggestions."""

@@ -142,7 +142,8 @@ def micro_usd_per_hour(state: InstanceState) -> int:
 def _price(state: Alive | Destroying) -> int:
     if state.bill is None:
         return state.offer.micro_usd_per_hour
-    return state.bill.micro_usd_per_hour if state.bill.stopped_at is None else 0
+    bill = state.bill
+    return bill.micro_usd_per_hour if bill.stopped_at is None else bill.stopped_micro_usd_per_hour
 
 
 def dollars(micro: int) -> float:
@@ -235,6 +236,7 @@ def task_view(state: TaskState) -> Json:
         "failures": state.failures,
         "interruptions": state.interruptions,
         "lines_dropped": ended.lines_dropped if ended is not None else 0,
+        "cost_usd": dollars(state.cost_micro_usd),  # of the attempts that ended
         "queued_at": state.queued_at or None,
         "not_before": getattr(state, "not_before", None),
         "started_at": started_at,

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, to_json
 from starlette.responses import Response
 
+from controller.config_errors import nearest
+
 PROBLEMS_MAX = 20
 SHOWN_MAX = 10
 
@@ -124,7 +126,7 @@ def line_of(one: ErrorDetails, skip: int = 0) -> str:
         case "value_error":
             return one_line(f"{path}: {context.get('error', one['msg'])}".removeprefix(": "))
         case _:
-            return one_line(f"{path}: {one['msg']}".removeprefix(": "))
+            return one_line(f"{path}: {one['msg']}{nearest(one)}".removeprefix(": "))
 
 
 def _join(path: str, name: str) -> str:

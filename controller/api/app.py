@@ -12,7 +12,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from actors.ports import JournalClosed
-from controller.api import daemon, following, openapi, operations, reading, tasks, telemetry_events
+from controller.api import (
+    costing,
+    daemon,
+    explaining,
+    following,
+    openapi,
+    operations,
+    reading,
+    tasks,
+    telemetry_events,
+)
 from controller.api.answers import PROBLEMS_MAX, Problem, answer, error, line_of, more_of
 from controller.api.edge import Edge
 from controller.api.port import Desk
@@ -44,6 +54,8 @@ def build_app(desk: Desk) -> Edge:
     for router in (
         following.routes(desk, closing),
         reading.routes(desk, closing),
+        explaining.routes(desk),
+        costing.routes(desk),
         tasks.routes(desk, closing),
         telemetry_events.routes(desk, closing),
         operations.routes(desk, closing),

@@ -81,7 +81,7 @@ async def shown(desk: Desk, request_id: str, after: int = 0) -> dict[str, Any]:
         "ended_at": known.ended_at,
         "error": _reason(end.event) if end is not None and status == "failed" else None,
         "end": end.event.model_dump(mode="json") if end is not None else None,
-        "log": [_entry(one) for one in envelopes],
+        "log": [entry(one) for one in envelopes],
         "cursor": page.cursor,
         "more": len(envelopes) >= LOG_MAX,
     }
@@ -110,7 +110,8 @@ def _reason(event: Event) -> str:
             return ""
 
 
-def _entry(envelope: Envelope) -> dict[str, Any]:
+def entry(envelope: Envelope) -> dict[str, Any]:
+    """An event as an entry of a log."""
     level, message = told(envelope)
     event = envelope.event
     return {"seq": envelope.seq, "at": envelope.at, "kind": event.kind, "level": level, "message": message}

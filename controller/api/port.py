@@ -11,9 +11,10 @@ from actors.events import Request
 from actors.ports import Accepted, Conflict
 from controller.api.edge import Counting
 from controller.followers import EventSource, Followers
-from controller.journal.reader import StoredRequest
+from controller.journal.reader import StoredRequest, StoredState
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
+from controller.telemetry.costs import Costs
 from controller.telemetry.files import FileStore
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
@@ -38,12 +39,21 @@ class Refusal(Protocol):
         """When it may be taken."""
         ...
 
+    @property
+    def detail(self) -> Sequence[str]:
+        """More lines."""
+        ...
+
 
 class Journal(EventSource, Protocol):
     """What the API reads of the journal."""
 
     async def request(self, request_id: str) -> StoredRequest | None:
         """What is known of a request."""
+        ...
+
+    async def state(self, pool: str, kind: str, name: str) -> StoredState | None:
+        """The newest state of one actor, over or not; None when it never was, or is pruned."""
         ...
 
 
@@ -61,6 +71,11 @@ class Counted(Counting, Protocol):
     @property
     def registry(self) -> CollectorRegistry:
         """Series of the daemon and its pools."""
+        ...
+
+    @property
+    def costs(self) -> Costs:
+        """What machines have cost since the daemon began."""
         ...
 
 
@@ -143,10 +158,6 @@ class Desk(Protocol):
 
     def health(self) -> Mapping[str, Any]:
         """`live`, `ready`, `reasons` and more."""
-        ...
-
-    def offers(self) -> Sequence[Mapping[str, Any]]:
-        """Every provider's offers, newest known."""
         ...
 
     def ssh_target(self, instance_id: str) -> Machine | None:

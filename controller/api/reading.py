@@ -1,20 +1,15 @@
-"""What there is: pools, nodes, instances, offers, and why something is not there."""
+"""What there is: pools, nodes, instances."""
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from actors.policy.placement import rank
-from actors.pool.state import Active
 from controller.api.answers import NDJSON, Problem, answer, unknown
 from controller.api.port import Desk
 from controller.api.streaming import Closing, Stream
 from controller.api.telemetry import console_json, console_parts
-from controller.views import dollars
-
-PASSED_MAX = 200
 
 
 def known_pool(desk: Desk, name: str | None) -> None:
@@ -88,51 +83,8 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
         parts = console_parts(desk, state.pool, instance_id, after, tail)
         return Stream(parts, NDJSON, closing)
 
-    @router.get("/v1/offers", tags=["markets"])
-    async def offers() -> Response:
-        """What the providers would rent now."""
-        return answer(desk.offers())
-
-    @router.get("/v1/explain/{pool}", tags=["pools"])
-    async def explain(pool: str) -> Response:
-        """Why a pool is not whole, and where it would buy."""
-        return answer(explained(desk, pool))
-
     return router
 
 
 def _no_instance(desk: Desk, instance_id: str) -> Problem:
     return unknown("instance", instance_id, desk.status.instance_ids())
-
-
-def explained(desk: Desk, pool: str) -> dict[str, Any]:
-    """Missing nodes, the markets in the order in which they would be tried, and those passed over."""
-    state = desk.status.pool_state(pool)
-    view = desk.status.pool(pool)
-    if state is None or view is None:
-        raise unknown("pool", pool, desk.status.pool_names())
-    now, world = time.time(), desk.acting.world()
-    failures = state.failures if isinstance(state, Active) else {}
-    rejections = state.rejections if isinstance(state, Active) else {}
-    ranking = rank(
-        state.spec, world.offers, world.capabilities, world.markets, failures, now, world.down, rejections
-    )
-    return {
-        "pool": pool,
-        "status": view["status"],
-        "reason": view["reason"],
-        "desired": view["desired"],
-        "ready": view["ready"],
-        "missing": desk.status.why(pool),
-        "offers": [
-            {
-                "market": str(offer.market),
-                "usd_per_hour": dollars(offer.micro_usd_per_hour),
-                "lifecycle": offer.lifecycle,
-            }
-            for offer in ranking.offers[:PASSED_MAX]
-        ],
-        "passed": [{"market": one.market, "why": one.reason} for one in ranking.passed[:PASSED_MAX]],
-        "retry_at": None if ranking.offers else ranking.retry_at,
-        "hopeless": ranking.hopeless,
-    }

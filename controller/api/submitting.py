@@ -9,11 +9,20 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from actors.events import INTERNAL_REQUESTS, Request, RequestJson
+from actors.events import (
+    INTERNAL_REQUESTS,
+    ClusterRequested,
+    PoolRequested,
+    PoolUpdateRequested,
+    Request,
+    RequestJson,
+)
 from actors.ports import Accepted, Conflict
+from actors.spec import PoolSpec
 from controller.api.answers import Problem, answer, line_of, lines_of, more_of, retry_after
 from controller.api.body import read_json
 from controller.api.port import Desk, Refusal
+from controller.config_pools import contradictions
 
 MESSAGES_MAX = 10_000
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it names directories
@@ -43,9 +52,9 @@ class Submitting:
             request = RequestJson.validate_json(body)
         except ValidationError as invalid:
             raise _invalid(invalid) from invalid
-        wrong = objection(request)
-        if wrong is not None:
-            raise Problem(422, wrong)
+        wrong = objections(request)
+        if wrong:
+            raise Problem(422, wrong[0], wrong[1:])
         taken = (await self._desk.submit([request], principal))[0]
         said = told(request, taken)
         code = said.pop("code")
@@ -64,10 +73,12 @@ class Submitting:
         except ValidationError as invalid:
             requests, answers = _one_by_one(body, invalid)
         for place, request in enumerate(requests):
-            wrong = objection(request) if request is not None else None
-            if request is not None and wrong is not None:
+            wrong = objections(request) if request is not None else ()
+            if request is not None and wrong:
                 requests[place] = None
-                answers[place] = refusal(request.request_id, 422, "invalid", wrong)
+                answers[place] = refusal(request.request_id, 422, "invalid", wrong[0])
+                if len(wrong) > 1:
+                    answers[place]["detail"] = _shown(wrong)
         sound = [request for request in requests if request is not None]
         taken = iter(await self._desk.submit(sound, principal) if sound else ())
         for place, request in enumerate(requests):
@@ -76,13 +87,23 @@ class Submitting:
         return answer(answers)
 
 
-def objection(request: Request) -> str | None:
-    """Why a user may not send this, None when they may."""
+def objections(request: Request) -> Sequence[str]:
+    """Why a user may not send this, a line each; none when they may."""
     if request.request_id and not _ID.fullmatch(request.request_id):
-        return "request_id: use 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
+        return (
+            "request_id: use 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', starting with a letter or digit",
+        )
     if isinstance(request, INTERNAL_REQUESTS):
-        return f"kind: only the daemon itself sends {request.kind!r}: resize the pool instead"
-    return None
+        return (f"kind: only the daemon itself sends {request.kind!r}: resize the pool instead",)
+    if isinstance(request, PoolRequested | ClusterRequested | PoolUpdateRequested):
+        return [f"spec.{one}" for one in contradictions(_spec_of(request))]
+    return ()
+
+
+def _spec_of(request: PoolRequested | ClusterRequested | PoolUpdateRequested) -> PoolSpec:
+    if isinstance(request, ClusterRequested):
+        return request.spec.model_copy(update={"provider": (request.provider,)})
+    return request.spec
 
 
 def told(request: Request, taken: Accepted | Conflict | Refusal) -> Answer:
@@ -103,6 +124,8 @@ def told(request: Request, taken: Accepted | Conflict | Refusal) -> Answer:
     said = refusal(request.request_id, taken.status, "refused", taken.message)
     if taken.retry_after_s is not None:
         said["retry_after_s"] = taken.retry_after_s
+    if taken.detail:
+        said["detail"] = _shown(taken.detail)
     return said
 
 

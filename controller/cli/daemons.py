@@ -12,11 +12,12 @@ from controller.cli import specs
 from controller.cli.codes import FAILED, NOT_FOUND, OK, USAGE, CliError
 from controller.cli.command import Session, command
 from controller.client import EverpoolError, NotRunning
-from controller.config import Config, ConfigError, find, load
+from controller.config import Config, ConfigError, find, load, warnings
 from controller.doctor import Line, UnknownProvider, diagnose_machine, diagnose_providers, line
 from controller.journal.backup import back_up, back_up_keys
 from controller.journal.errors import JournalError
 from controller.journal.lock import StateDirectory
+from controller.reload import NOT_APPLIED
 
 ConfigFile = Annotated[
     Path | None,
@@ -72,13 +73,18 @@ def check(
     """Check a config file, and say all that is wrong at once."""
     path = config if config is not None else find()
     found = runnable(path)
+    if found.unfillable:
+        raise _wrong(list(found.unfillable.values()))
     named = str(path) if path is not None else "no config file: defaults"
     value = {
         "file": None if path is None else str(path),
         "ok": True,
         "providers": sorted(found.providers),
         "pools": sorted(found.pools),
+        "warnings": warnings(found),
     }
+    for text in warnings(found):
+        session.say(f"warning: {text}")
     counts = f"{len(found.providers)} providers, {len(found.pools)} pools"
     session.show(value, f"{named}: ok ({counts})")
     return OK
@@ -93,7 +99,8 @@ async def reload(session: Session) -> int:
     refused = plan.get("refused", ())
     lines += [f"[providers] not taken: {problem}" for problem in refused]
     session.show(plan, "\n".join(lines) or "nothing changed")
-    return FAILED if refused else OK
+    not_applied = any(what.startswith(NOT_APPLIED) for what in plan.get("pools", {}).values())
+    return FAILED if refused or not_applied else OK
 
 
 async def hold(

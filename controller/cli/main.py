@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import daemons, demo, machines, pools, shows, simulate, tasks
+from controller.cli import costs, daemons, demo, explaining, machines, pools, shows, simulate, tasks
 from controller.cli.command import JSON_HELP, SOCKET_HELP, TOKEN_HELP, URL_HELP, Where
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def everpool(
     ctx.obj = Where(socket, url, token_file, json_wanted)
 
 
-for module in (daemons, pools, tasks, shows, machines, simulate, demo):
+for module in (daemons, pools, tasks, shows, explaining, costs, machines, simulate, demo):
     module.register(app)
 
 

@@ -35,8 +35,9 @@ from actors.events import (
 )
 from controller.cli.codes import FAILED, OK, TIMEOUT, CliError
 from controller.cli.command import Session
-from controller.client import AsyncClient
+from controller.client import AsyncClient, EverpoolError
 
+WHY_AFTER_S = 5.0
 ROWS_MAX = 24  # more nodes than that are shown as counts
 
 
@@ -92,6 +93,10 @@ class Progress:
             self._live.update(self._table(), refresh=True)
         else:
             self._line(f"{elapsed:6.1f} s  node {node}  {phase}  {instance}".rstrip())
+
+    def note(self, text: str) -> None:
+        """Say something that is of no node."""
+        self._line(f"{time.monotonic() - self._began:6.1f} s  {text}")
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False)
@@ -161,6 +166,23 @@ async def wait_for_end(
     return None
 
 
+async def _say_why(client: AsyncClient, pool: str, progress: Progress) -> None:
+    """Say why nodes wait when nothing can be asked, once for each reason."""
+    said: set[str] = set()
+    while True:
+        await anyio.sleep(WHY_AFTER_S)
+        try:
+            told = await client.explain(pool)
+        except EverpoolError:  # it is gone, or the daemon is: who waits for the end hears that
+            continue
+        waiting = [one for one in told["missing_groups"] if not one["starting"]]
+        if not waiting or told["there"]["starting"] or waiting[0]["why"] in said:
+            continue
+        said.add(waiting[0]["why"])
+        nodes = f"{waiting[0]['count']} node{'' if waiting[0]['count'] == 1 else 's'}"
+        progress.note(f"{nodes} of {pool} still wait: {waiting[0]['why']}; more: everpool explain {pool}")
+
+
 async def see_through(
     session: Session, client: AsyncClient, request: Request, pool: str, *, wait: bool, within_s: float | None
 ) -> int:
@@ -174,7 +196,10 @@ async def see_through(
         return OK
     session.on_detach = f"detached; request {name} goes on: everpool events --pool {pool} --follow"
     with Progress(session.err) as progress:
-        end = await wait_for_end(client, name, pool, answer.seq or 1, within_s, progress.heard)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_say_why, client, pool, progress)
+            end = await wait_for_end(client, name, pool, answer.seq or 1, within_s, progress.heard)
+            tasks.cancel_scope.cancel()
     if end is None:
         raise CliError(TIMEOUT, f"request {name} has not ended after {within_s:g} s; it goes on")
     return ended(session, name, end, request)

@@ -49,4 +49,20 @@ class Upcasters:
 
 
 UPCASTERS = Upcasters()
+
+
+@UPCASTERS.register("market", 1)
+def _market_with_spells(body: Body) -> Body:
+    """It knew launches and losses by their counts and last times, and when others were to be preferred."""
+    good_at, bad_at = body.get("last_launch_at"), body.get("last_loss_at")
+    is_closed = bad_at is not None and (good_at is None or bad_at > good_at)
+    return {name: value for name, value in body.items() if name != "avoid_until"} | {
+        "good_at": good_at,
+        "bad_at": bad_at,
+        "closed_since": bad_at if is_closed else None,
+        "up_since": good_at,
+        "decayed_at": body.get("since", 0.0),
+    }
+
+
 upcast = UPCASTERS.upcast

@@ -185,7 +185,7 @@ def _provider(
         return settings, "as its config says"
     seed = zlib.crc32(name.encode())  # two providers are not lucky at the same moments
     if given.traces is not None:
-        offers, story = _traced(given.traces, given, users)
+        offers, story = traced(given.traces, given, users)
         return _assumed(offers, given, seed, BOOT_S), _told(story, given, BOOT_S)
     if given.sells:
         offers = _imagined(given, users)
@@ -260,8 +260,8 @@ def _imagined(given: Given, users: Sequence[PoolSpec]) -> tuple[SimulatedOffer, 
     return tuple(offers.values())
 
 
-def _traced(folder: Path, given: Given, users: Sequence[PoolSpec]) -> tuple[tuple[SimulatedOffer, ...], str]:
-    """An offer for each trace of a folder. Raises Unclear with all that is wrong in it."""
+def traced(folder: Path, given: Given, users: Sequence[PoolSpec]) -> tuple[tuple[SimulatedOffer, ...], str]:
+    """An offer for each trace of a folder, and what they say in words. Raises Unclear."""
     if not folder.is_dir():
         raise Unclear(f"--traces {folder}: is no folder")
     try:

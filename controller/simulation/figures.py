@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.events import (
+    BudgetFreed,
+    BudgetReached,
     Envelope,
     Error,
     InstancePreempted,
@@ -20,6 +22,7 @@ from actors.events import (
 )
 from actors.instance.state import Alive, Destroyed, Destroying
 from actors.node.state import Filled, Filling, Replacing
+from actors.policy.billing import usd
 from actors.pool.state import Active
 from actors.ports import Commit, StateRow
 from controller.simulation.results import Course, PoolFigures, TaskFigures, TimesToWhole
@@ -36,17 +39,23 @@ class _Pool:
     """What is seen of one pool."""
 
     name: str
-    desired: int
+    asked: int  # nodes, by the spec
     least: int
     tasks_asked: int
+    counted_from_us: int  # shares of time are of what comes after
+    desired: int  # nodes, now
     filled_by: dict[int, str] = field(default_factory=dict)  # node -> the instance that works there
     refs: dict[str, str] = field(default_factory=dict)  # instance -> machine
     waits: dict[int, str] = field(default_factory=dict)  # node -> what it waits for
     ready: set[int] = field(default_factory=set)
     parked: str = ""
+    budget: str = ""  # the limit that is reached, and what is done about it
     last_error: str = ""
     last_refusal: str = ""
     since_us: int = 0  # up to here time is added up
+    counted_us: int = 0  # of that, what shares are of
+    desired_us: int = 0  # nodes times microseconds, counted or not
+    due_us: int = 0  # the same of what is counted
     whole_us: int = 0
     below_us: int = 0
     ready_us: int = 0  # nodes times microseconds
@@ -65,14 +74,18 @@ class _Pool:
     def add_up(self, now_us: int) -> None:
         """Count the time that has passed as it was."""
         passed, ready = now_us - self.since_us, len(self.ready)
+        counted = max(0, now_us - max(self.since_us, self.counted_from_us))
         self.since_us = now_us
-        self.ready_us += passed * min(ready, self.desired)
-        if ready >= self.desired:
-            self.whole_us += passed
-        if ready < self.least:
-            self.below_us += passed
+        self.desired_us += passed * self.desired
         for lifecycle, count in self.running.items():
             self.running_us[lifecycle] += passed * count
+        self.counted_us += counted
+        self.due_us += counted * self.desired
+        self.ready_us += counted * min(ready, self.desired)
+        if ready >= self.desired:
+            self.whole_us += counted
+        if ready < self.least:
+            self.below_us += counted
 
     def settle(self, now_us: int) -> None:
         """Take in that other nodes may be ready than before."""
@@ -102,6 +115,7 @@ class Onlooker:
         pools: desired nodes, the least that are enough, and tasks asked for, by pool.
         now: virtual seconds since the start.
         progress: called with that time whenever something was committed.
+        counted_from_s: shares of time are of what comes after.
     """
 
     def __init__(
@@ -109,11 +123,16 @@ class Onlooker:
         pools: Mapping[str, tuple[int, int, int]],
         now: Callable[[], float],
         progress: Callable[[float], None] = lambda seconds: None,
+        counted_from_s: float = 0.0,
     ) -> None:
         self.clouds: dict[str, Cloud] = {}
         self._now = now
         self._progress = progress
-        self._pools = {name: _Pool(name, *sizes) for name, sizes in pools.items()}
+        from_us = round(counted_from_s * MICRO_S)
+        self._pools = {
+            name: _Pool(name, asked, least, tasks, from_us, asked)
+            for name, (asked, least, tasks) in pools.items()
+        }
         self._living: dict[str, str] = {}  # machine -> its pool
         self._machines: dict[str, Machine] = {}
 
@@ -137,6 +156,11 @@ class Onlooker:
                 pool.last_refusal = f"{market}: {fault}"
             case PoolParked(reason=reason):
                 pool.parked = reason
+            case BudgetReached(period=period, spent_micro_usd=spent, limit_micro_usd=limit, then=then):
+                whose = "the day's budget" if period == "day" else "the whole budget"
+                pool.budget = f"{whose} of {usd(limit)} is reached ({usd(spent)} spent): {then}"
+            case BudgetFreed():
+                pool.budget = ""
             case TaskAttemptEnded(result=result) if result != "success":
                 pool.counts["attempts lost"] += 1
             case TaskCompleted(success=success):
@@ -220,18 +244,18 @@ class Onlooker:
         cost = sum(machine.billed_micro_usd(now) for machine in pool.machines)
         baseline = None
         if on_demand is not None:
-            baseline = pool.desired * on_demand * now_us // (HOUR_S * MICRO_S)
+            baseline = on_demand * pool.desired_us // (HOUR_S * MICRO_S)
         counts = pool.counts
         losses = len(pool.preempted_us)
         is_whole = len(pool.ready) >= pool.desired
-        some = pool.desired > 0 and now_us > 0
+        some = pool.due_us > 0
         return PoolFigures(
             pool=pool.name,
-            nodes_desired=pool.desired,
+            nodes_desired=pool.asked,
             nodes_min=pool.least,
-            availability=pool.whole_us / now_us if some else None,
-            ready_share=pool.ready_us / (now_us * pool.desired) if some else None,
-            below_min_share=pool.below_us / now_us if some else None,
+            availability=pool.whole_us / pool.counted_us if some else None,
+            ready_share=pool.ready_us / pool.due_us if some else None,
+            below_min_share=pool.below_us / pool.counted_us if some else None,
             cost_micro_usd=cost,
             cost_usd=cost / MICRO,
             on_demand_micro_usd=baseline,
@@ -243,7 +267,7 @@ class Onlooker:
             launches=counts["launches"],
             launches_refused=counts["refused"],
             launches_per_loss=(
-                round(max(0, counts["launches"] - pool.desired) / losses, 3) if losses > 0 else None
+                round(max(0, counts["launches"] - pool.asked) / losses, 3) if losses > 0 else None
             ),
             whole_first_after_s=None if pool.first_whole_us is None else pool.first_whole_us / MICRO_S,
             whole_again=times_to_whole(pool.spells_us),
@@ -257,11 +281,11 @@ class Onlooker:
         pool = self._pools[pool_name]
         return Course(
             seconds=self._now_us() / MICRO_S,
-            desired=pool.desired,
+            desired=pool.asked,
             ready=[(at / MICRO_S, ready) for at, ready in pool.ready_steps],
             usd_per_hour=[(at / MICRO_S, rate / MICRO) for at, rate in pool.rate_steps],
             preempted=[at / MICRO_S for at in pool.preempted_us.values()],
-            on_demand_usd_per_hour=None if on_demand is None else pool.desired * on_demand / MICRO,
+            on_demand_usd_per_hour=None if on_demand is None else pool.asked * on_demand / MICRO,
         )
 
 
@@ -291,7 +315,7 @@ def _take(pool: _Pool, row: StateRow) -> None:
         case "instance" if state is None or isinstance(state, Destroying | Destroyed):
             pool.refs.pop(row.id, None)
         case "pool" if isinstance(state, Active):
-            pool.parked = ""
+            pool.parked, pool.desired = "", state.desired
 
 
 def times_to_whole(spells_us: Sequence[int]) -> TimesToWhole:
@@ -314,6 +338,8 @@ def _why_short(pool: _Pool) -> str | None:
     """The pool's own words, the most telling first."""
     if pool.parked:
         return f"parked: {pool.parked}"
+    if pool.budget:
+        return pool.budget
     if pool.waits:
         common = Counter(why for _, why in sorted(pool.waits.items())).most_common(1)[0][0]
         return f"{common} ({pool.last_refusal})" if pool.last_refusal else common

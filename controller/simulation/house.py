@@ -24,7 +24,7 @@ from controller.leftovers import LeftoverSweep
 from controller.recovery import MARKETS, Sweep, recover
 from controller.simulation.ledger import Ledger, MemoryJournal
 from providers.agent.wire import Console, FetchedFile, LogLines, Metrics
-from providers.gateway import Gateway
+from providers.gateway import CALL_TIMEOUT_S, Gateway
 from providers.model import Listing, Machine, Value
 from providers.simulated.adapter import SimulatedProvider
 
@@ -98,14 +98,17 @@ class _Observer:
         self._watcher = watcher
 
     def committed(self, commit: Commit) -> None:
+        told = False
         for row in commit.states:
             if row.kind == "market":
                 assert row.state is None or isinstance(row.state, MarketState)
                 self._acting().market_committed(row.id, row.state)
+                told = True
+        if told:
+            self._acting().markets_changed()
 
     def turn_ended(self, pool: str, *, messages: int, seconds: float, waiting: int) -> None:
-        if pool == MARKETS:
-            self._acting().markets_changed()
+        return
 
     def bug(self, address: str, message: str, error: BaseException) -> None:
         self._watcher.bug(f"at {address}, {message}: {error!r}")
@@ -124,6 +127,7 @@ class Life:
         began: when this life begins by its clock, and how far that can be trusted.
         checking: whether every turn is checked against what always holds.
         observe_every_s: seconds between two listings of a provider.
+        observe_timeout_s: how long one may take.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class Life:
         began: Start = TRUSTED,
         checking: bool = True,
         observe_every_s: float = OBSERVE_EVERY_S,
+        observe_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self.up = False
         self.loops: dict[str, Loop] = {}
@@ -195,6 +200,7 @@ class Life:
                 listener=self.acting,
                 now=clock.now,
                 observe_every_s=observe_every_s,
+                observe_timeout_s=observe_timeout_s,
             )
         self._gateways = gateways
         self.leftovers = LeftoverSweep(
@@ -216,6 +222,7 @@ class Life:
         for pool, states in recovered.pools.items():
             self.loops[pool] = self._loop(pool, states)
         self.acting.loops = self.loops
+        self.acting.tell_holdings()
 
     def _loop(self, name: str, states: Mapping[Address, Value]) -> Loop:
         return Loop(

@@ -10,23 +10,23 @@ from contextlib import asynccontextmanager
 import anyio
 
 from providers.contract import AgentChannel
-from providers.errors import ProviderError
-from providers.gateway import CALL_TIMEOUT_S
+from providers.errors import Fault, ProviderError
 from providers.model import Handle, Listing, Machine, Order, Sighting
 from providers.simulated.adapter import SimulatedProvider
 from providers.simulated.cloud import Cloud
 from providers.simulated.config import SimulatedConfig
 
 AWAKE_S = 60.0  # so long after anything happened listings come as often as the daemon asks for them
-REST_S = CALL_TIMEOUT_S - 10  # a listing waits no longer than that: the gateway would give the call up
+REST_S = 3600.0  # a listing waits no longer than that
+OBSERVE_TIMEOUT_S = REST_S + 60  # so long the gateway has to wait for one
 
 
 class RestingProvider(SimulatedProvider):
     """Holds a listing back while nothing moves, until something does.
 
     Nothing moves when every machine runs, none has a notice, and for a minute no call was made, no stream
-    opened and no machine made or ended. What the daemon would have learnt from the listings in between is
-    that all is as it was.
+    opened and no machine made or ended; a launch that is refused for capacity moves nothing. What the daemon
+    would have learnt from the listings in between is that all is as it was.
 
     Args:
         name: what the config calls this provider.
@@ -61,8 +61,10 @@ class RestingProvider(SimulatedProvider):
 
     async def launch(self, orders: Sequence[Order]) -> Sequence[Handle | ProviderError]:
         """Launch machines."""
-        self.stir()
-        return await super().launch(orders)
+        outcomes = await super().launch(orders)
+        if not all(isinstance(one, ProviderError) and one.fault is Fault.CAPACITY for one in outcomes):
+            self.stir()
+        return outcomes
 
     async def find(self, key: str) -> Sighting | None:
         """The machine of a key."""

@@ -29,10 +29,12 @@ class TaskFigures(Value):
 
 
 class PoolFigures(Value):
-    """One pool. Shares are of the time that was simulated, from the moment the pool was asked for.
+    """One pool. Shares are of the time that was simulated, from the moment the pool was asked for, or as
+    the scenario says.
 
     Attributes:
-        availability: share of time with all desired nodes ready; None when none is desired.
+        nodes_desired: by its spec; what is said below of desired nodes is of those at each time.
+        availability: share of time with all desired nodes ready; None when none is ever desired.
         ready_share: mean share of the desired nodes that were ready.
         below_min_share: share of time with fewer ready than the pool's `min`.
         cost_micro_usd: what all its machines cost, billed as their provider bills.

@@ -1,20 +1,21 @@
 """A pool tried before it costs: the real daemon, for days, against clouds in memory."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import anyio
 import trio
 
 from actors.events import PoolRequested, TaskRequested
-from actors.policy.placement import mismatch
+from actors.policy.eligible import mismatch
 from actors.spec import PoolSpec, TaskSpec
 from controller.simulation.clock import VirtualClock
 from controller.simulation.figures import Onlooker
 from controller.simulation.house import Life, Watcher
 from controller.simulation.ledger import Ledger, MemoryJournal
-from controller.simulation.resting import RestingProvider
+from controller.simulation.resting import OBSERVE_TIMEOUT_S, RestingProvider
 from controller.simulation.results import Course, PoolFigures
 from controller.simulation.virtual import run_virtual
 from providers.model import Value
@@ -67,6 +68,7 @@ class Scenario:
         seconds: how long.
         seed: of everything that is random.
         observe_every_s: as the daemon's config says.
+        counted_from_s: shares of time are of what comes after it; all else is counted from the start.
         load: what the pools have to work on.
         assumed: what was assumed, for people.
     """
@@ -77,6 +79,7 @@ class Scenario:
     scripts: Mapping[str, Sequence[Scripted]] = field(default_factory=dict)
     seed: int = 0
     observe_every_s: float = 5.0
+    counted_from_s: float = 0.0
     load: Load | None = None
     assumed: tuple[str, ...] = ()
 
@@ -121,7 +124,7 @@ class _Eyes(Onlooker):
             )
             for name, spec in scenario.pools.items()
         }
-        super().__init__(sizes, now, progress)
+        super().__init__(sizes, now, progress, counted_from_s=scenario.counted_from_s)
         self.providers: dict[str, RestingProvider] = {}
         self._scripts = scenario.scripts
         self._made: dict[str, int] = {}
@@ -175,12 +178,19 @@ class Trial:
     Args:
         scenario: what is tried.
         progress: called now and then with the virtual seconds that have passed.
+        moments: what is done at which virtual seconds with the daemon that runs then.
     """
 
-    def __init__(self, scenario: Scenario, progress: Callable[[float], None] = lambda seconds: None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        progress: Callable[[float], None] = lambda seconds: None,
+        moments: Mapping[float, Callable[[Life], Awaitable[None]]] = MappingProxyType({}),
+    ) -> None:
         self.courses: dict[str, Course] = {}
         self._scenario = scenario
         self._progress = progress
+        self._moments = sorted(moments.items(), key=lambda item: item[0])
         self._stopping = False
         self._token: trio.lowlevel.TrioToken | None = None
         self._time = trio.CancelScope()  # virtual time goes on within it
@@ -215,6 +225,7 @@ class Trial:
                 random.Random(f"dice {scenario.seed}"),
                 checking=False,
                 observe_every_s=scenario.observe_every_s,
+                observe_timeout_s=OBSERVE_TIMEOUT_S,
             )
             tasks.start_soon(life.run)
             while not life.up:
@@ -222,6 +233,9 @@ class Trial:
             with self._time:
                 if not self._stopping:
                     await self._ask(life)
+                    for at, meet in self._moments:
+                        await anyio.sleep_until(at)
+                        await meet(life)
                     await anyio.sleep_until(scenario.seconds)
             report = Report(
                 seconds=round(anyio.current_time(), 6),

@@ -220,8 +220,9 @@ _WARNING_KINDS: tuple[type, ...] = (
     events.LaunchRefused,
     events.InstanceQuarantined,
     events.LeftoverFound,
+    events.BudgetWarned,
 )
-_ERROR_KINDS: tuple[type, ...] = (events.PoolParked, events.BugCaught)
+_ERROR_KINDS: tuple[type, ...] = (events.PoolParked, events.BudgetReached, events.BugCaught)
 _RENAMED = {"instance_id": "instance", "node_id": "node", "task_id": "task", "message": "detail"}
 
 

@@ -17,6 +17,7 @@ from prometheus_client.registry import CollectorRegistry
 from actors import events
 from actors.events import Envelope, Result
 from actors.ports import Commit, StateRow
+from controller.telemetry.costs import Costs
 from controller.telemetry.counting import StateCounts
 from controller.telemetry.describe import Describe, Described, describe
 from controller.telemetry.sources import SourceCollector, Sources
@@ -81,6 +82,8 @@ class Series:
         self.registry = registry
         self.states = StateCounts(now=now, describe=describe, pool_status=pool_status)
         registry.register(self.states)
+        self.costs = Costs(now=now, leftovers=sources.leftovers if sources is not None else None)
+        registry.register(self.costs)
         if sources is not None:
             registry.register(SourceCollector(sources))
         self._make_market_series(registry)
@@ -180,6 +183,7 @@ class Series:
     def committed(self, commit: Commit) -> None:
         """Count what was published and what changed."""
         self.states.committed(commit)
+        self.costs.committed(commit)
         for envelope in commit.envelopes:
             self.events.labels(envelope.event.kind).inc()
             self._count(envelope)
@@ -189,7 +193,9 @@ class Series:
 
     def load(self, pool: str, rows: Iterable[StateRow]) -> None:
         """Take in the states that recovery read."""
-        self.states.load(pool, rows)
+        found = list(rows)
+        self.states.load(pool, found)
+        self.costs.load(pool, found)
 
     def turn_ended(self, pool: str, *, messages: int, seconds: float, waiting: int) -> None:
         """Note how a turn went."""
@@ -271,6 +277,7 @@ class Series:
             oldest, _ = self._pools_gone.popitem(last=False)
             for counter in (self.tasks, self.attempts, self.messages, self.mailbox_depth):
                 counter.remove_by_labels({"pool": oldest})
+            self.costs.forget(oldest)
 
 
 def _note(notes: OrderedDict[str, _T], key: str, value: _T) -> None:

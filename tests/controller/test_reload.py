@@ -46,5 +46,16 @@ def test_pools_become_what_the_config_says(
     assert [one[1:] for one in found] == ([] if done is None else [done])
 
 
+def test_a_pool_that_nothing_can_fill_is_told_and_left_as_it_is() -> None:
+    pools = {"p": PoolConfig(MORE), "q": PoolConfig(SPEC)}
+    why = {"p": "f:3: pools.p.vcpus: No offer fits"}
+    made = ("q", "made", PoolRequested(pool="q", spec=SPEC))
+    assert changes(pools, {}, why) == [("p", f"not applied: {why['p']}", None), made]
+    assert changes(pools, {"p": there()}, why)[0][2] is None
+    assert changes({"p": PoolConfig(SPEC)}, {"p": there()}, why) == []  # it is what the config says
+    gone = {"p": PoolConfig(MORE, remove=True)}
+    assert changes(gone, {"p": there()}, why) == [("p", "removed", ShutdownRequested(cluster_id="p"))]
+
+
 def test_pools_that_the_config_does_not_name_are_left_alone() -> None:
     assert changes({}, {"p": there(), "q": None}) == []

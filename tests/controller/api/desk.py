@@ -192,9 +192,6 @@ class SmallDesk:
     def health(self) -> Mapping[str, Any]:
         return {"live": True, "ready": not self.failing, "reasons": ["disk is full"] if self.failing else []}
 
-    def offers(self) -> Sequence[Mapping[str, Any]]:
-        return [OFFER.model_dump(mode="json")]
-
     def ssh_target(self, instance_id: str) -> Machine | None:
         return Machine(
             instance_id=instance_id,

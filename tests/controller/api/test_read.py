@@ -52,6 +52,11 @@ async def stop(desk: SmallDesk, task_id: str) -> None:
         ("/v1/tasks/t-1/files/x", "no file 'x'"),
         ("/v1/operations/x", "no request 'x'"),
         ("/v1/explain/x", "no pool"),
+        ("/v1/explain/mian/tasks/t-1", "did you mean main?"),
+        ("/v1/explain/main/tasks/t-2", "did you mean t-1?"),
+        ("/v1/explain/main/instances/i-1", "no instance 'i-1'"),
+        ("/v1/offers?pool=mian", "did you mean main?"),
+        ("/v1/offers?provider=locla", "did you mean local?"),
         ("/v2", "/openapi.json"),
     ],
 )
@@ -72,6 +77,10 @@ async def test_what_is_not_there(http: httpx.AsyncClient, desk: SmallDesk, url: 
         "/v1/events?after=x",
         "/v1/tasks/t-1/log?after=x.y",
         "/v1/tasks/t-1/log?stream=out",
+        "/v1/offers?sort=prize",
+        "/v1/offers?limit=0",
+        "/v1/offers?vcpus=-1",
+        "/v1/offers?lifecycle=spto",
     ],
 )
 async def test_wrong_parameters(http: httpx.AsyncClient, desk: SmallDesk, url: str) -> None:
@@ -93,7 +102,7 @@ async def test_pool_and_its_shortage(everpool: AsyncClient, desk: SmallDesk) -> 
     told = await everpool.explain("main")
     assert [one["node"] for one in told["missing"]] == [0, 1]
     assert all(one["why"] for one in told["missing"])
-    assert told["offers"][0]["usd_per_hour"] == 0.02
+    assert told["markets"][0]["usd_per_hour"] == 0.02
     gone = (await everpool.instances(ended=True))[0]
     assert (gone["status"], gone["status_code"]) == ("destroyed", 9)
     with pytest.raises(TimedOut):
@@ -207,7 +216,7 @@ async def test_the_daemon_itself(everpool: AsyncClient, desk: SmallDesk, tmp_pat
         await everpool.doctor("far", "locla")
     assert refused.value.status == 404
     assert (await everpool.reload()) == {"pools": {}} and not (await everpool.adopt())["adopted"]
-    assert (await everpool.offers())[0]["provider"] == "local"
+    assert (await everpool.offers())["offers"][0]["provider"] == "local"
     desk.failing = True
     assert (await everpool.ready())["reasons"] == ["disk is full"]
     metrics = await everpool.metrics()
@@ -231,6 +240,8 @@ async def test_openapi_names_everything(http: httpx.AsyncClient) -> None:
         "/v1/operations/{request_id}",
         "/v1/offers",
         "/v1/explain/{pool}",
+        "/v1/explain/{pool}/tasks/{task_id}",
+        "/v1/explain/{pool}/instances/{instance_id}",
         "/metrics",
         "/healthz",
         "/readyz",

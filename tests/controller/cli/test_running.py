@@ -196,7 +196,8 @@ def test_exec_verifies_the_host_and_passes_words_on(house: Face) -> None:
         (("resize", "web", "-3"), 2, ""),
         (("down", "nope"), 4, "nope"),
         (("drain", "web", "77"), 4, "no node 77"),
-        (("update", "web", "--set", "vcpus=64"), 1, "resize to 0 first"),
+        (("update", "web", "--set", "vcpus=1"), 1, "resize to 0 first"),
+        (("update", "web", "--set", "vcpus=64"), 2, "vcpus (64) removed all of them"),
         (("run", "nope", "--", "true"), 4, "there are web"),
         (("run", "web"), 2, ""),
         (("run", "web", "--env", "=1", "--", "true"), 2, "is not a name"),
@@ -261,6 +262,8 @@ def test_a_set_up_that_fails_ends_in_exit_code_1(house: Face) -> None:
     broken = house("up", "broken", "--step", "bad=exit 9", *one_market, "--set", "bootstrap_failures_max=1")
     assert broken.code == 1, broken.err
     assert "set-up step 'bad' failed" in broken.err
+    until(lambda: "failed in step 'bad'" in house("explain", "broken").out)
+    assert "`everpool explain broken --instance broken-0-" in house("explain", "broken").out
     assert house("down", "broken").code == 0
 
 

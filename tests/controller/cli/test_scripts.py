@@ -46,8 +46,11 @@ def test_the_first_pool_of_the_readme(face: Face) -> None:
 
 
 def test_the_providers_of_the_readme_are_a_config(face: Face) -> None:
-    (text,) = blocks("toml providers")
-    assert check(text, "README.md") == []
+    (providers,) = blocks("toml providers")
+    assert check(providers, "README.md") == []
+    (buying,) = blocks("toml buying")
+    accounts = providers.partition("[pools.")[0]
+    assert check(accounts + buying, "README.md") == []
 
 
 def test_the_readme_names_every_command_and_no_other(face: Face) -> None:
@@ -86,6 +89,16 @@ def test_check_and_serve_say_all_that_is_wrong(face: Face) -> None:
 
 
 @pytest.mark.real
+def test_check_warns_of_machines_that_a_restart_loses(face: Face) -> None:
+    file = face.directory / "played.toml"
+    file.write_text('[providers.sim]\ntype = "simulated"\n[[providers.sim.offers]]\nspot = 0.5\n')
+    told = face("check", str(file), "--json")
+    assert told.code == 0
+    [warning] = told.json["warnings"]
+    assert warning.startswith("[providers.sim] is of type 'simulated'") and "restarts" in warning
+    assert f"warning: {warning}" in told.err
+
+
 def test_without_a_daemon(face: Face) -> None:
     done = face("ps")
     assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)

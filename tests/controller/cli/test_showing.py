@@ -2,7 +2,9 @@
 
 import io
 import signal
+from typing import Any, cast
 
+import anyio
 import pytest
 from rich.console import Console
 
@@ -17,13 +19,14 @@ from actors.events import (
     PoolParked,
     TaskCompleted,
 )
+from controller.cli import waiting
 from controller.cli.codes import CONFLICT, FAILED, NOT_FOUND, TIMEOUT, UNREACHABLE, USAGE
 from controller.cli.command import as_cli_error
 from controller.cli.machines import command_line
 from controller.cli.shows import span, told
 from controller.cli.tasks import exit_code_of
 from controller.cli.waiting import Progress
-from controller.client import EverpoolError, NotRunning, TimedOut
+from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut
 
 
 def envelope(event: Event, seq: int = 7) -> Envelope:
@@ -107,6 +110,34 @@ def test_progress_of_nodes_as_lines() -> None:
         "node 2  gone (user)  i[x]",
         "older is gone",
     ]
+
+
+@pytest.mark.anyio
+async def test_who_waits_hears_why_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "WHY_AFTER_S", 0.001)
+    heard = anyio.Event()
+    answers = [
+        {"missing_groups": [{"starting": True, "why": "boots", "count": 1}], "there": {"starting": 1}},
+        {"missing_groups": [{"starting": False, "why": "all full", "count": 2}], "there": {"starting": 0}},
+        {"missing_groups": [{"starting": False, "why": "all full", "count": 2}], "there": {"starting": 0}},
+    ]
+
+    class Explains:
+        async def explain(self, pool: str) -> dict[str, Any]:
+            if not answers:
+                heard.set()
+                await anyio.sleep_forever()
+            return answers.pop(0)
+
+    out = io.StringIO()
+    with Progress(Console(file=out, width=200)) as progress, anyio.move_on_after(5) as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(waiting._say_why, cast(AsyncClient, Explains()), "web", progress)
+            await heard.wait()
+            tasks.cancel_scope.cancel()
+    assert not scope.cancelled_caught
+    [line] = out.getvalue().splitlines()
+    assert line.endswith("2 nodes of web still wait: all full; more: everpool explain web")
 
 
 def test_the_ssh_command_trusts_nothing_but_the_pinned_key() -> None:

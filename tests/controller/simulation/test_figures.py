@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from actors.events import (
+    BudgetFreed,
+    BudgetReached,
     Envelope,
     Event,
     InstancePreempted,
@@ -171,6 +173,18 @@ def test_the_pools_own_words_are_told() -> None:
     scene.commit([("node", "0", waits)], LaunchRefused(instance_id="a", market="sim/a", fault="quota"))
     figures = scene.onlooker.figures("p", None, lambda: scene.now)
     assert figures.why_short == "waits after a failure (sim/a: quota)"
+
+
+def test_a_pool_that_is_short_because_of_its_budget_says_so() -> None:
+    scene = Scene()
+    reached = BudgetReached(
+        pool="p", period="total", spent_micro_usd=4_990_000, limit_micro_usd=5_000_000, then="drain"
+    )
+    scene.commit([], LaunchRefused(instance_id="a", market="sim/a", fault="quota"), reached)
+    figures = scene.onlooker.figures("p", None, lambda: scene.now)
+    assert figures.why_short == "the whole budget of $5.00 is reached ($4.99 spent): drain"
+    scene.commit([], BudgetFreed(pool="p"))
+    assert scene.onlooker.figures("p", None, lambda: scene.now).why_short == "sim/a: quota"
     assert figures.availability is None  # no time has passed
 
 

@@ -57,7 +57,7 @@ def test_a_quiet_day_costs_nodes_times_price_times_time_to_the_second() -> None:
 
 def test_a_preemption_without_a_word_costs_one_boot_of_availability() -> None:
     scripts = {"sim": [Scripted(after_s=HOUR_S, machines=(1,))]}
-    pool = report_of(spec(2), exact(), DAY_S, scripts=scripts).pools[0]
+    pool = report_of(spec(2, allocation="spot"), exact(), DAY_S, scripts=scripts).pools[0]
     assert (pool.preemptions, pool.launches, pool.launches_per_loss) == (1, 3, 1)
     assert pool.whole_again.count == 1 and pool.whole_again.max_s is not None
     assert 60 <= pool.whole_again.max_s <= 66
@@ -72,7 +72,7 @@ def test_a_preemption_without_a_word_costs_one_boot_of_availability() -> None:
 
 def test_a_notice_that_is_longer_than_a_boot_costs_no_availability() -> None:
     scripts = {"sim": [Scripted(after_s=HOUR_S, machines=(1,), within_s=120)]}
-    pool = report_of(spec(2), exact(), DAY_S, scripts=scripts).pools[0]
+    pool = report_of(spec(2, allocation="spot"), exact(), DAY_S, scripts=scripts).pools[0]
     assert (pool.preemptions, pool.launches, pool.whole_again.count) == (1, 3, 0)
 
 
@@ -90,7 +90,8 @@ def test_a_trace_takes_machines_and_gives_them_back(tmp_path: Path) -> None:
     assert only_spot.preemptions == 2  # one at two hours, the other at three
     assert only_spot.ready_share is not None and only_spot.whole_first_after_s is not None
     lost = (only_spot.whole_first_after_s * 2 + HOUR_S + 2 * 2 * HOUR_S) / (12 * HOUR_S)
-    assert 1 - only_spot.ready_share == pytest.approx(lost, abs=0.02)  # then until a market is tried again
+    again = 2 * 900 / (12 * HOUR_S)  # at most, until a market is tried again
+    assert lost - 0.01 <= 1 - only_spot.ready_share <= lost + again + 0.01
     assert only_spot.launches_refused > 0
     both = report_of(spec(2), exact(offer), 6 * HOUR_S).pools[0]
     assert both.availability is not None and both.availability > 0.98
@@ -107,9 +108,11 @@ def test_the_same_seed_has_the_same_figures_and_another_has_others() -> None:
 
 def test_nothing_is_noticed_later_because_listings_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     config = exact(preemptions_per_hour=0.5, boot_delay=Delay(least_s=180, most_s=180))
-    rested = report_of(spec(1), config, DAY_S).pools[0]  # of one node: no two losses overlap
+    rested = report_of(spec(1, allocation="spot"), config, DAY_S).pools[
+        0
+    ]  # of one node: no two losses overlap
     monkeypatch.setattr(RestingProvider, "_is_at_rest", lambda self: False)
-    restless = report_of(spec(1), config, DAY_S).pools[0]
+    restless = report_of(spec(1, allocation="spot"), config, DAY_S).pools[0]
     assert (
         rested.preemptions > 5 and restless.preemptions > 5
     )  # luck differs: calls are drawn in another order
@@ -135,7 +138,7 @@ def test_listings_rest() -> None:
 def test_tasks_are_done_and_attempts_are_lost() -> None:
     scripts = {"sim": [Scripted(after_s=HOUR_S, machines=(1,))]}
     load = Load(tasks=10, seconds=1800)
-    pool = report_of(spec(2), exact(), 4 * HOUR_S, scripts=scripts, load=load).pools[0]
+    pool = report_of(spec(2, allocation="spot"), exact(), 4 * HOUR_S, scripts=scripts, load=load).pools[0]
     assert pool.tasks is not None
     assert (pool.tasks.asked, pool.tasks.done, pool.tasks.failed, pool.tasks.attempts_lost) == (10, 10, 0, 1)
     # Eleven attempts on two machines, one of them cut short two minutes before its end.

@@ -43,7 +43,8 @@ def test_facts_are_lines_at_sensible_levels() -> None:
     lines = out.getvalue().splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == [
         "warning launch_refused pool=a instance=i-1 request_id=r seq=2 fault=capacity market=m",
-        'error   pool_parked pool=a request_id=r seq=3 reason="three set-ups failed\\nin a row"',
+        'error   pool_parked pool=a request_id=r seq=3 reason="three set-ups failed\\nin a row" '
+        "wasted_micro_usd=0",
     ]
 
 

@@ -1,0 +1,331 @@
+"""Commands that say why: explain, offers."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from controller.cli.codes import USAGE, CliError
+from controller.cli.command import Session, command
+from controller.telling import clock, count, lasting, listed, ranks, when
+
+MARKETS_SHOWN = 20
+MACHINES_SHOWN = 12
+CELL_MAX = 90  # letters of a table's cell
+_NAME = "Name, or a pattern with * and ?. Repeatable."
+Row = Sequence[Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for function in (explain, offers):
+        command(app)(function)
+
+
+async def explain(
+    session: Session,
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="The pool's name.")],
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="ID", help="Why is this task pending?")
+    ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option("--instance", metavar="ID", help="Why is this instance where it is, or gone?"),
+    ] = None,
+) -> None:
+    """Say why a pool is as it is: what is missing, what was tried, what happens next and when."""
+    if task is not None and instance is not None:
+        raise CliError(USAGE, "--task and --instance: say one of them")
+    async with session.client() as client:
+        told = await client.explain(pool, task=task, instance=instance)
+    if session.json:
+        session.show(told)
+        return
+    show_story(session, told)
+    if task is None and instance is None:
+        show_pool(session, told)
+    else:
+        _section(session, "What happened", ("WHEN", "WHAT"), _happened(told))
+
+
+def show_story(session: Session, told: dict[str, Any]) -> None:
+    """What is the matter, in sentences."""
+    session.show(told, "\n".join(told["story"]))
+
+
+def _section(session: Session, title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """A table with a title; nothing when it has no row."""
+    found = [tuple(_clipped(cell) for cell in row) for row in rows]
+    if found:
+        session.show(None, f"\n{title}:")
+        session.table(None, columns, found, empty="")
+
+
+def _clipped(cell: Any) -> Any:
+    """A cell that leaves room for the others; --json has the whole text."""
+    return f"{cell[: CELL_MAX - 1]}…" if isinstance(cell, str) and len(cell) > CELL_MAX else cell
+
+
+def _happened(told: dict[str, Any]) -> list[Row]:
+    return [(clock(one["at"], told["at"]), one["message"]) for one in told["log"]]
+
+
+# --- a pool ---------------------------------------------------------------------------------------
+
+
+def show_pool(session: Session, told: dict[str, Any]) -> None:
+    """The explanation of a pool as tables."""
+    now = told["at"]
+    missing = told["missing_groups"]
+    _section(session, "Missing", ("NODES", "FOR", "NEXT", "WHY"), [_group(one, now) for one in missing])
+    _section(session, "Machines", _MACHINES, _machines(told))
+    allowed, passed = told["markets_allowed"], told["markets_passed"]
+    title = f"Markets that fit, best first ({allowed} may be asked now, {passed} are passed over)"
+    _section(session, title, _MARKETS, [_market(one, now) for one in told["markets"][:MARKETS_SHOWN]])
+    if not told["markets"]:
+        steps = [(one["name"], one["removed"], one["left"]) for one in told["funnel"]]
+        _section(session, "Offers that fit", ("FILTER", "REMOVED", "LEFT"), steps)
+    silent = [
+        (one["provider"], _number(one["offers"]), one["down"] or "has not told its offers yet")
+        for one in told["providers"]
+        if one["down"] or one["offers"] is None
+    ]
+    _section(session, "Providers passed over", ("PROVIDER", "OFFERS", "WHY"), silent)
+    _section(session, "Next", ("WHEN", "WHAT"), [(when(one["at"], now), one["what"]) for one in told["next"]])
+    session.show(None, "\n" + "\n".join(_settings(told)))
+
+
+def _group(one: dict[str, Any], now: float) -> Row:
+    nodes = ranks(one["nodes"]) if one["count"] <= len(one["nodes"]) else f"{one['count']} nodes"
+    at = None if one["next_at"] is None else when(one["next_at"], now)
+    return nodes, lasting(now - one["since"]), at, one["why"]
+
+
+_MACHINES = ("MACHINES", "NODES", "STATUS", "MARKET", "USD/H", "WHY")
+
+
+def _machines(told: dict[str, Any]) -> list[Row]:
+    """One line a machine; when they are many, one for those that are alike."""
+    found: list[dict[str, Any]] = told["machines"]
+    if len(found) <= MACHINES_SHOWN:
+        return [_machine([one]) for one in found]
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for one in found:
+        groups.setdefault((_status(one), one["market"], one["why"]), []).append(one)
+    rows = [_machine(group) for group in groups.values()]
+    more = told["machines_count"] - len(found)
+    return [*rows, (f"and {more} more", None, None, None, None, None)] if more else rows
+
+
+def _machine(group: Sequence[dict[str, Any]]) -> Row:
+    one = group[0]
+    name = one["id"] if len(group) == 1 else str(len(group))
+    price = f"{sum(each['usd_per_hour'] for each in group):.4f}"
+    return name, ranks([each["node"] for each in group]), _status(one), one["market"], price, one["why"]
+
+
+def _status(one: dict[str, Any]) -> str:
+    spare = ", a spare" if one["spare"] else ""
+    reason = f" ({one['reason']})" if one["reason"] else ""
+    return f"{one['status']}{reason}{spare}"
+
+
+_MARKETS = ("MARKET", "USD/H", "LOSSES/H", "HELD", "TRIED", "WHAT IS SAID OF IT")
+
+
+def _market(one: dict[str, Any], now: float) -> Row:
+    losses = None if one["losses_per_hour"] is None else f"{one['losses_per_hour']:.3f}"
+    said = (
+        one["why"] if not one["allowed"] else "; ".join(part for part in ("may be asked", one["why"]) if part)
+    )
+    held, memory = one["held"] or None, one["memory"]
+    if memory is not None and memory["last_detail"] and memory["last_detail"] in said:
+        memory = {**memory, "last_detail": ""}  # once is enough
+    return one["market"], f"{one['usd_per_hour']:.4f}", losses, held, tried(memory, now), said
+
+
+def tried(memory: dict[str, Any] | None, now: float) -> str | None:
+    """What a market's memory tells, in a few words, the provider's among them."""
+    if memory is None or not (memory["launches"] or memory["refusals"] or memory["losses"]):
+        return None
+    parts = [
+        count(memory[key], one, many)
+        for key, one, many in (
+            ("launches", "launch", "launches"),
+            ("refusals", "refusal", "refusals"),
+            ("losses", "loss", "losses"),
+        )
+        if memory[key]
+    ]
+    refused_at, fault = memory["last_refusal_at"], memory["last_fault"]
+    if fault is not None:
+        at = f" {lasting(now - refused_at)} ago" if refused_at is not None else ""
+        words = f": {memory['last_detail']}" if memory["last_detail"] else ""
+        parts.append(f"last refused{at} ({fault}{words})")
+    return ", ".join(parts)
+
+
+def _settings(told: dict[str, Any]) -> list[str]:
+    policy, cash = told["policy"], told["money"]
+    knobs = ", ".join(f"{key} {value}" for key, value in policy["knobs"].items())
+    lines = [f"Policy: {policy['name']} ({knobs}); allocation {policy['allocation']}"]
+    rule = {key: value for key, value in policy["on_demand"].items() if value}
+    if rule:
+        lines.append("On demand: " + ", ".join(f"{key} {value}" for key, value in rule.items()))
+    if policy["spread"]:
+        lines.append(f"Spread: {policy['spread']}")
+    money = f"Money: ${cash['usd_per_hour']:.4f} an hour now, ${cash['usd_today']:.2f} today, "
+    money += f"${cash['usd_total']:.2f} in all"
+    limits = [f"{key} ${cash[key]:g}" for key in ("per_day", "total") if cash[key] is not None]
+    if limits:
+        money += f"; budget: {', '.join(limits)}, then {cash['then']}"
+    if cash["allowance_usd"] is not None:
+        money += f"; ${cash['allowance_usd']:.4f} may be committed to new machines"
+    lines.append(money)
+    scaling = told["scaling"]
+    if scaling is not None:
+        bounds = f"{told['wanted']['min']} to {told['wanted']['max']} nodes"
+        idle = lasting(scaling["idle_timeout_s"])
+        tasks = ", ".join(f"{number} {status}" for status, number in scaling["tasks"].items())
+        lines.append(f"Scaling: {bounds}, an idle one goes after {idle}; tasks: {tasks or 'none'}")
+    return lines
+
+
+# --- offers ---------------------------------------------------------------------------------------
+
+
+async def offers(
+    session: Session,
+    pool: Annotated[str | None, typer.Option("--pool", help="Only what fits this pool's own wishes.")] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option("--provider", help="Name or pattern. Repeatable.")
+    ] = None,
+    region: Annotated[list[str] | None, typer.Option("--region", help="Name or pattern. Repeatable.")] = None,
+    zone: Annotated[list[str] | None, typer.Option("--zone", help="Name or pattern. Repeatable.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Such as 'm7i.*'. Repeatable.")
+    ] = None,
+    lifecycle: Annotated[
+        Literal["spot", "on-demand", "on_demand"] | None, typer.Option("--lifecycle")
+    ] = None,
+    vcpus: Annotated[float | None, typer.Option("--vcpus", min=0, help="At least so many.")] = None,
+    memory: Annotated[float | None, typer.Option("--memory", min=0, help="At least so many GB.")] = None,
+    disk: Annotated[float | None, typer.Option("--disk", min=0, help="At least so many GB.")] = None,
+    accelerator: Annotated[
+        str | None, typer.Option("--accelerator", metavar="NAME[:COUNT]", help="Such as H100:8, or '*'.")
+    ] = None,
+    architecture: Annotated[Literal["x86_64", "arm64"] | None, typer.Option("--arch")] = None,
+    max_price: Annotated[
+        float | None, typer.Option("--max-price", min=0, help="At most so many dollars an hour.")
+    ] = None,
+    sort: Annotated[
+        Literal["price", "name", "vcpus", "memory", "price-per-vcpu"], typer.Option("--sort")
+    ] = "price",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many.")] = 50,
+) -> None:
+    """List what the providers would rent now, and how many each filter removed."""
+    name, number = accelerator_of(accelerator)
+    async with session.client() as client:
+        found = await client.offers(
+            pool=pool,
+            provider=provider or (),
+            region=region or (),
+            zone=zone or (),
+            type=kind or (),
+            lifecycle=None if lifecycle is None else lifecycle.replace("-", "_"),
+            vcpus=vcpus,
+            memory=memory,
+            disk=disk,
+            accelerator=name,
+            count=number,
+            architecture=architecture,
+            max_price=max_price,
+            sort=sort,
+            limit=limit,
+        )
+    show_offers(session, found, per_vcpu=sort == "price-per-vcpu")
+
+
+def show_offers(session: Session, found: dict[str, Any], *, per_vcpu: bool = False) -> None:
+    """A table of offers on stdout, and on stderr what is missing from it."""
+    rows = [_offer(one, found["at"]) for one in found["offers"]]
+    columns: tuple[str, ...] = _OFFERS
+    if per_vcpu:
+        after = _OFFERS.index("USD/H") + 1
+        prices = [f"{one['usd_per_vcpu_hour']:.4f}" for one in found["offers"]]
+        columns = (*_OFFERS[:after], "USD/VCPU/H", *_OFFERS[after:])
+        rows = [(*row[:after], price, *row[after:]) for row, price in zip(rows, prices, strict=True)]
+    session.table(found, columns, rows, empty="no offer fits")
+    if session.json:
+        return
+    for one in found["providers"]:
+        if one["error"] is not None:
+            there = "told no offers" if one["offers"] is None else "can't be bought at now"
+            session.say(f"{one['provider']} {there}: {one['error']}")
+    session.say(_summary(found))
+
+
+def accelerator_of(text: str | None) -> tuple[str | None, float | None]:
+    """Name and count of "NAME" or "NAME:COUNT". Raises CliError."""
+    if text is None:
+        return None, None
+    name, colon, number = text.rpartition(":")
+    if not colon:
+        return text, None
+    try:
+        found = float(number)
+    except ValueError:
+        found = 0.0
+    if not name or not 0 < found < float("inf"):
+        raise CliError(USAGE, f"--accelerator {text!r}: write NAME or NAME:COUNT, such as H100:8")
+    return name, found
+
+
+_OFFERS = (
+    "PROVIDER",
+    "TYPE",
+    "ZONE",
+    "HOW",
+    "USD/H",
+    "VCPUS",
+    "GB",
+    "DISK",
+    "ACCELERATOR",
+    "AGE",
+    "LOSSES/H",
+    "REMEMBERED",
+)
+
+
+def _offer(one: dict[str, Any], now: float) -> Row:
+    shape = one["instance_type"]
+    there = shape["accelerator"]
+    accelerator = None if there is None else f"{there['count']:g} {there['name']}"
+    losses = None if one["losses_per_hour"] is None else f"{one['losses_per_hour']:.3f}"
+    age = None if one["age_s"] is None else lasting(one["age_s"])
+    head = (one["provider"], shape["name"], one["zone"], one["lifecycle"].replace("_", "-"))
+    size = (f"{shape['vcpus']:g}", f"{shape['memory_gb']:g}", _number(one["disk_gb"]))
+    return (*head, f"{one['usd_per_hour']:.4f}", *size, accelerator, age, losses, _memory(one["memory"], now))
+
+
+def _memory(memory: dict[str, Any] | None, now: float) -> str | None:
+    if memory is None:
+        return None
+    parts = [text] if (text := tried(memory, now)) else []
+    if memory["cool_until"] is not None and memory["cool_until"] > now:
+        parts.insert(0, f"rests until {clock(memory['cool_until'], now)}")
+    return ", ".join(parts)
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _summary(found: dict[str, Any]) -> str:
+    first, *rest = found["steps"]
+    removed = [f"{one['name']} {one['removed']}" for one in rest if one["removed"]]
+    text = f"{len(found['offers'])} of {count(first['left'], 'offer')}"
+    if removed:
+        text += f"; removed by {listed(removed, 20)}"
+    hidden = found["count"] - len(found["offers"])
+    return f"{text}; {hidden} more fit: raise --limit" if hidden else text
