@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
@@ -28,6 +29,7 @@ from providers.simulated.cloud import Cloud
 from tests.simulation.lives import Lives
 from tests.simulation.plan import DAY_S, Act, Habits
 from tests.simulation.referee import Referee
+from tests.simulation.wishes import unlimited, wishes_of
 
 NODES_MAX = 4  # of a pool; all pools at their most fit into the clouds they use
 IN_CONFIG = ("conf-a", "conf-b")
@@ -49,13 +51,19 @@ class Pool:
     buffer: int
     nodes: int
     lease_s: float
+    wishes: dict[str, Any] = field(default_factory=dict)  # where to buy, scaling, money
 
     def spec(self) -> PoolSpec:
         """What they ask for."""
+        wishes = dict(self.wishes)
+        nodes = Nodes(desired=self.nodes)
+        if "scaling" in wishes:
+            least = min(wishes.pop("least"), self.nodes)
+            nodes = Nodes(desired=self.nodes, min=least, max=wishes.pop("most"))
         return PoolSpec.model_validate(
             {
                 "provider": self.providers,
-                "nodes": Nodes(desired=self.nodes),
+                "nodes": nodes,
                 "worker": Worker(concurrency=self.workers, buffer=self.buffer),
                 "image": Image(
                     steps=(Step(phase="packages", run="sim-sleep 20"), Step(phase="data", run="true"))
@@ -64,6 +72,7 @@ class Pool:
                 "metrics_every_s": DAY_S,
                 "lease_s": self.lease_s,
                 "unreachable_timeout": 300,
+                **wishes,
             }
         )
 
@@ -129,6 +138,7 @@ class Users:
             buffer=int(dice.random() * 2),
             nodes=1 + int(dice.random() * 2),
             lease_s=SHORT_LEASE_S if number % 4 == 1 else LEASE_S,
+            wishes=wishes_of(random.Random(f"{self._seed}/wishes/{name}"), NODES_MAX),
         )
 
     @property
@@ -307,6 +317,8 @@ class Users:
         pool = self._some_own(dice)
         pool.nodes = 1 + int(dice.random() * NODES_MAX)
         pool.workers = 1 + int(dice.random() * 3)
+        if dice.random() < 0.5:
+            pool.wishes = wishes_of(dice, NODES_MAX)
         request = PoolUpdateRequested(request_id=f"update-{act.index}", pool=pool.name, spec=pool.spec())
         await self.submit(pool.name, request)
 
@@ -356,6 +368,8 @@ class Users:
         if dice.random() < 0.2:  # it names a pool that was not made by the config
             other = self._some_own(dice)
             self.config[other.name] = PoolConfig(other.spec())
+        if dice.random() < 0.4:
+            pool.wishes = wishes_of(dice, NODES_MAX)  # of the next time that its spec is read
         await self.apply_config()
         for other_name in self.pools:
             self.config.pop(other_name, None)
@@ -363,8 +377,16 @@ class Users:
     # --- the end ----------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Have the config read once more, as it is now."""
+        """Have the config read once more, as it is now, but for what may keep a pool from being whole."""
+        for name, pool in self._named.items():
+            pool.wishes = unlimited(pool.wishes)
+            if not self.config[name].remove:
+                self.config[name] = PoolConfig(pool.spec())
         await self.apply_config()
+        for name, pool in self.pools.items():
+            pool.wishes = unlimited(pool.wishes)
+            request = PoolUpdateRequested(request_id=f"settle-{name}", pool=name, spec=pool.spec())
+            await self.submit(name, request)
 
     async def end_pools(self) -> None:
         """Shut everything down."""

@@ -9,6 +9,7 @@ from anyio.abc import TaskGroup
 
 from actors.loop import Loop
 from actors.pool.state import Active
+from actors.pool.wanted import wanted_count
 from controller.simulation.clock import VirtualClock
 from controller.simulation.ledger import Ledger
 from providers.simulated.cloud import Cloud
@@ -144,15 +145,19 @@ class World:
 
 
 def _is_whole(loop: Loop) -> bool:
-    """As many machines as are wanted, all at work, and not one more."""
+    """As many machines as are wanted, all at work, and not one more: but for nodes that move, and machines
+    that they left, which may have hours for their tasks."""
     pool, index = loop.index.pool, loop.index
-    return isinstance(pool, Active) and pool.whole and len(index.instances) == pool.desired
+    if not (isinstance(pool, Active) and pool.whole):
+        return False
+    staying = len(index.instances) - index.instance_counts["draining"]
+    return staying == wanted_count(pool) + index.node_counts["replacing"]
 
 
 def _is_idle(loop: Loop) -> bool:
     """Nothing is left to run, unless the users want no machine to run it on."""
     pool, index = loop.index.pool, loop.index
-    return not index.tasks or (pool is not None and pool.desired == 0)
+    return not index.tasks or (pool is not None and pool.desired == 0 and pool.spec.scaling is None)
 
 
 def _shown(loop: Loop) -> str:

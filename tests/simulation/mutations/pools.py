@@ -19,6 +19,7 @@ from actors.node import state as nodes
 from actors.pool import rules as pool_rules
 from actors.pool import settle
 from actors.pool.state import Active
+from actors.pool.wanted import told
 from tests.simulation.mutations.patching import Decide, Mutation, Patch, without
 
 
@@ -27,16 +28,16 @@ def count_nodes(patch: Patch) -> None:
 
     def make(steer: Any) -> Any:
         def counting(state: Any, view: View) -> Decision:
-            if not isinstance(state, Active) or state.steered == (state.desired, state.removed):
+            if not isinstance(state, Active) or state.steered == (wish := told(state)):
                 decision: Decision = steer(state, view)
                 return decision
-            had, wanted = state.steered[0], state.desired
+            had, wanted = state.steered[0], wish[0]
             tells: list[tuple[Address, Message]] = [
                 (("node", str(node)), Fill()) for node in range(had, wanted)
             ]
             retire = Retire("scale_in", state.spec.drain_timeout)
             tells += [(("node", str(node)), retire) for node in reversed(range(wanted, had))]
-            steered = state.model_copy(update={"steered": (state.desired, state.removed)})
+            steered = state.model_copy(update={"steered": wish})
             return Decision(steered, tuple(tells))
 
         return counting

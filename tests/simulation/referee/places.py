@@ -7,6 +7,7 @@ from actors.instance.state import Bootstrapping, Provisioning, Ready, Requested
 from actors.loop import MAILBOX_MAX
 from actors.node.state import Filled, Replacing
 from actors.pool.state import Active, Parked
+from actors.pool.wanted import told, wanted_count
 from actors.ports import Commit
 from tests.simulation.referee.base import Checker
 from tests.simulation.referee.book import Made
@@ -47,8 +48,8 @@ class OneReadyARank(Checker):
 
 class OnlyWantedAtWork(Checker):
     """A machine that is coming or at work is one that its node names: as the one that fills it, or as the old
-    one that works on until it is replaced. So there are at most `desired` of them, and one more for each node
-    that is replacing. A node that is filled has a machine that works.
+    one that works on until it is replaced. So there are at most as many as are wanted, spares among them, and
+    one more for each node that is replacing or moving. A node that is filled has a machine that works.
 
     That is the product's rule: nodes order one machine at a time, those that are not wanted any more are told
     to leave in the same turn, and what leaves drains, is destroyed, or is a launch in flight with `leave`."""
@@ -69,16 +70,15 @@ class OnlyWantedAtWork(Checker):
             self._replacing[pool] += isinstance(new, Replacing) - isinstance(old, Replacing)
             self._touched[(pool, int(name))] = None
         elif kind == "instance":
-            node = (old if new is None else new).node if old is not None or new is not None else -1
-            was, now = _is_at_work(old), _is_at_work(new)
-            if was != now:
-                self._count[pool] += now - was
-                there = self._at_work.setdefault((pool, node), {})
-                if now:
-                    there[name] = None
-                else:
-                    there.pop(name, None)
-            self._touched[(pool, node)] = None
+            if _is_at_work(old):  # a machine may change nodes while it works
+                self._count[pool] -= 1
+                self._at_work[(pool, old.node)].pop(name, None)
+            if _is_at_work(new):
+                self._count[pool] += 1
+                self._at_work.setdefault((pool, new.node), {})[name] = None
+            for state in (old, new):
+                if state is not None:
+                    self._touched[(pool, state.node)] = None
 
     def committed(self, commit: Commit) -> None:
         """Compare."""
@@ -86,8 +86,8 @@ class OnlyWantedAtWork(Checker):
         if self._touched and isinstance(pool, Active | Parked):
             for place in self._touched:
                 self._look(place)
-            most = pool.desired + self._replacing[commit.pool]
-            is_steered = pool.steered == (pool.desired, pool.removed)
+            most = wanted_count(pool) + self._replacing[commit.pool]
+            is_steered = pool.steered == told(pool)
             if is_steered and self._count[commit.pool] > most:
                 self._too_many(commit.pool, most)
         self._touched.clear()

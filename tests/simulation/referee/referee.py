@@ -16,6 +16,12 @@ from providers.model import Listing
 from providers.simulated.cloud import Cloud
 from tests.simulation.referee.base import Checker
 from tests.simulation.referee.book import Book
+from tests.simulation.referee.buying import (
+    CeilingHolds,
+    OnlyWhatFitsIsBought,
+    SizeIsWithinBounds,
+    SpentIsEnded,
+)
 from tests.simulation.referee.dollars import DollarsAreBilled
 from tests.simulation.referee.ends import (
     LateCallsAreRepaired,
@@ -56,6 +62,10 @@ CHECKERS: tuple[type[Checker], ...] = (
     OneReadyARank,
     OnlyWantedAtWork,
     LimitsHold,
+    OnlyWhatFitsIsBought,
+    CeilingHolds,
+    SizeIsWithinBounds,
+    SpentIsEnded,
     LegalOrder,
     NothingIsStuck,
     OverdueIsHeard,
