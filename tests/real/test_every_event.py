@@ -10,6 +10,7 @@ import anyio
 import httpx2 as httpx
 import pytest
 
+from actors.buying import Scaling
 from actors.events import (
     BootstrapRequested,
     ClusterRequested,
@@ -25,6 +26,7 @@ from actors.events import (
     Request,
     TaskStopRequested,
 )
+from actors.spec import Nodes
 from controller.client import Operation
 from providers.agent.attach import agent_sha
 from providers.host.keys import KeyStore
@@ -120,6 +122,7 @@ def test_every_kind_of_event_is_seen(rig: Rig) -> None:
     trouble(rig)
     strangers(rig)
     resizes(rig)
+    wishes(rig)
     for one in list(rig.client.pools()):
         rig.down(one["name"])
     events = rig.events()
@@ -281,6 +284,24 @@ def resizes(rig: Rig) -> None:
     assert removed.end is not None and removed.end["kind"] == "instance_destroyed"
     time.sleep(0.2)
     assert [one["desired"] for one in rig.client.pools() if one["name"] == "main"] == [1]
+
+
+def wishes(rig: Rig) -> None:
+    """A pool that follows its tasks, and one that spends what it may."""
+    plain = pool_spec(0, zone="good")
+    sizes = Nodes(desired=0, min=0, max=1)
+    following = plain.model_copy(update={"nodes": sizes, "scaling": Scaling()})
+    rig.client.submit(PoolRequested(pool="following", spec=following))
+    task = rig.task("true", pool="following")
+    rig.until_event("pool_scaled")
+    assert rig.done(task).result == "success"
+    # A machine at 0.01 dollars an hour: warned after some four seconds, over it after eleven.
+    spends = {"total": 3e-5, "warn_at": 0.4, "then": "warn"}
+    rig.client.submit(PoolRequested(pool="spending", spec=pool_spec(1, zone="good", budget=spends)))
+    rig.until_event("budget_warned")
+    rig.until_event("budget_reached")
+    rig.client.submit(PoolUpdateRequested(pool="spending", spec=pool_spec(1, zone="good")))
+    rig.until_event("budget_freed")
 
 
 # --- what must hold of all of it ----------------------------------------------------------------------
