@@ -48,6 +48,7 @@ except ImportError as error:
 
 SIZES = (1, 4, 8, 16)
 PENALTIES = (5, 20, 100, 300)
+SPARES_FROM = 20  # with less at stake no spare is worth its price
 DEFAULT = "default"
 WRONG = 2
 
@@ -80,6 +81,11 @@ def variants() -> list[Variant]:
             found += [
                 Variant(f"hazard:{worth}", Buying(policy=name, missing_node_hour=worth))
                 for worth in PENALTIES
+            ]
+            found += [
+                Variant(f"hazard:{worth}+spares", Buying(policy=name, missing_node_hour=worth, spares="auto"))
+                for worth in PENALTIES
+                if worth >= SPARES_FROM
             ]
         elif name == "spothedge":
             found += [Variant(f"spothedge+{extra}", Buying(policy=name, extra=extra)) for extra in (0, 1, 2)]
