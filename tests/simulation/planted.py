@@ -30,7 +30,7 @@ SEEDS = (*range(1, 13), 24)  # 24 has a machine made a second time under a key i
 DAYS = 0.5
 PROCESSES = 2
 RULE_MAX = 120  # letters shown of a broken rule
-PATIENCE_S = 60  # real, for one run; a run that goes on for ever proves nothing
+PATIENCE_S = 240  # real, for one run; a run that goes on for ever proves nothing
 # What an actor's rule raises when planted code does not fit it. A check of the product itself that fails
 # (AssertionError) is a finding.
 _MISFIT = re.compile(r"\b(Attribute|Import|Index|Key|Name|NotImplemented|Type|Validation|Value)Error\b")
