@@ -177,15 +177,20 @@ def _spares(board: Board) -> int:
 
 
 def _rest(board: Board, again_s: float, *, losses: bool = False) -> None:
-    """Leave those alone that refused so lately, with `losses` those too that took a machine."""
+    """Leave those alone that refused so lately, with `losses` those too that took a machine.
+
+    On demand rests for a tick: a refusal is news to the pool, which looks again at once.
+    """
     now = board.situation.now
 
     def until(one: Candidate) -> tuple[float, str] | None:
         memory = one.memory
-        if memory is None or not one.spot:
+        if memory is None:
             return None
-        at = max(memory.last_refusal_at or 0.0, (memory.last_loss_at or 0.0) if losses else 0.0)
-        return (at + again_s, refusal(memory)) if at and at + again_s > now else None
+        taken_at = memory.last_loss_at if losses and one.spot else None
+        at = max(memory.last_refusal_at or 0.0, taken_at or 0.0)
+        rest_s = again_s if one.spot else TICK_S
+        return (at + rest_s, refusal(memory)) if at and at + rest_s > now else None
 
     board.rest(board.candidates, until)
 

@@ -113,17 +113,20 @@ def _carried_out(state: Active, here: Situation, plan: Plan, view: View) -> Deci
         if isinstance(tell, NotPlaced) and not may_launch(state):
             if view.index.nodes[one.node].drain_request is not None:
                 tells.append((address, DrainGivenUp("the budget is spent, and it is not replaced yet")))
-    for move in plan.moves if room is None else ():
+    look_at = None if plan.look_at is None else max(plan.look_at, view.now + LOOK_EVERY_S)
+    looked = state.model_copy(update={"look_at": look_at})
+    changed = spares.resized(looked, plan.spares, plan.surplus, view)
+    assert isinstance(changed.state, Active)
+    # Machines may change nodes with the number of spares: moves wait for the next turn, which looks anew.
+    steady = changed.state.spares == state.spares
+    for move in plan.moves if room is None and steady else ():
         cluster = clusters.at(move.offer.provider, move.offer.region)
         if isinstance(cluster, OpenCluster) and isinstance(view.index.nodes.get(move.node), Filled):
             tells.append((("node", str(move.node)), Move(move.offer, cluster.handle, move.why)))
     _open_ahead(plan, clusters)
-    look_at = None if plan.look_at is None else max(plan.look_at, view.now + LOOK_EVERY_S)
-    looked = state.model_copy(update={"look_at": look_at, "clusters": clusters.found})
-    changed = spares.resized(looked, plan.spares, plan.surplus, view)
     refresh = tuple(RefreshOffers(provider) for provider in plan.refresh)
     return Decision(
-        changed.state,
+        changed.state.model_copy(update={"clusters": clusters.found}),
         tells=(*tells, *changed.tells),
         effects=(*clusters.effects, *refresh),
         facts=tuple(clusters.facts),

@@ -9,6 +9,7 @@ import pytest
 from actors.market.state import MarketState
 from actors.policy.placement import place
 from actors.policy.situation import Asking, Held, Plan, Situation, market_name
+from providers.errors import Fault
 from providers.model import Offer
 from tests.actors.model import offer
 from tests.actors.policy.situations import NOW, machine, situation
@@ -65,6 +66,17 @@ def test_what_runs_on_demand_goes_back_to_spot_but_for_the_floor(policy: str) ->
 
 def test_on_demand_buys_nothing_else() -> None:
     assert chosen(ask("on-demand", A, DEAR, asking=2)) == ["a-on_demand"] * 2
+
+
+@pytest.mark.parametrize("policy", [*SPOT, "on-demand"])
+def test_on_demand_is_not_asked_over_and_over_either(policy: str) -> None:
+    """A refusal is news, and news make the pool look again: without a rest it would never stop."""
+    full = known(DEAR, last_refusal_at=NOW - 1, bad_at=NOW - 1, last_fault=Fault.CAPACITY)
+    plan = ask(policy, DEAR, markets=full)
+    assert not plan.choices
+    assert NOW + 10 <= plan.retry_at <= NOW + 60
+    later = known(DEAR, last_refusal_at=NOW - 61, bad_at=NOW - 61, last_fault=Fault.CAPACITY)
+    assert chosen(ask(policy, DEAR, markets=later)) == ["a-on_demand"]
 
 
 def test_round_robin_goes_round_the_markets_and_on_after_a_refusal() -> None:

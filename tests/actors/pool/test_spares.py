@@ -10,9 +10,20 @@ from actors.events import PoolReady, TaskRequested
 from actors.instance.state import Draining
 from actors.node.state import Filling
 from actors.policy import placement
+from actors.policy.situation import Moved
 from actors.spec import TaskSpec
 from actors.task.state import Running
-from tests.actors.pool.test_placing import CHEAP, OFFERS, OTHER, Planner, look, machines, planner, whole
+from tests.actors.pool.test_placing import (
+    CHEAP,
+    OFFERS,
+    OTHER,
+    STEADY,
+    Planner,
+    look,
+    machines,
+    planner,
+    whole,
+)
 from tests.actors.pool.test_rules import Pool
 from tests.actors.turns import POOL
 
@@ -137,6 +148,17 @@ def test_whatever_is_not_wanted_a_machine_fills_one_node(surplus: list[int], spa
         assert {name: pool.turns.index.instances[name].node for name in after.values()} == {
             name: node for node, name in after.items()
         }
+
+
+def test_a_node_does_not_move_in_the_turn_in_which_its_machine_changes_nodes(planner: Planner) -> None:
+    pool = whole(2, planner, spares=2)
+    before = machines(pool)
+    planner.moves = lambda situation: (Moved(0, STEADY, "better"),) if situation.spares == 2 else ()
+    fewer(pool, planner, 1, 0)
+    assert machines(pool) == {0: before[3], 1: before[1], 2: before[2]}
+    pool.until(lambda: before[0] not in pool.turns.index.instances)
+    assert len(pool.machines) == 3, "each machine that is there fills a node"
+    assert set(pool.turns.index.instances) == set(machines(pool).values())
 
 
 class Stuck(Pool):
