@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Literal
 
 from actors.decision import World
 from actors.policy.belief import Belief, believe, common_multiplier, worth
@@ -16,7 +16,6 @@ from controller.views import Json, dollars
 from providers.model import MICRO, Architecture, Offer
 
 Sort = Literal["price", "name", "vcpus", "memory", "price-per-vcpu"]
-SORTS: tuple[str, ...] = get_args(Sort)
 Test = Callable[[Offer], bool]
 
 

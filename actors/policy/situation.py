@@ -84,7 +84,6 @@ class Situation:
         boot_s: seconds that a machine of this pool takes from launch to ready; None: not known yet.
         allowance: what the budget lets.
         now: UTC seconds.
-        draw: uniform from [0, 1): placement may use it to break what would else happen at one time.
         task_s: seconds that an attempt of a task of this pool takes; None: not known yet.
         moved_away: machines that were replaced by better ones and still have tasks to end.
         blocked: regions, as (provider, region), whose network or keys can't be made just now: why, and when
@@ -106,7 +105,6 @@ class Situation:
     boot_s: float | None
     allowance: Allowance
     now: float
-    draw: float
     task_s: float | None = None
     moved_away: int = 0
     blocked: Mapping[tuple[str, str], tuple[str, float]] = field(default_factory=dict)

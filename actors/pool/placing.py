@@ -43,7 +43,6 @@ def situation(state: Active, view: View) -> Situation:
         boot_s=state.habits.boot_s,
         allowance=money.allowance(state, view),
         now=view.now,
-        draw=view.draw,
         task_s=state.habits.task_s,
         moved_away=index.moved_away,
         blocked=_blocked(state, view),

@@ -78,7 +78,6 @@ class World:
             boot_s=BOOT_S,
             allowance=NO_LIMIT,
             now=now,
-            draw=0.5,
         )
 
     def move_on(self, now: float) -> None:

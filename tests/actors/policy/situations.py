@@ -46,7 +46,6 @@ def situation(*offers: Offer, asking: int = 1, **given: object) -> Situation:
         boot_s=180.0,
         allowance=NO_LIMIT,
         now=NOW,
-        draw=0.5,
     )
     some = replace(some, **given)  # type: ignore[arg-type]
     there = len({one.node for one in some.held} | {one.node for one in some.asking})
@@ -214,7 +213,6 @@ def situations(draw: st.DrawFn, policy: PolicyName | None = None) -> Situation:
             st.sampled_from([NO_LIMIT, NO_LIMIT, NO_LIMIT, Allowance(MICRO // 4, "too dear", NOW + 900)])
         ),
         now=NOW,
-        draw=0.5,
         task_s=draw(st.sampled_from([None, 60.0, 36_000.0])),
         moved_away=draw(st.sampled_from([0, 0, 1, 3])),
         blocked=draw(st.sampled_from([{}, {}, {("sim", "r1"): ("no network there", NOW + 60)}])),
