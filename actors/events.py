@@ -93,6 +93,7 @@ class PoolRequested(_Request):
     pool: PoolName
     spec: PoolSpec
     ready_within_s: Seconds = 3600
+    reply_to: str | None = None
 
 
 class ClusterRequested(_Request):
@@ -147,6 +148,7 @@ class PoolResizeRequested(_Request):
     pool: PoolName
     nodes: Annotated[int, Field(ge=0, le=20_000)]
     ready_within_s: Seconds = 3600
+    reply_to: str | None = None
 
 
 class PoolUpdateRequested(_Request):
@@ -155,6 +157,7 @@ class PoolUpdateRequested(_Request):
     kind: Literal["pool_update_requested"] = "pool_update_requested"
     pool: PoolName
     spec: PoolSpec
+    reply_to: str | None = None
 
 
 class DrainRequested(_Request):
@@ -165,6 +168,7 @@ class DrainRequested(_Request):
     node: NodeId
     then: Literal["replace", "remove"] = "replace"
     within_s: Seconds | None = None  # None: the pool's drain_timeout
+    reply_to: str | None = None
 
 
 class TaskRequested(_Request):
@@ -173,6 +177,7 @@ class TaskRequested(_Request):
     kind: Literal["task_requested"] = "task_requested"
     pool: PoolName
     task: TaskSpec
+    reply_to: str | None = None
 
 
 class TaskStopRequested(_Request):
@@ -182,6 +187,19 @@ class TaskStopRequested(_Request):
     pool: PoolName
     task_id: str
     grace_s: Annotated[float, Field(ge=0, le=86_400)] | None = None  # None: the task's own
+    reply_to: str | None = None
+
+
+class PoolPauseRequested(_Request):
+    """(ours) Launch nothing and start no task until resumed; what runs goes on. With `paused` false: resume.
+
+    Ends in PoolPaused or PoolResumed, or in Error.
+    """
+
+    kind: Literal["pool_pause_requested"] = "pool_pause_requested"
+    pool: PoolName
+    paused: bool = True
+    reply_to: str | None = None
 
 
 Request = (
@@ -192,6 +210,7 @@ Request = (
     | ShutdownRequested
     | PoolResizeRequested
     | PoolUpdateRequested
+    | PoolPauseRequested
     | DrainRequested
     | TaskRequested
     | TaskStopRequested
@@ -255,6 +274,20 @@ class PoolParked(Value):
     pool: str
     reason: str
     wasted_micro_usd: int = 0  # what machines that never worked have cost within the last hour
+
+
+class PoolPaused(Value):
+    """(ours) The pool launches nothing and starts no task, because a user said so."""
+
+    kind: Literal["pool_paused"] = "pool_paused"
+    pool: str
+
+
+class PoolResumed(Value):
+    """(ours) The pool works again after a pause."""
+
+    kind: Literal["pool_resumed"] = "pool_resumed"
+    pool: str
 
 
 class PoolScaled(Value):
@@ -568,6 +601,89 @@ class ConsoleOutput(Value):
     overwrite: bool = False
 
 
+# --- facts: the daemon itself -----------------------------------------------------------------------
+
+
+class Administered(Value):
+    """(ours) Somebody with scope admin did something that is no Request; the envelope says who."""
+
+    kind: Literal["administered"] = "administered"
+    action: Literal["adopt", "hold", "backup", "reload"]
+    detail: str = ""
+
+
+class ConfigReloaded(Value):
+    """(ours) The config was read again. `plan`: a line for each thing that changes, or why it does not."""
+
+    kind: Literal["config_reloaded"] = "config_reloaded"
+    plan: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+class TokenCreated(Value):
+    """(ours) A token lets somebody in; the token itself is nowhere."""
+
+    kind: Literal["token_created"] = "token_created"
+    name: str
+    scope: Literal["read", "submit", "admin"]
+    pools: tuple[str, ...] = ()  # patterns; empty: all
+    expires_at: float | None = None
+
+
+class TokenRevoked(Value):
+    """(ours) A token lets nobody in any more."""
+
+    kind: Literal["token_revoked"] = "token_revoked"
+    name: str
+
+
+class SecretsStored(Value):
+    """(ours) A group of environment variables has a new revision. Their values are nowhere in events."""
+
+    kind: Literal["secrets_stored"] = "secrets_stored"
+    group: str
+    revision: int
+    keys: tuple[str, ...]
+
+
+class SecretsRemoved(Value):
+    """(ours) A group of environment variables is gone, with all its revisions."""
+
+    kind: Literal["secrets_removed"] = "secrets_removed"
+    group: str
+
+
+class CredentialStored(Value):
+    """(ours) What a registry wants to see is kept, or was changed."""
+
+    kind: Literal["credential_stored"] = "credential_stored"
+    name: str
+    hostname: str
+
+
+class CredentialRemoved(Value):
+    """(ours) What a registry wants to see is not kept any more."""
+
+    kind: Literal["credential_removed"] = "credential_removed"
+    name: str
+
+
+class WebhookFailing(Value):
+    """(ours) A webhook does not take what is sent to it; it is tried again until it does, or gives up."""
+
+    kind: Literal["webhook_failing"] = "webhook_failing"
+    webhook: str
+    error: str
+
+
+class WebhookRecovered(Value):
+    """(ours) A webhook takes events again. `dropped`: those that were given up meanwhile."""
+
+    kind: Literal["webhook_recovered"] = "webhook_recovered"
+    webhook: str
+    dropped: int = 0
+
+
 class Error(Value):
     """Something went wrong. `fatal`: the request is over; the pool lives on unless it is parked."""
 
@@ -594,6 +710,8 @@ Fact = (
     | PoolResized
     | PoolUpdated
     | PoolParked
+    | PoolPaused
+    | PoolResumed
     | PoolScaled
     | BudgetWarned
     | BudgetReached
@@ -622,6 +740,16 @@ Fact = (
     | Metric
     | Log
     | ConsoleOutput
+    | Administered
+    | ConfigReloaded
+    | TokenCreated
+    | TokenRevoked
+    | SecretsStored
+    | SecretsRemoved
+    | CredentialStored
+    | CredentialRemoved
+    | WebhookFailing
+    | WebhookRecovered
     | Error
     | BugCaught
 )

@@ -16,7 +16,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    HttpUrl,
     ValidationError,
     field_validator,
     model_validator,
@@ -25,8 +24,10 @@ from pydantic import (
 from actors.spec import PoolSpec, Seconds, checked_name
 from controller.config_errors import ConfigError, Problem, problems_of, sorted_lines
 from controller.config_pools import contradictions, unfillable
+from controller.config_sections import LimitsConfig, TlsConfig, WebhookConfig
 from providers.model import Value
 from providers.registry import ADAPTERS, UnknownProviderType, config_model
+from providers.secret import SecretSource
 
 ENV = "EVERPOOL_CONFIG"
 SEARCHED = (Path("/etc/everpool/config.toml"), Path("~/.config/everpool/config.toml"))
@@ -78,6 +79,9 @@ class DaemonConfig(Value):
     socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
     listen: str | None = None  # host:port
     token_file: AbsolutePath | None = None
+    tls: TlsConfig | None = None
+    limits: LimitsConfig = LimitsConfig()
+    secrets_key: SecretSource | None = None  # encrypts what `everpool secrets` keeps; without it nothing is
 
     observe_every_s: Seconds = 5
     quarantine_s: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 300
@@ -96,13 +100,7 @@ class DaemonConfig(Value):
         if value is None:
             return None
         host, port = split_address(value)
-        if host != "localhost":
-            try:
-                loopback = ipaddress.ip_address(host).is_loopback
-            except ValueError as error:
-                raise ValueError(f"{host!r} is not an IP address or 'localhost'") from error
-            if not loopback:
-                raise ValueError(f"{host} is not a loopback address, and this version has no TLS")
+        is_loopback(host)
         if not 0 <= port <= 65_535:
             raise ValueError(f"{port} is not a port")
         return value
@@ -114,8 +112,10 @@ class DaemonConfig(Value):
                 f"the socket's path {self.socket_path} is longer than {SOCKET_PATH_BYTES_MAX} bytes: "
                 "set 'socket' to a shorter one"
             )
-        if self.listen is not None and self.token_file is None:
-            raise ValueError("'listen' needs 'token_file': who connects by TCP has to show a token")
+        if self.tls is None and self.address is not None and not is_loopback(self.address[0]):
+            raise ValueError(
+                f"{self.address[0]} is not a loopback address: that needs [daemon.tls] with certificate and key"
+            )
         return self
 
     @property
@@ -149,18 +149,22 @@ class DaemonConfig(Value):
         return text
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches it. Raises ValueError for what is no IP address or 'localhost'."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError as error:
+        raise ValueError(f"{host!r} is not an IP address or 'localhost'") from error
+
+
 def split_address(text: str) -> tuple[str, int]:
     """Split "host:port" or "[host]:port". Raises ValueError when it is neither."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or (":" in host and not (host[0] == "[" and host[-1] == "]")):
         raise ValueError(f"{text!r} is not host:port, such as 127.0.0.1:7070")
     return host.strip("[]"), int(port)
-
-
-class WebhookConfig(Value):
-    """[webhooks.<name>]: what `reply_to` may name. This version checks the names and sends nothing yet."""
-
-    url: HttpUrl
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from controller.journal.journal import SqliteJournal
 from controller.journal.lock import StateDirectory
 from controller.keys import Keys
 from controller.leftovers import LeftoverSweep
+from controller.records import Records
 from controller.recovery import MARKETS, Recovered, Sweep, recover
 from controller.reload import NOT_APPLIED, changes
 from controller.status import Status
@@ -226,6 +227,7 @@ class Daemon:
                 now=self.clock.now,
                 observe_every_s=settings.observe_every_s,
             )
+        self.records = Records(journal, self.observer, self.clock, {})
         self.sweep = self._make_sweep(Recovered())
         self.leftovers = self._make_leftovers()
         self.desk = self._make_desk()
@@ -285,6 +287,7 @@ class Daemon:
             acting=self.acting,
             sweep=self.sweep,
             leftovers=self.leftovers,
+            records=self.records,
             open_pool=self._open_pool,
             reload=self.reload,
             adopt=self.adopt,
@@ -461,6 +464,7 @@ class Daemon:
         recovered = recover(
             self.journal.load_states(living_only=True), self.journal.open_requests(), self._began
         )
+        self.records = self.desk.records = Records(self.journal, self.observer, self.clock, recovered.records)
         self.sweep = self.desk.sweep = self._make_sweep(recovered)
         self.leftovers = self.desk.leftovers = self._make_leftovers()
         for pool, states in recovered.pools.items():

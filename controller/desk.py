@@ -41,6 +41,7 @@ from controller.funnel import Sieve
 from controller.journal.backup import back_up_keys
 from controller.journal.journal import SqliteJournal
 from controller.leftovers import LeftoverSweep
+from controller.records import Records
 from controller.recovery import Sweep
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
@@ -90,6 +91,7 @@ class Desk:
     acting: Acting
     sweep: Sweep
     leftovers: LeftoverSweep
+    records: Records
     open_pool: Callable[[str], Loop]
     reload: Callable[[], Awaitable[dict[str, Any]]]
     adopt: Callable[[], Awaitable[dict[str, Any]]]

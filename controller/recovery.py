@@ -39,6 +39,7 @@ from controller.clock import TRUSTED, Start
 from controller.journal.errors import StateUnreadable
 from controller.journal.reader import StoredState
 from controller.journal.upcasters import upcast
+from controller.records_state import RECORD_VERSION, RECORDS
 from providers.errors import ProviderError
 from providers.gateway import Gateway
 from providers.model import Listing, Sighting, Value
@@ -56,6 +57,8 @@ _JSON: dict[str, TypeAdapter[Any]] = {
 }
 _VERSIONS: dict[str, int] = {str(kind): version for kind, version in VERSIONS.items()}
 _VERSIONS["quarantine"] = QUARANTINE_VERSION
+_JSON |= {kind: TypeAdapter(model) for kind, model in RECORDS.items()}
+_VERSIONS |= dict.fromkeys(RECORDS, RECORD_VERSION)
 
 
 @dataclass(slots=True)
@@ -66,6 +69,7 @@ class Recovered:
     markets: dict[Address, Value] = field(default_factory=dict)
     quarantine: dict[str, Quarantined] = field(default_factory=dict)  # by id
     requests: list[Envelope] = field(default_factory=list)
+    records: dict[tuple[str, str], Value] = field(default_factory=dict)  # by kind and name: see records.py
 
 
 def decoded(kind: str, version: int, body: bytes) -> Value:
@@ -96,6 +100,8 @@ def recover(stored: Iterable[StoredState], requests: Iterable[Envelope], began: 
         if row.kind == "quarantine":
             if isinstance(state, Quarantined):
                 recovered.quarantine[state.id] = state
+        elif row.kind in RECORDS:
+            recovered.records[row.kind, row.id] = state
         elif row.pool == MARKETS:
             recovered.markets[_address(row)] = state
         else:

@@ -4,12 +4,16 @@ import hmac
 import time
 from typing import Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as HttpScope
 
 from controller.api.answers import error
 from controller.api.streaming import STREAMED, Closing
+from controller.principal import Principal, Scope
 
 UNIX = "everpool.unix"  # in the connection's state: the principal of a unix socket
+PRINCIPAL = "everpool.principal"  # in the scope of a request that was let in
 _PLAIN = frozenset({"/v1/messages", "/openapi.json"})  # routes that the framework does not name
 
 
@@ -37,7 +41,7 @@ class Edge:
         self._app = app
         self._counting = counting
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer 401."""
         principal = scope.get("state", {}).get(UNIX)
         if principal is None and self._shows_token(scope):
@@ -52,6 +56,7 @@ class Edge:
             self._counting.api_answered(_method(scope), "other", 401, 0.0)
             return
         scope["principal"] = principal
+        scope[PRINCIPAL] = Principal(principal, Scope.ADMIN)
         began, status = time.perf_counter(), 500
 
         async def watched(message: Message) -> None:
@@ -66,7 +71,7 @@ class Edge:
             seconds = None if scope.get(STREAMED) else time.perf_counter() - began
             self._counting.api_answered(_method(scope), _route(scope), status, seconds)
 
-    def _shows_token(self, scope: Scope) -> bool:
+    def _shows_token(self, scope: HttpScope) -> bool:
         if self.token is None:
             return False
         shown = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
@@ -76,13 +81,19 @@ class Edge:
         return scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), self.token.encode())
 
 
-def _method(scope: Scope) -> str:
+def asking(request: HTTPConnection) -> Principal:
+    """Who sent a request that was let in."""
+    principal: Principal = request.scope[PRINCIPAL]
+    return principal
+
+
+def _method(scope: HttpScope) -> str:
     """From a closed set: it is a label."""
     method = scope.get("method", "")
     return method if method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE") else "other"
 
 
-def _route(scope: Scope) -> str:
+def _route(scope: HttpScope) -> str:
     """The route's template, never a path with names in it."""
     path = scope.get("path", "")
     return path if path in _PLAIN else str(getattr(scope.get("route"), "path_format", "other"))

@@ -12,6 +12,7 @@ from actors.ports import Accepted, Conflict
 from controller.api.edge import Counting
 from controller.followers import EventSource, Followers
 from controller.journal.reader import StoredRequest, StoredState
+from controller.records import Records
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.costs import Costs
@@ -120,6 +121,11 @@ class Desk(Protocol):
     @property
     def metrics(self) -> MetricsStore:
         """What machines measure."""
+        ...
+
+    @property
+    def records(self) -> Records:
+        """What the daemon keeps besides pools."""
         ...
 
     @property

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from actors.spec import Nodes, PoolSpec
-from controller.config import ConfigError, DaemonConfig, WebhookConfig, check, find, load, parse
+from controller.config import ConfigError, DaemonConfig, check, find, load, parse
+from controller.config_sections import WebhookConfig
 from controller.toml_lines import line_of
 from providers.aws.config import AwsConfig
 from providers.container.config import ContainerConfig

@@ -30,6 +30,7 @@ from controller.doctor import chosen
 from controller.followers import Followers
 from controller.journal.errors import JournalFailing
 from controller.journal.journal import SqliteJournal
+from controller.records import Records
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
@@ -100,6 +101,7 @@ class SmallDesk:
         self.console = ConsoleStore(directory / "logs")
         self.metrics = MetricsStore()
         self.series = Series(CollectorRegistry(), providers=["local"], now=time.time)
+        self.records = Records(self.journal, self, SystemClock(), {})
         self.acting = SoldOut()
         self.loops: dict[str, Loop] = {}
         self.bugs: list[str] = []

@@ -1,0 +1,62 @@
+"""Sections of the config about who may come in, and what is sent out. `config.py` puts them together."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, HttpUrl, field_validator, model_validator
+
+from actors.spec import Seconds
+from providers.model import Value
+from providers.secret import SecretSource
+
+
+class TlsConfig(Value):
+    """[daemon.tls]: PEM, from files or systemd credentials; read again when they change, and on reload."""
+
+    certificate: SecretSource  # the whole chain, the server's own first
+    key: SecretSource
+
+
+class LimitsConfig(Value):
+    """[daemon.limits]: of the API. Over a rate: 429 with Retry-After; connections over their number: closed."""
+
+    body_bytes_max: Annotated[int, Field(ge=1024, le=2**30)] = 64 * 2**20
+    depth_max: Annotated[int, Field(ge=8, le=1000)] = 64  # of JSON
+    requests_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 5000  # of one principal
+    burst: Annotated[int, Field(ge=1, le=10**6)] = 10_000
+    refused_per_minute: Annotated[int, Field(ge=1, le=10**6)] = 60  # wrong tokens from one address, then 429
+    connections_max: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    header_within_s: Seconds = 20  # until a request's head has come
+
+
+class WebhookConfig(Value):
+    """[webhooks.<name>]: where events are sent, each as one signed POST.
+
+    A Request's `reply_to` names one: it is sent the Request's terminal Fact, whatever `events` says.
+
+    Attributes:
+        secret: key of the HMAC-SHA256 over time and body; 16 or more characters.
+        events: kinds of events that are sent; patterns (`*`, `?`). Empty: only replies.
+        pools: patterns of the pools whose events are sent; empty: all.
+        timeout_s: for one try.
+        retry_for_s: so long an event is tried again, then it is dropped and counted.
+    """
+
+    url: HttpUrl
+    secret: SecretSource
+    events: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    timeout_s: Seconds = 10
+    retry_for_s: Seconds = 86_400
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, value: HttpUrl) -> HttpUrl:
+        if value.username or value.password:
+            raise ValueError("no user or password in a URL: the signature says who sends")
+        return value
+
+    @model_validator(mode="after")
+    def _secret_is_sent_nowhere(self) -> Self:
+        if self.url.fragment:
+            raise ValueError("a URL for requests has no #fragment")
+        return self
