@@ -6,7 +6,7 @@ Everything that happens outside passes here, and comes back as letters to the ac
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Literal, Protocol, assert_never
 
 from actors.decision import World
 from actors.effects import (
@@ -30,6 +30,7 @@ from actors.effects import (
     Watch,
     Word,
 )
+from actors.env_groups import EnvGroups, GroupsUnavailable, NoGroups, with_groups
 from actors.events import InstanceId
 from actors.instance.state import Alive
 from actors.links import Links
@@ -42,6 +43,7 @@ from actors.messages import (
     ClusterCloseFailed,
     ClusterOpened,
     ClusterOpenFailed,
+    Due,
     FindFailed,
     Found,
     HoldingTold,
@@ -125,6 +127,7 @@ class Acting:
         links: Links,
         keys: Keys,
         files: Files,
+        env_groups: EnvGroups | None = None,
         on_listing: Callable[[str, Listing], None],
         on_trouble: Callable[[str, BaseException], None],
         on_offers: Callable[[str], None] = lambda provider: None,
@@ -137,6 +140,8 @@ class Acting:
         self._links = links
         self._keys = keys
         self._files = files
+        self._env_groups = NoGroups() if env_groups is None else env_groups
+        self._late: list[tuple[str, Letter]] = []  # found a mailbox full: tried again with the next word
         self._on_listing = on_listing
         self._on_trouble = on_trouble
         self._on_offers = on_offers
@@ -178,6 +183,15 @@ class Acting:
         for pool in self.loops.values():
             if pool.index.paused or getattr(pool.index.pool, "look_at", None) is not None:
                 pool.markets_changed()
+
+    def may_again(self, provider: str) -> None:
+        """What the provider refused for want of a login may be granted now: its markets are tried at once."""
+        if (gateway := self._gateways.get(provider)) is not None:
+            gateway.forgive()
+        for name, memory in self._market_memory.items():
+            if memory.market.provider == provider and memory.last_fault is Fault.CREDENTIALS:
+                if self.markets is not None:
+                    self.markets.post_nowait(Letter(("market", name), Due()))
 
     def tell_holdings(self) -> None:
         """Put right what markets believe of the machines held there: news were lost when a daemon died."""
@@ -313,6 +327,10 @@ class Acting:
 
     def word(self, pool: str, word: Word) -> None:
         """Pass a word on."""
+        if self._late:
+            late, self._late = self._late, []
+            for name, letter in late:
+                self._tell_pool(name, letter)
         match word:
             case Watch(provider=provider, key=key, ref=ref, instance_id=instance, launched_at=at):
                 self._watchers[key] = _Watcher(pool, instance, provider)
@@ -346,14 +364,21 @@ class Acting:
                 assert_never(word)
 
     def _start(self, pool: str, word: StartTask) -> None:
-        """Send the task's files, then the word to start. A file that was lost fails the attempt."""
+        """Send the task's files, then the word to start. A file or secret that was lost fails the attempt."""
         start = word.command
+        if word.env_groups:
+            try:
+                found = self._env_groups.values(pool, start.task, start.attempt, word.env_groups)
+            except GroupsUnavailable as error:
+                self._unstarted(pool, word, "secrets", str(error))
+                return
+            start = with_groups(start, word.over or {}, found)
         commands: list[Command] = []
         for file in word.files:
             try:
                 pieces = self._files.pieces(file, PUT_BYTES)
             except OSError as error:
-                self._lost_file(pool, word, f"input file {file.path!r}: {error.strerror}")
+                self._unstarted(pool, word, "spawn", f"input file {file.path!r}: {error.strerror}")
                 return
             for i, piece in enumerate(pieces):
                 put = Put(
@@ -369,14 +394,18 @@ class Acting:
                 commands.append(put)
         self._links.say(word.instance_id, [*commands, start])
 
-    def _lost_file(self, pool: str, word: StartTask, error: str) -> None:
+    def _unstarted(self, pool: str, word: StartTask, why: Literal["spawn", "secrets"], error: str) -> None:
         start = word.command
+        code = 126 if why == "spawn" else None  # what a shell says, had it tried
         ended = Ended(
-            id=0, task=start.task, attempt=start.attempt, started=False, why="spawn", code=126, error=error
+            id=0, task=start.task, attempt=start.attempt, started=False, why=why, code=code, error=error
         )
+        self._tell_pool(pool, Letter(("task", start.task), AgentReported(word.instance_id, ended)))
+
+    def _tell_pool(self, pool: str, letter: Letter) -> None:
         loop = self.loops.get(pool)
-        if loop is not None:
-            loop.post_nowait(Letter(("task", start.task), AgentReported(word.instance_id, ended)))
+        if loop is not None and not loop.post_nowait(letter):
+            self._late.append((pool, letter))
 
 
 def _failed(call: Call, error: ProviderError) -> Message:

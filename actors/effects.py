@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from actors.events import InstanceId
 from actors.messages import HoldingTold, LaunchTold, LossTold, LossWithdrawn, RefusalTold
-from actors.spec import FilePut, PoolSpec
+from actors.spec import Env, FilePut, PoolSpec
 from providers.agent.wire import Bootstrap, Drain, Start, Stop
 from providers.model import Address, ClusterHandle, Handle, Offer
 
@@ -121,11 +121,16 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class StartTask:
-    """Tell the agent to run an attempt, its files first."""
+    """Tell the agent to run an attempt, its files first.
+
+    `env_groups` join its environment when it is told, but for the keys in `over`.
+    """
 
     instance_id: InstanceId
     files: tuple[FilePut, ...]
     command: Start
+    env_groups: tuple[str, ...] = ()
+    over: Env | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ an `Envelope`. `Metric`, `Log` and `ConsoleOutput` are many: they travel through
 cursors of their own instead of a seq.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -277,17 +277,23 @@ class PoolParked(Value):
 
 
 class PoolPaused(Value):
-    """(ours) The pool launches nothing and starts no task, because a user said so."""
+    """(ours) The pool launches nothing and starts no task, because a user said so.
+
+    `by`: who did; `already`: before this was asked.
+    """
 
     kind: Literal["pool_paused"] = "pool_paused"
     pool: str
+    by: str = ""
+    already: bool = False
 
 
 class PoolResumed(Value):
-    """(ours) The pool works again after a pause."""
+    """(ours) The pool works again after a pause. `already`: it did before this was asked."""
 
     kind: Literal["pool_resumed"] = "pool_resumed"
     pool: str
+    already: bool = False
 
 
 class PoolScaled(Value):
@@ -524,13 +530,17 @@ class TaskQueued(Value):
 
 
 class TaskStarted(Value):
-    """An attempt runs. function_name is the task's name, else the program."""
+    """An attempt runs. function_name is the task's name, else the program.
+
+    `env_groups`: which revision of each group of secrets it was started with.
+    """
 
     kind: Literal["task_started"] = "task_started"
     task_id: str
     instance: NodeInstance
     function_name: str
     attempt: int = 1
+    env_groups: dict[str, int] = {}
 
 
 class TaskAttemptEnded(Value):
@@ -608,7 +618,7 @@ class Administered(Value):
     """(ours) Somebody with scope admin did something that is no Request; the envelope says who."""
 
     kind: Literal["administered"] = "administered"
-    action: Literal["adopt", "hold", "backup", "reload"]
+    action: Literal["adopt", "hold", "backup", "reload", "rotate"]
     detail: str = ""
 
 
@@ -674,6 +684,18 @@ class WebhookFailing(Value):
     kind: Literal["webhook_failing"] = "webhook_failing"
     webhook: str
     error: str
+
+
+class WebhookTested(Value):
+    """(ours) Somebody had a test sent to a webhook; sent itself, with seq 0, it is that test.
+
+    `status`: of HTTP; `error`: why it was not taken.
+    """
+
+    kind: Literal["webhook_tested"] = "webhook_tested"
+    webhook: str
+    status: int | None = None
+    error: str = ""
 
 
 class WebhookRecovered(Value):
@@ -750,6 +772,7 @@ Fact = (
     | CredentialRemoved
     | WebhookFailing
     | WebhookRecovered
+    | WebhookTested
     | Error
     | BugCaught
 )
@@ -758,6 +781,8 @@ Event = Request | Fact
 
 RequestJson: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 EventJson: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+KINDS: tuple[str, ...] = tuple(one.model_fields["kind"].default for one in get_args(Event))
 
 # What only the daemon itself sends; from a user it is refused.
 INTERNAL_REQUESTS = (InstanceRequested,)

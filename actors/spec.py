@@ -206,7 +206,8 @@ class TaskSpec(Value):
     name: Annotated[str, Field(max_length=128)] = ""
     argv: Annotated[tuple[str, ...], Field(max_length=4096)] = ()
     shell: Annotated[str, Field(max_length=65_536)] | None = None
-    env: Env = {}
+    env: Env = Field(default_factory=dict)  # `= {}` would be copied deeply for each task
+    env_groups: Annotated[tuple[PoolName, ...], Field(max_length=16)] = ()  # of secrets, later over earlier
     cwd: str | None = None  # None: a directory of the task's own
     files: Annotated[tuple[FilePut, ...], Field(max_length=256)] = ()
     fetch: Annotated[tuple[str, ...], Field(max_length=256)] = ()  # paths kept after the end

@@ -7,6 +7,7 @@ from controller.config import Config, ConfigError, ProviderConfig
 from providers import registry
 from providers.contract import Provider
 from providers.errors import ProviderError
+from providers.logins import Logins
 from providers.registry import MissingExtra
 
 AGENT = Path(registry.__file__).parent / "agent" / "agent.py"
@@ -23,22 +24,26 @@ def missing_extras(providers: Mapping[str, ProviderConfig]) -> list[str]:
     return lines
 
 
-def build(name: str, one: ProviderConfig, directory: Path, agent_source: bytes) -> Provider:
+def build(
+    name: str, one: ProviderConfig, directory: Path, agent_source: bytes, logins: Logins | None = None
+) -> Provider:
     """One provider, as the config calls it; it may keep files in `directory`.
 
     Raises:
         ConfigError: its library is missing, or the adapter can't work with what the config says.
     """
     try:
-        return registry.build(one.type, name, one.settings, directory, agent_source)
+        return registry.build(one.type, name, one.settings, directory, agent_source, logins)
     except (MissingExtra, ProviderError, ValueError) as error:
         raise ConfigError([_line(name, error)]) from error
     except OSError as error:
         raise ConfigError([f"[providers.{name}] {error.filename}: {error.strerror}"]) from error
 
 
-def build_all(config: Config, directory: Path) -> dict[str, Provider]:
+def build_all(config: Config, directory: Path, logins: Logins | None = None) -> dict[str, Provider]:
     """Every provider of the config, by name; each keeps its files in a folder of its name.
+
+    `logins` are those that the daemon keeps.
 
     Raises:
         ConfigError: with all that is wrong, one line each.
@@ -46,7 +51,7 @@ def build_all(config: Config, directory: Path) -> dict[str, Provider]:
     agent_source, built, problems = AGENT.read_bytes(), dict[str, Provider](), list[str]()
     for name, one in config.providers.items():
         try:
-            built[name] = build(name, one, directory / name, agent_source)
+            built[name] = build(name, one, directory / name, agent_source, logins)
         except ConfigError as error:
             problems += error.problems
     if problems:

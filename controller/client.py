@@ -20,13 +20,16 @@ from actors.events import Envelope, Request
 from controller import client_calls as calls
 from controller.client_async import AsyncClient
 from controller.client_calls import Call
+from controller.client_views import InstanceView, Lifecycle, NodeView, OperationView, PoolView, TaskView
 from controller.client_wire import (
+    CURSOR,
     HEADERS,
     LONG_POLL_S,
     STREAM_TIMEOUT,
     Address,
     Entry,
     EventFeed,
+    EventsPruned,
     EverpoolError,
     Json,
     LogFeed,
@@ -47,22 +50,32 @@ from controller.client_wire import (
     log_over,
     log_wanted,
     may_wait,
+    trusted,
     with_id,
 )
+from controller.webhook_signature import WebhookInvalid, verify_webhook
 
 __all__ = [
     "AsyncClient",
     "Client",
     "Entry",
+    "EventsPruned",
     "EverpoolError",
+    "InstanceView",
     "LogLine",
+    "NodeView",
     "NotRunning",
     "Operation",
+    "OperationView",
+    "PoolView",
     "Submitted",
     "TaskPage",
+    "TaskView",
     "TimedOut",
+    "WebhookInvalid",
     "default_address",
     "file_put",
+    "verify_webhook",
 ]
 
 T = TypeVar("T")
@@ -72,12 +85,18 @@ class Client:
     """Talks to a daemon at a unix socket's path or a URL; see `default_address`."""
 
     def __init__(
-        self, address: Address | None = None, *, token: str | None = None, timeout_s: float = 30
+        self,
+        address: Address | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float = 30,
+        ca_file: Address | None = None,
     ) -> None:
         self._target = Target.parse(address, token)
         self._timeout_s = timeout_s
         self._probed = False
-        transport = httpx.HTTPTransport(uds=self._target.path, trust_env=False)
+        verify = trusted(ca_file, self._target.url)
+        transport = httpx.HTTPTransport(uds=self._target.path, trust_env=False, verify=verify)
         self._http = httpx.Client(
             base_url=self._target.url, transport=transport, headers=self._target.headers, trust_env=False
         )
@@ -101,10 +120,13 @@ class Client:
             self._target.probe()
             self._probed = True
 
-    def _do(self, call: Call[T], tries: int = 2) -> T:
+    def _do(self, call: Call[T]) -> T:
+        return call.decode(checked(self._send(call)))
+
+    def _send(self, call: Call[T], tries: int = 2) -> httpx.Response:
         self._probe()
         try:
-            response = self._http.request(
+            return self._http.request(
                 call.method,
                 call.path,
                 params=call.params,
@@ -115,11 +137,24 @@ class Client:
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
             self._probed = False
             if tries > 1:  # a kept connection that the daemon had closed; asking twice changes nothing
-                return self._do(call, tries - 1)
+                return self._send(call, tries - 1)
             raise self._failed(error) from error
         except httpx.TransportError as error:
             raise self._failed(error) from error
-        return call.decode(checked(response))
+
+    def ask(self, call: Call[T]) -> T:
+        """Send a call that has no method of its own here, such as those of `client_secrets`."""
+        return self._do(call)
+
+    def _each(self, call: Call[list[T]]) -> Generator[T, None, None]:
+        """Everything of a list, page by page."""
+        while True:
+            response = self._send(call)
+            yield from call.decode(checked(response))
+            cursor = response.headers.get(CURSOR)
+            if cursor is None:
+                return
+            call = call.behind(cursor)
 
     # --- asking for something -----------------------------------------------------------------
 
@@ -173,13 +208,14 @@ class Client:
         after: int = 0,
         *,
         limit: int = 1000,
+        tail: int | None = None,
         pool: str | None = None,
         kinds: Sequence[str] = (),
         task: str | None = None,
         request_id: str | None = None,
     ) -> list[Envelope]:
-        """The first `limit` (up to 10,000) events behind seq `after` that are there now."""
-        return self._do(calls.events(after, limit, events_wanted(pool, kinds, task, request_id)))
+        """The first `limit` (up to 10,000) events behind seq `after` there are, or the newest `tail`."""
+        return self._do(calls.events(after, limit, tail, events_wanted(pool, kinds, task, request_id)))
 
     def follow(
         self,
@@ -252,23 +288,42 @@ class Client:
 
     # --- what there is ------------------------------------------------------------------------
 
-    def pools(self) -> list[Json]:
-        """Living pools."""
-        return self._do(calls.pools())
+    def pools(self, *, name: str | None = None, status: str | None = None) -> list[PoolView]:
+        """Living pools; filters are names joined by ',', with * and ?."""
+        return list(self._each(calls.pools(name, status)))
 
-    def pool(self, name: str) -> Json:
+    def pool(self, name: str) -> PoolView:
         """One pool, with its spec."""
         return self._do(calls.pool(name))
 
-    def nodes(self, pool: str | None = None) -> list[Json]:
+    def nodes(self, pool: str | None = None, *, status: str | None = None) -> list[NodeView]:
         """Nodes of all pools, or of one."""
-        return self._do(calls.nodes(pool))
+        return list(self._each(calls.nodes(pool, status)))
 
-    def instances(self, pool: str | None = None, *, ended: bool = False) -> list[Json]:
+    def instances(
+        self,
+        pool: str | None = None,
+        *,
+        ended: bool = False,
+        status: str | None = None,
+        provider: str | None = None,
+        region: str | None = None,
+        lifecycle: Lifecycle | None = None,
+        node: int | None = None,
+    ) -> list[InstanceView]:
         """Instances that live, or those that are gone."""
-        return self._do(calls.instances(pool, ended))
+        wanted = calls.instances(
+            pool,
+            ended=ended,
+            status=status,
+            provider=provider,
+            region=region,
+            lifecycle=lifecycle,
+            node=node,
+        )
+        return list(self._each(wanted))
 
-    def instance(self, instance_id: str) -> Json:
+    def instance(self, instance_id: str) -> InstanceView:
         """One instance."""
         return self._do(calls.instance(instance_id))
 
@@ -281,13 +336,37 @@ class Client:
         pool: str | None = None,
         *,
         status: str | None = None,
+        result: str | None = None,
+        name: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
     ) -> TaskPage:
-        """Tasks that live or ended lately, newest first."""
-        return self._do(calls.tasks(pool, status, limit, cursor))
+        """Tasks that live, and those that are over as far as the journal goes back, newest first."""
+        return self._do(calls.tasks(pool, status, result, name, limit, cursor))
 
-    def task(self, task_id: str) -> Json:
+    def each_task(
+        self,
+        pool: str | None = None,
+        *,
+        status: str | None = None,
+        result: str | None = None,
+        name: str | None = None,
+    ) -> Generator[TaskView, None, None]:
+        """All of them, read page by page."""
+        return self._each(calls.each_task(pool, status, result, name))
+
+    def operations(
+        self,
+        *,
+        status: str | None = None,
+        pool: str | None = None,
+        kind: str | None = None,
+        since: float | None = None,
+    ) -> Generator[OperationView, None, None]:
+        """Operations, newest first, read page by page; `since` is UTC seconds."""
+        return self._each(calls.operations(status, pool, kind, since))
+
+    def task(self, task_id: str) -> TaskView:
         """One task."""
         return self._do(calls.task(task_id))
 
@@ -325,9 +404,21 @@ class Client:
         """Copy the journal to an absolute path on the daemon's host."""
         return self._do(calls.backup(os.fspath(path)))
 
-    def reload(self) -> Json:
-        """Read the config again; answers what changes."""
-        return self._do(calls.reload())
+    def reload(self, *, dry_run: bool = False) -> Json:
+        """Read the config again; answers what changes, or with `dry_run` what would."""
+        return self._do(calls.reload(dry_run))
+
+    def webhooks(self) -> list[Json]:
+        """Where events are sent: how far each webhook is."""
+        return self._do(calls.webhooks())
+
+    def webhook_test(self, name: str) -> Json:
+        """Send a signed test to a webhook; answers what came back."""
+        return self._do(calls.webhook(name, "test"))
+
+    def webhook_retry(self, name: str) -> Json:
+        """Try now what waits after a failure."""
+        return self._do(calls.webhook(name, "retry"))
 
     def doctor(self, *providers: str) -> list[Json]:
         """Checks of everything that tends to be wrong: of these providers, or else of all."""

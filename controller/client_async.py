@@ -12,7 +12,9 @@ import httpx2 as httpx
 from actors.events import Envelope, Request
 from controller import client_calls as calls
 from controller.client_calls import Call
+from controller.client_views import InstanceView, Lifecycle, NodeView, OperationView, PoolView, TaskView
 from controller.client_wire import (
+    CURSOR,
     HEADERS,
     LONG_POLL_S,
     STREAM_TIMEOUT,
@@ -35,6 +37,7 @@ from controller.client_wire import (
     log_over,
     log_wanted,
     may_wait,
+    trusted,
     with_id,
 )
 
@@ -45,11 +48,17 @@ class AsyncClient:
     """As `Client`, on asyncio or trio. Close generators (`contextlib.aclosing`) when leaving them early."""
 
     def __init__(
-        self, address: Address | None = None, *, token: str | None = None, timeout_s: float = 30
+        self,
+        address: Address | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float = 30,
+        ca_file: Address | None = None,
     ) -> None:
         self._target = Target.parse(address, token)
         self._timeout_s = timeout_s
-        transport = httpx.AsyncHTTPTransport(uds=self._target.path, trust_env=False)
+        verify = trusted(ca_file, self._target.url)
+        transport = httpx.AsyncHTTPTransport(uds=self._target.path, trust_env=False, verify=verify)
         self._http = httpx.AsyncClient(
             base_url=self._target.url, transport=transport, headers=self._target.headers, trust_env=False
         )
@@ -64,9 +73,12 @@ class AsyncClient:
         """Let go of connections."""
         await self._http.aclose()
 
-    async def _do(self, call: Call[T], tries: int = 2) -> T:
+    async def _do(self, call: Call[T]) -> T:
+        return call.decode(checked(await self._send(call)))
+
+    async def _send(self, call: Call[T], tries: int = 2) -> httpx.Response:
         try:
-            response = await self._http.request(
+            return await self._http.request(
                 call.method,
                 call.path,
                 params=call.params,
@@ -76,11 +88,25 @@ class AsyncClient:
             )
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
             if tries > 1:  # a kept connection that the daemon had closed; asking twice changes nothing
-                return await self._do(call, tries - 1)
+                return await self._send(call, tries - 1)
             raise self._target.failed(error) from error
         except httpx.TransportError as error:
             raise self._target.failed(error) from error
-        return call.decode(checked(response))
+
+    async def ask(self, call: Call[T]) -> T:
+        """Send a call that has no method of its own here, such as those of `client_secrets`."""
+        return await self._do(call)
+
+    async def _each(self, call: Call[list[T]]) -> AsyncGenerator[T, None]:
+        """Everything of a list, page by page."""
+        while True:
+            response = await self._send(call)
+            for one in call.decode(checked(response)):
+                yield one
+            cursor = response.headers.get(CURSOR)
+            if cursor is None:
+                return
+            call = call.behind(cursor)
 
     # --- asking for something -----------------------------------------------------------------
 
@@ -134,13 +160,14 @@ class AsyncClient:
         after: int = 0,
         *,
         limit: int = 1000,
+        tail: int | None = None,
         pool: str | None = None,
         kinds: Sequence[str] = (),
         task: str | None = None,
         request_id: str | None = None,
     ) -> list[Envelope]:
-        """The first `limit` (up to 10,000) events behind seq `after` that are there now."""
-        return await self._do(calls.events(after, limit, events_wanted(pool, kinds, task, request_id)))
+        """The first `limit` (up to 10,000) events behind seq `after` there are, or the newest `tail`."""
+        return await self._do(calls.events(after, limit, tail, events_wanted(pool, kinds, task, request_id)))
 
     async def follow(
         self,
@@ -218,23 +245,42 @@ class AsyncClient:
 
     # --- what there is ------------------------------------------------------------------------
 
-    async def pools(self) -> list[Json]:
-        """Living pools."""
-        return await self._do(calls.pools())
+    async def pools(self, *, name: str | None = None, status: str | None = None) -> list[PoolView]:
+        """Living pools; filters are names joined by ',', with * and ?."""
+        return [one async for one in self._each(calls.pools(name, status))]
 
-    async def pool(self, name: str) -> Json:
+    async def pool(self, name: str) -> PoolView:
         """One pool, with its spec."""
         return await self._do(calls.pool(name))
 
-    async def nodes(self, pool: str | None = None) -> list[Json]:
+    async def nodes(self, pool: str | None = None, *, status: str | None = None) -> list[NodeView]:
         """Nodes of all pools, or of one."""
-        return await self._do(calls.nodes(pool))
+        return [one async for one in self._each(calls.nodes(pool, status))]
 
-    async def instances(self, pool: str | None = None, *, ended: bool = False) -> list[Json]:
+    async def instances(
+        self,
+        pool: str | None = None,
+        *,
+        ended: bool = False,
+        status: str | None = None,
+        provider: str | None = None,
+        region: str | None = None,
+        lifecycle: Lifecycle | None = None,
+        node: int | None = None,
+    ) -> list[InstanceView]:
         """Instances that live, or those that are gone."""
-        return await self._do(calls.instances(pool, ended))
+        wanted = calls.instances(
+            pool,
+            ended=ended,
+            status=status,
+            provider=provider,
+            region=region,
+            lifecycle=lifecycle,
+            node=node,
+        )
+        return [one async for one in self._each(wanted)]
 
-    async def instance(self, instance_id: str) -> Json:
+    async def instance(self, instance_id: str) -> InstanceView:
         """One instance."""
         return await self._do(calls.instance(instance_id))
 
@@ -247,13 +293,37 @@ class AsyncClient:
         pool: str | None = None,
         *,
         status: str | None = None,
+        result: str | None = None,
+        name: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
     ) -> TaskPage:
-        """Tasks that live or ended lately, newest first."""
-        return await self._do(calls.tasks(pool, status, limit, cursor))
+        """Tasks that live, and those that are over as far as the journal goes back, newest first."""
+        return await self._do(calls.tasks(pool, status, result, name, limit, cursor))
 
-    async def task(self, task_id: str) -> Json:
+    def each_task(
+        self,
+        pool: str | None = None,
+        *,
+        status: str | None = None,
+        result: str | None = None,
+        name: str | None = None,
+    ) -> AsyncGenerator[TaskView, None]:
+        """All of them, read page by page."""
+        return self._each(calls.each_task(pool, status, result, name))
+
+    def operations(
+        self,
+        *,
+        status: str | None = None,
+        pool: str | None = None,
+        kind: str | None = None,
+        since: float | None = None,
+    ) -> AsyncGenerator[OperationView, None]:
+        """Operations, newest first, read page by page; `since` is UTC seconds."""
+        return self._each(calls.operations(status, pool, kind, since))
+
+    async def task(self, task_id: str) -> TaskView:
         """One task."""
         return await self._do(calls.task(task_id))
 
@@ -291,9 +361,21 @@ class AsyncClient:
         """Copy the journal to an absolute path on the daemon's host."""
         return await self._do(calls.backup(os.fspath(path)))
 
-    async def reload(self) -> Json:
-        """Read the config again; answers what changes."""
-        return await self._do(calls.reload())
+    async def reload(self, *, dry_run: bool = False) -> Json:
+        """Read the config again; answers what changes, or with `dry_run` what would."""
+        return await self._do(calls.reload(dry_run))
+
+    async def webhooks(self) -> list[Json]:
+        """Where events are sent: how far each webhook is."""
+        return await self._do(calls.webhooks())
+
+    async def webhook_test(self, name: str) -> Json:
+        """Send a signed test to a webhook; answers what came back."""
+        return await self._do(calls.webhook(name, "test"))
+
+    async def webhook_retry(self, name: str) -> Json:
+        """Try now what waits after a failure."""
+        return await self._do(calls.webhook(name, "retry"))
 
     async def doctor(self, *providers: str) -> list[Json]:
         """Checks of everything that tends to be wrong: of these providers, or else of all."""

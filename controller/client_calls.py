@@ -1,13 +1,15 @@
 """The daemon's routes as values, which both clients send in their own way."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
 from actors.events import Envelope, Request
+from controller.client_views import InstanceView, NodeView, OperationView, PoolView, TaskView, View
 from controller.client_wire import (
     SUBMITTED,
     EventFeed,
@@ -21,6 +23,8 @@ from controller.client_wire import (
 )
 
 T = TypeVar("T")
+V = TypeVar("V", bound=View)
+PAGE = 1000  # of lists that are read page by page
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,10 @@ class Call(Generic[T]):
     params: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     body: bytes | None = None
     wait_s: float = 0
+
+    def behind(self, cursor: str) -> "Call[T]":
+        """The same list from a cursor on."""
+        return replace(self, params={**self.params, "after": cursor})
 
 
 def _json(body: bytes) -> Any:
@@ -65,41 +73,78 @@ def operation(request_id: str, wait_s: float = 0) -> Call[Operation]:
     return Call("GET", path, Operation.model_validate_json, clean({"wait": wait_s or None}), wait_s=wait_s)
 
 
-def events(after: int, limit: int, wanted: Params) -> Call[list[Envelope]]:
+def events(after: int, limit: int, tail: int | None, wanted: Params) -> Call[list[Envelope]]:
     """A page of events."""
-    params = clean({"after": after, "limit": limit, **wanted})
+    params = clean({"after": after, "limit": limit, "tail": tail, **wanted})
     return Call("GET", "/v1/events", lambda body: EventFeed(after, {}).feed(body), params)
 
 
-def tasks(pool: str | None, status: str | None, limit: int, cursor: int | None) -> Call[TaskPage]:
+def tasks(
+    pool: str | None,
+    status: str | None,
+    result: str | None,
+    name: str | None,
+    limit: int,
+    cursor: int | None,
+) -> Call[TaskPage]:
     """A page of tasks."""
-    params: Params = {"pool": pool, "status": status, "limit": limit, "cursor": cursor}
-    return Call("GET", "/v1/tasks", TaskPage.model_validate_json, clean(params))
+    params: Params = {"pool": pool, "status": status, "result": result, "name": name}
+    page: Params = {"limit": limit, "cursor": cursor}
+    return Call("GET", "/v1/tasks", _task_page, clean({**params, **page}))
 
 
-def pools() -> Call[list[Json]]:
+def each_task(
+    pool: str | None, status: str | None, result: str | None, name: str | None
+) -> Call[list[TaskView]]:
+    """Tasks in pages of a list each."""
+    params: Params = {"pool": pool, "status": status, "result": result, "name": name, "limit": PAGE}
+    return Call("GET", "/v1/tasks", lambda body: _task_page(body).tasks, clean(params))
+
+
+def _task_page(body: bytes) -> TaskPage:
+    told = from_json(body)
+    return TaskPage(tasks=[TaskView(one) for one in told["tasks"]], cursor=told["cursor"])
+
+
+def operations(
+    status: str | None, pool: str | None, kind: str | None, since: float | None
+) -> Call[list[OperationView]]:
+    """Operations, newest first."""
+    params: Params = {"status": status, "pool": pool, "kind": kind, "since": since, "limit": PAGE}
+    return Call("GET", "/v1/operations", partial(_views, OperationView), clean(params))
+
+
+def _views(view: type[V], body: bytes) -> list[V]:
+    return [view(one) for one in from_json(body)]
+
+
+def _one(view: type[V], path: str, name: str) -> Call[V]:
+    return Call("GET", path.format(quote(name, safe="")), lambda body: view(from_json(body)))
+
+
+def pools(name: str | None, status: str | None) -> Call[list[PoolView]]:
     """Living pools."""
-    return _get("/v1/pools")
+    return Call("GET", "/v1/pools", partial(_views, PoolView), clean({"name": name, "status": status}))
 
 
-def pool(name: str) -> Call[Json]:
+def pool(name: str) -> Call[PoolView]:
     """One pool."""
-    return _get("/v1/pools/{}", name)
+    return _one(PoolView, "/v1/pools/{}", name)
 
 
-def nodes(pool: str | None) -> Call[list[Json]]:
+def nodes(pool: str | None, status: str | None) -> Call[list[NodeView]]:
     """Nodes."""
-    return _get("/v1/nodes", pool=pool)
+    return Call("GET", "/v1/nodes", partial(_views, NodeView), clean({"pool": pool, "status": status}))
 
 
-def instances(pool: str | None, ended: bool) -> Call[list[Json]]:
-    """Instances."""
-    return _get("/v1/instances", pool=pool, ended=ended)
+def instances(pool: str | None, **filters: str | int | bool | None) -> Call[list[InstanceView]]:
+    """Instances; filters are those of /v1/instances."""
+    return Call("GET", "/v1/instances", partial(_views, InstanceView), clean({"pool": pool, **filters}))
 
 
-def instance(name: str) -> Call[Json]:
+def instance(name: str) -> Call[InstanceView]:
     """One instance."""
-    return _get("/v1/instances/{}", name)
+    return _one(InstanceView, "/v1/instances/{}", name)
 
 
 def ssh(instance: str) -> Call[Json]:
@@ -107,9 +152,9 @@ def ssh(instance: str) -> Call[Json]:
     return _get("/v1/instances/{}/ssh", instance)
 
 
-def task(name: str) -> Call[Json]:
+def task(name: str) -> Call[TaskView]:
     """One task."""
-    return _get("/v1/tasks/{}", name)
+    return _one(TaskView, "/v1/tasks/{}", name)
 
 
 def files(task: str) -> Call[list[Json]]:
@@ -159,9 +204,20 @@ def backup(path: str) -> Call[Json]:
     return _post("/v1/backup", {"path": path}, wait_s=3600)
 
 
-def reload() -> Call[Json]:
+def reload(dry_run: bool) -> Call[Json]:
     """Read the config again."""
-    return _post("/v1/reload")
+    call = _post("/v1/reload")
+    return replace(call, params={"dry_run": "true"}) if dry_run else call
+
+
+def webhooks() -> Call[list[Json]]:
+    """How far webhooks are."""
+    return Call("GET", "/v1/webhooks", _json)
+
+
+def webhook(name: str, do: Literal["test", "retry"]) -> Call[Json]:
+    """Try a webhook now."""
+    return _post(f"/v1/webhooks/{quote(name, safe='')}/{do}", wait_s=60)
 
 
 def doctor(providers: Sequence[str]) -> Call[list[Json]]:

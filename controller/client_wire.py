@@ -4,10 +4,11 @@ import base64
 import os
 import secrets
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import httpx2 as httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -15,6 +16,7 @@ from pydantic_core import from_json
 
 from actors.events import Envelope, Request
 from actors.spec import FilePut
+from controller.client_views import TaskView
 
 Json = dict[str, Any]
 Params = Mapping[str, str | int | float | bool | None]
@@ -27,6 +29,7 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
 LATER = (429, 503)  # a follower tries these again
 STREAM_TIMEOUT = httpx.Timeout(READ_TIMEOUT_S, connect=10.0)
 HEADERS = {"Content-Type": "application/json"}
+CURSOR = "X-Everpool-Cursor"
 
 
 class EverpoolError(Exception):
@@ -51,6 +54,16 @@ class EverpoolError(Exception):
 
 class NotRunning(EverpoolError):
     """No daemon answers."""
+
+
+class EventsPruned(EverpoolError):
+    """Events behind the cursor of a follower are forgotten.
+
+    Attributes:
+        cursor: after this seq nothing is missing.
+    """
+
+    cursor: int = 0
 
 
 class TimedOut(EverpoolError):
@@ -122,10 +135,10 @@ class LogLine(_Answer):
     cursor: str | None = None
 
 
-class TaskPage(_Answer):
+class TaskPage(NamedTuple):
     """Some tasks, newest first. `cursor` goes on after them; None: there are no more."""
 
-    tasks: list[Json]
+    tasks: list[TaskView]
     cursor: int | None = None
 
 
@@ -173,11 +186,16 @@ class Target:
         where = self.path or self.url
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             if self.path is None:
+                if "certificate verify failed" in str(error).lower():
+                    text = f"the certificate of {where} is not trusted: name its authority with 'ca_file'"
+                    return EverpoolError(0, f"{text} ({error})")
                 return NotRunning(0, f"no daemon answers at {where}: is it running, and is 'listen' set?")
             if not os.path.exists(self.path):
                 return NotRunning(0, f"no daemon listens on {where}: start one with 'everpool serve'")
             if not os.access(self.path, os.W_OK):
-                return NotRunning(0, f"{where} may not be used by you: see 'socket_mode' of the daemon")
+                return NotRunning(
+                    0, f"{where} may not be used by you: be in its group, or see 'socket_mode' of the daemon"
+                )
             return NotRunning(0, f"no daemon answers on {where}: it is gone; start it with 'everpool serve'")
         if isinstance(error, httpx.TimeoutException):
             return TimedOut(0, f"the daemon on {where} did not answer in time")
@@ -193,6 +211,17 @@ def default_address() -> str:
     system = Path("/var/lib/everpool/api.sock")
     first, second = (system, own) if os.geteuid() == 0 else (own, system)
     return str(second if second.exists() and not first.exists() else first)
+
+
+def trusted(ca_file: Address | None, url: str) -> ssl.SSLContext | bool:
+    """What vouches for a daemon: a file of certificates (PEM), or the system's.
+
+    $EVERPOOL_CA_FILE may name the file as well. Raises OSError, SSLError.
+    """
+    if not url.startswith("https://"):
+        return False  # there is nothing to vouch for, and reading the system's certificates takes long
+    place = os.fspath(ca_file) if ca_file is not None else os.environ.get("EVERPOOL_CA_FILE")
+    return ssl.create_default_context(cafile=place or None)
 
 
 def with_id(request: Request) -> Request:
@@ -231,10 +260,12 @@ def problem(status: int, body: bytes, headers: httpx.Headers) -> EverpoolError:
         told = {}
     told = told if isinstance(told, dict) else {}
     text = told.get("error") or body.decode("utf-8", "replace")[:200] or f"HTTP status {status}"
-    after = headers.get("Retry-After", "")
-    return EverpoolError(
-        status, str(text), told.get("detail", ()), float(after) if after.isdecimal() else None
-    )
+    after, cursor = headers.get("Retry-After", ""), headers.get(CURSOR, "")
+    kind = EventsPruned if status == 410 and cursor.isdecimal() else EverpoolError
+    error = kind(status, str(text), told.get("detail", ()), float(after) if after.isdecimal() else None)
+    if isinstance(error, EventsPruned):
+        error.cursor = int(cursor)
+    return error
 
 
 class Lines:

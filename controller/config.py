@@ -82,6 +82,9 @@ class DaemonConfig(Value):
     tls: TlsConfig | None = None
     limits: LimitsConfig = LimitsConfig()
     secrets_key: SecretSource | None = None  # encrypts what `everpool secrets` keeps; without it nothing is
+    secrets_key_old: SecretSource | None = (
+        None  # the one before; what it encrypted is encrypted anew at the start
+    )
 
     observe_every_s: Seconds = 5
     quarantine_s: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 300
@@ -92,7 +95,7 @@ class DaemonConfig(Value):
     log_file_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 16 * 2**20
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["text", "json"] = "text"
+    log_format: Literal["auto", "text", "json", "journald"] = "auto"  # auto: the journal, where stderr is it
 
     @field_validator("listen")
     @classmethod
@@ -113,9 +116,8 @@ class DaemonConfig(Value):
                 "set 'socket' to a shorter one"
             )
         if self.tls is None and self.address is not None and not is_loopback(self.address[0]):
-            raise ValueError(
-                f"{self.address[0]} is not a loopback address: that needs [daemon.tls] with certificate and key"
-            )
+            text = "is not a loopback address: that needs [daemon.tls] with certificate and key"
+            raise ValueError(f"{self.address[0]} {text}")
         return self
 
     @property
@@ -233,12 +235,25 @@ def load(path: Path | None = None) -> Config:
 
 def warnings(config: Config) -> list[str]:
     """What is allowed and may surprise, one line each."""
-    return [
+    made_up = [
         f"[providers.{name}] is of type 'simulated': its machines are made up in the daemon's memory, "
         "and are lost when it restarts"
         for name, one in sorted(config.providers.items())
         if one.type == "simulated"
     ]
+    readable = [
+        f"[webhooks.{name}] sends events by http to {one.url.host}: whoever is between reads them; use https"
+        for name, one in sorted(config.webhooks.items())
+        if one.url.scheme == "http" and not _stays_here(one.url.host or "")
+    ]
+    return made_up + readable
+
+
+def _stays_here(host: str) -> bool:
+    try:
+        return is_loopback(host.strip("[]"))
+    except ValueError:  # a name
+        return False
 
 
 def check(text: str, path: str) -> list[str]:

@@ -1,9 +1,12 @@
 """Sections of the config about who may come in, and what is sent out. `config.py` puts them together."""
 
+import difflib
+from fnmatch import fnmatchcase
 from typing import Annotated, Self
 
 from pydantic import Field, HttpUrl, field_validator, model_validator
 
+from actors.events import KINDS
 from actors.spec import Seconds
 from providers.model import Value
 from providers.secret import SecretSource
@@ -17,7 +20,7 @@ class TlsConfig(Value):
 
 
 class LimitsConfig(Value):
-    """[daemon.limits]: of the API. Over a rate: 429 with Retry-After; connections over their number: closed."""
+    """[daemon.limits]: of the API. Over a rate: 429 with Retry-After; too many connections: closed."""
 
     body_bytes_max: Annotated[int, Field(ge=1024, le=2**30)] = 64 * 2**20
     depth_max: Annotated[int, Field(ge=8, le=1000)] = 64  # of JSON
@@ -53,6 +56,16 @@ class WebhookConfig(Value):
     def _without_password(cls, value: HttpUrl) -> HttpUrl:
         if value.username or value.password:
             raise ValueError("no user or password in a URL: the signature says who sends")
+        return value
+
+    @field_validator("events")
+    @classmethod
+    def _each_chooses_something(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if not any(fnmatchcase(kind, pattern) for kind in KINDS):
+                near = difflib.get_close_matches(pattern, KINDS, n=1)
+                hint = f"did you mean {near[0]}?" if near else "GET /openapi.json names them all"
+                raise ValueError(f"no kind of event is {pattern!r}: {hint}")
         return value
 
     @model_validator(mode="after")

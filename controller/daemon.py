@@ -6,6 +6,7 @@ tasks go on. A kill -9 at any point is an ordinary stop that took no care.
 """
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -24,11 +25,10 @@ from typing import Any
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from prometheus_client import CollectorRegistry
 
 from actors.acting import Acting
 from actors.address import Address
-from actors.events import ClusterDestroyed
+from actors.events import Administered, ClusterDestroyed, ConfigReloaded, Request
 from actors.instance.state import Destroyed as DestroyedInstance
 from actors.links import Links
 from actors.loop import Identity, Letter, Loop
@@ -51,28 +51,39 @@ from controller.keys import Keys
 from controller.leftovers import LeftoverSweep
 from controller.records import Records
 from controller.recovery import MARKETS, Recovered, Sweep, recover
-from controller.reload import NOT_APPLIED, changes
+from controller.reload import NOT_APPLIED, as_json, changes, in_force, plan
+from controller.secrets.keys import KeyRing
+from controller.secrets.store import SecretStore
+from controller.secrets.uses import LoopUses
+from controller.security.guard import Guard
 from controller.status import Status
+from controller.telemetry.borders import Borders
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
-from controller.telemetry.logging import LogObserver, configure
+from controller.telemetry.logging import LogObserver, Secrets, configure
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
-from controller.telemetry.series import Series
+from controller.telemetry.series import Series, new_registry
 from controller.telemetry.sink import Sink
 from controller.telemetry.sources import Sources
+from controller.vitals import Vitals
+from controller.webhooks.hook import Tools
+from controller.webhooks.webhooks import Webhooks
 from providers.contract import Provider
 from providers.gateway import Gateway
 from providers.host.keys import KeyStore
 from providers.model import Listing, Value
+from providers.registry import ADAPTERS
 
 VERSION = version("everpool")
 PRUNE_EVERY_S = 3600.0
+PROBLEMS_MAX = 3  # in the status line
 LOOP_RESTARTS_MAX = 3  # of one pool's loop within LOOP_WINDOW_S; then it stays down, loudly
 LOOP_WINDOW_S = 600.0
 STOP_WITHIN_S = 10.0
 FIRST_LOOK_S = 10.0  # how long a start waits for each provider's first listing
 HOLD_FILE = "hold.json"
+LINES_MAX = 200  # of a reload's plan in its fact
 OBSERVING_FILE = "observing-only"  # there while a newer epoch than ours was seen; holds that epoch
 
 log = structlog.get_logger()
@@ -137,7 +148,12 @@ class Daemon:
     """Everything, wired. Built once per process, inside the event loop."""
 
     def __init__(
-        self, config: Config, path: Path | None, directory: StateDirectory, journal: SqliteJournal
+        self,
+        config: Config,
+        path: Path | None,
+        directory: StateDirectory,
+        journal: SqliteJournal,
+        hidden: Secrets | None = None,
     ) -> None:
         self.config = config
         self.path = path
@@ -155,7 +171,8 @@ class Daemon:
         self._leads = False  # the first look is over, and showed no newer daemon
         self._restarts: dict[str, list[float]] = {}
         settings = config.daemon
-        self.providers: dict[str, Provider] = build_all(config, directory.providers)
+        self.secrets = self._make_secrets(hidden or Secrets())
+        self.providers: dict[str, Provider] = build_all(config, directory.providers, self.secrets)
         self.status = Status()
         self.followers = Followers(journal)
         self.logs = LogStore(
@@ -165,6 +182,10 @@ class Daemon:
         self.files = FileStore(directory.files)
         self.metrics = MetricsStore()
         self.keys = Keys(KeyStore(directory.keys))
+        self.vitals = Vitals(journal, self._mailboxes, self._summary)
+        tools = Tools(journal, lambda: self.records, self.clock, self.dice)
+        self.webhooks = Webhooks(journal, tools, self._supervised)
+        self.webhooks.apply(config.webhooks)
         self.blobs = Blobs(directory.path / "blobs", self._task_done)
         self.sink = Sink(logs=self.logs, console=self.console, files=self.files, metrics=self.metrics)
         self._keeping = HouseKeeping(self.keys, self.sink)
@@ -181,11 +202,13 @@ class Daemon:
             on_trouble=self._trouble,
         )
         self.series = Series(
-            CollectorRegistry(),
+            new_registry(),
             providers=tuple(config.providers),
             now=self.clock.now,
             version=VERSION,
-            pool_status=self._pool_status,
+            pool_status=self.status.pool_status,
+            pool_ready=self.status.pool_ready,
+            borders=self._make_borders(),
             sources=Sources(
                 now=self.clock.now,
                 logs=self.logs,
@@ -204,6 +227,8 @@ class Daemon:
             LogObserver(settings.log_level),
             self._keeping,
             self.followers,
+            self.vitals,
+            self.webhooks,
         )
         self.observer = Observers(observers)
         self.gateways: dict[str, Gateway] = {}
@@ -214,23 +239,55 @@ class Daemon:
             links=self.links,
             keys=self.keys,
             files=self.blobs,
+            env_groups=self.secrets,
             on_listing=self._listed,
             on_trouble=self._trouble,
             on_offers=self._offers_told,
         )
         self._keeping.acting = self.acting
         for name, provider in self.providers.items():
-            self.gateways[name] = Gateway(
-                provider,
-                owner=journal.owner,
-                listener=self.acting,
-                now=self.clock.now,
-                observe_every_s=settings.observe_every_s,
-            )
+            self.gateways[name] = self._make_gateway(provider)
         self.records = Records(journal, self.observer, self.clock, {})
+        self.guard = Guard(self.records, self.clock.now, settings.limits)
         self.sweep = self._make_sweep(Recovered())
         self.leftovers = self._make_leftovers()
         self.desk = self._make_desk()
+
+    def _make_borders(self) -> Borders:
+        return Borders(
+            now=self.clock.now,
+            gateways=lambda: self.gateways,
+            webhooks=self.webhooks,
+            followers=self.followers,
+            guard=lambda: self.guard,
+            loop_lag=lambda: self.vitals.lag_max_s,
+            health=lambda: self.desk.health(),
+            state_dir=self._directory.path,
+        )
+
+    def _make_gateway(self, provider: Provider) -> Gateway:
+        return Gateway(
+            provider,
+            owner=self.journal.owner,
+            listener=self.acting,
+            now=self.clock.now,
+            observe_every_s=self.config.daemon.observe_every_s,
+        )
+
+    def _make_secrets(self, hidden: Secrets) -> SecretStore:
+        return SecretStore(
+            records=lambda: self.records,
+            ring=KeyRing(lambda: (self.config.daemon.secrets_key, self.config.daemon.secrets_key_old)),
+            clock=self.clock,
+            hide=hidden.add,
+            uses=LoopUses(lambda: self.acting.loops, lambda: self.config.providers),
+            on_login=self._login_stored,
+        )
+
+    def _login_stored(self) -> None:
+        for name, one in self.config.providers.items():
+            if ADAPTERS[one.type].pulls:
+                self.acting.may_again(name)
 
     def _make_sweep(self, recovered: Recovered) -> Sweep:
         living = [
@@ -288,6 +345,9 @@ class Daemon:
             sweep=self.sweep,
             leftovers=self.leftovers,
             records=self.records,
+            webhooks=self.webhooks,
+            guard=self.guard,
+            secrets=self.secrets,
             open_pool=self._open_pool,
             reload=self.reload,
             adopt=self.adopt,
@@ -332,10 +392,6 @@ class Daemon:
     def _task_done(self, pool: str, task: str) -> None:
         state = self.status.task_state(task)
         self.sink.task_over(pool, task, getattr(state, "instance_id", None))
-
-    def _pool_status(self, name: str) -> str | None:
-        view = self.status.pool(name)
-        return None if view is None else str(view["status"])
 
     def _machine(self, instance: str) -> Any:
         state = self.status.instance_state(instance)
@@ -406,6 +462,12 @@ class Daemon:
             wait = 1.0 if self.clock.now() - began > LOOP_WINDOW_S else min(60.0, wait * 2)
             await anyio.sleep(wait)
 
+    async def _begin_secrets(self) -> None:
+        try:
+            await self.secrets.begin()
+        except JournalClosed:
+            self._stop.set()
+
     async def _keep_loop(self, loop: Loop) -> None:
         """Run a loop to its end. One that breaks (its own bug) starts anew from what is durable."""
 
@@ -465,6 +527,7 @@ class Daemon:
             self.journal.load_states(living_only=True), self.journal.open_requests(), self._began
         )
         self.records = self.desk.records = Records(self.journal, self.observer, self.clock, recovered.records)
+        self.guard = self.desk.guard = Guard(self.records, self.clock.now, self.config.daemon.limits)
         self.sweep = self.desk.sweep = self._make_sweep(recovered)
         self.leftovers = self.desk.leftovers = self._make_leftovers()
         for pool, states in recovered.pools.items():
@@ -503,9 +566,12 @@ class Daemon:
             await tasks.start(serve, build_app(self.desk), listening)
             if not self.desk.observing_only:
                 tasks.start_soon(self._apply_at_start)
+                tasks.start_soon(self._begin_secrets)
+                tasks.start_soon(self._supervised, "webhooks", self.webhooks.run)
             tasks.start_soon(self._supervised, "housekeeping", self._keep_house)
+            tasks.start_soon(self._supervised, "certificate", self.guard.watch)
             tasks.start_soon(self._heed_signals)
-            tasks.start_soon(self._feed_watchdog)
+            tasks.start_soon(self._supervised, "vitals", self.vitals.run)
             gc.collect()
             gc.freeze()
             sdnotify.notify("READY=1", f"STATUS=epoch {self.journal.epoch}")
@@ -568,51 +634,85 @@ class Daemon:
 
     # --- the config -------------------------------------------------------------------------------
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, *, dry_run: bool = False) -> dict[str, Any]:
         """Read the config again, say what differs, and apply what can be applied while running.
+
+        Args:
+            dry_run: only say it.
 
         Raises:
             ConfigError: nothing was changed.
         """
         config = load(self.path)
-        plan: dict[str, Any] = {"pools": {}, "needs_restart": []}
-        if config.daemon != self.config.daemon:
-            plan["needs_restart"].append("daemon")
-        if config.providers != self.config.providers:
-            missing = missing_extras(config.providers)
-            if missing:  # a restart would end with these lines
-                plan["refused"] = missing
-                config = replace(config, providers=self.config.providers)
-            else:
-                plan["needs_restart"].append("providers")
-        plan["pools"] = await self._apply_pools(config)
-        self.config = self.desk.config = config
-        for problem in plan.get("refused", ()):
-            log.error("[providers] not taken", problem=problem)
-        log.info("reloaded", pools=plan["pools"], needs_restart=plan["needs_restart"])
-        return plan
-
-    async def _apply_pools(self, config: Config) -> dict[str, str]:
-        """Make the pools that the config names what it says; answers what was done to each."""
         states = {name: self.status.pool_state(name) for name in self.acting.loops}
-        plan = changes(config.pools, states, config.unfillable)
-        done = {name: what for name, what, _ in plan}
-        asked = [(name, request) for name, _, request in plan if request is not None]
-        if asked:
-            answers = await self.desk.submit([request for _, request in asked], CONFIG)
-            for (name, _), answer in zip(asked, answers, strict=True):
+        busy = {name: len(loop.index.instances) for name, loop in self.acting.loops.items()}
+        made = plan(self.config, config, states, busy)
+        if dry_run:
+            return as_json(made, applied=False)
+        missing = missing_extras({name: config.providers[name] for name in made.providers_added})
+        if missing:
+            raise ConfigError(missing)
+        added = build_all(
+            replace(config, providers={name: config.providers[name] for name in made.providers_added}),
+            self._directory.providers,
+            self.secrets,
+        )
+        for name, provider in added.items():
+            self._start_provider(name, provider)
+        self.config = self.desk.config = in_force(self.config, config, list(added))
+        refused = self._apply_settings(self.config)
+        made = replace(made, lines=[*made.lines, *refused])
+        made = replace(made, pools={**made.pools, **await self._ask(made.requests)})
+        for line in made.lines:
+            log.info("reload", change=line)
+        log.info("reloaded", changes=len(made.lines), needs_restart=list(made.needs_restart))
+        await self.records.tell(
+            ConfigReloaded(plan=tuple(made.lines[:LINES_MAX]), needs_restart=tuple(made.needs_restart))
+        )
+        return as_json(made, applied=True)
+
+    def _start_provider(self, name: str, provider: Provider) -> None:
+        self.providers[name] = provider
+        gateway = self.gateways[name] = self._make_gateway(provider)
+        if self._tasks is not None:
+            self._tasks.start_soon(self._supervised, f"gateway {name}", gateway.run)
+            self._tasks.start_soon(
+                self._supervised, f"leftovers of {name}", partial(self.leftovers.watch, name)
+            )
+
+    def _apply_settings(self, config: Config) -> list[str]:
+        """What of [daemon] holds at once, besides what is read where it is used; answers what was refused."""
+        for gateway in self.gateways.values():
+            gateway.observe_every(config.daemon.observe_every_s)
+        self.sweep.guard_s = self.leftovers.guard_s = config.daemon.quarantine_s
+        self.webhooks.apply(config.webhooks)
+        return [f"refused: {problem}" for problem in self.guard.reload(config.daemon)]
+
+    async def _ask(self, requests: Mapping[str, Request]) -> dict[str, str]:
+        """Send the config's Requests; answers why of those that were refused, by pool."""
+        refused: dict[str, str] = {}
+        if requests:
+            answers = await self.desk.submit(list(requests.values()), CONFIG)
+            for name, answer in zip(requests, answers, strict=True):
                 if isinstance(answer, Refused):
-                    done[name] = f"{NOT_APPLIED}{answer.message}"
-        for name, what in done.items():
+                    refused[name] = f"{NOT_APPLIED}{answer.message}"
+                    log.error("a pool of the config is not applied", pool=name, why=answer.message)
+        return refused
+
+    async def _apply_pools(self) -> None:
+        """Make the pools that the config names what it says."""
+        states = {name: self.status.pool_state(name) for name in self.acting.loops}
+        wanted = changes(self.config.pools, states, self.config.unfillable)
+        for name, what, _ in wanted:
             if what.startswith(NOT_APPLIED):
                 log.error("a pool of the config is not applied", pool=name, why=what)
-        return done
+        await self._ask({name: request for name, _, request in wanted if request is not None})
 
     async def _apply_at_start(self) -> None:
         """Make the config's pools; tried again while the journal can't be written."""
         while True:
             try:
-                await self._apply_pools(self.config)
+                await self._apply_pools()
             except JournalError as error:
                 log.warning("the config's pools wait", why=str(error))
                 await anyio.sleep(5)
@@ -628,6 +728,7 @@ class Daemon:
                     sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
                     try:
                         await self.reload()
+                        await self.records.tell(Administered(action="reload"), principal="signal")
                     except ConfigError as error:
                         log.error("config not reloaded", problems=list(error.problems))
                     except JournalError as error:
@@ -637,14 +738,26 @@ class Daemon:
                     log.info("stopping; machines and tasks go on", signal=signal.Signals(number).name)
                     self._stop.set()
 
-    async def _feed_watchdog(self) -> None:
-        within_s = sdnotify.watchdog_s()
-        if within_s is None:
-            return
-        while True:
-            if self.journal.closed_reason is None:
-                sdnotify.notify("WATCHDOG=1")
-            await anyio.sleep(within_s / 3)
+    def _mailboxes(self) -> list[tuple[str, int]]:
+        """Each loop that should run, with the letters that wait for it."""
+        if self.desk.observing_only or self.desk.stopping:
+            return []
+        loops = [*self.acting.loops.values(), *filter(None, [self.acting.markets])]
+        return [(loop.name, loop.waiting) for loop in loops if loop.name not in self.desk.down]
+
+    def _summary(self) -> str:
+        """How we are, in one line, for `systemctl status`."""
+        views = self.status.pools()
+        ready, desired = sum(view["ready"] for view in views), sum(view["desired"] for view in views)
+        line = f"{len(views)} pool{'' if len(views) == 1 else 's'}, {ready} of {desired} nodes ready"
+        unwell = [
+            f"{view['name']} is {view['status']}"
+            for view in views
+            if view["status"] in ("parked", "short", "unhealthy")
+        ]
+        problems = [*self.desk.health()["reasons"], *unwell]
+        more = f", and {len(problems) - PROBLEMS_MAX} more" if len(problems) > PROBLEMS_MAX else ""
+        return "; ".join([line, *problems[:PROBLEMS_MAX]]) + more
 
     async def _keep_house(self) -> None:
         """Prune what is over and older than the retention; collect blobs that nobody names."""
@@ -653,6 +766,7 @@ class Daemon:
             settings = self.config.daemon
             oldest = self.clock.now() - settings.retention_days * 86_400
             try:
+                await self.webhooks.before_pruning(self.journal.last_seq - settings.events_max, oldest)
                 await self.journal.prune(oldest, events_max=settings.events_max)
             except JournalError as error:
                 log.warning("not pruned", why=str(error))
@@ -665,11 +779,11 @@ class Daemon:
             await anyio.to_thread.run_sync(self.blobs.collect, named)
 
 
-async def _main(config: Config, path: Path | None, directory: StateDirectory) -> bool:
+async def _main(config: Config, path: Path | None, directory: StateDirectory, hidden: Secrets) -> bool:
     """Open the journal, live once; True when the daemon wants to be started again."""
     async with SqliteJournal(directory.journal) as journal:
         with bind(config) as listening:
-            daemon = Daemon(config, path, directory, journal)
+            daemon = Daemon(config, path, directory, journal, hidden)
             await daemon.run(listening)
             if journal.closed_reason is not None:
                 raise JournalClosed(journal.closed_reason)
@@ -678,7 +792,8 @@ async def _main(config: Config, path: Path | None, directory: StateDirectory) ->
 
 def run(config: Config, path: Path | None = None) -> int:
     """Run the daemon until it is told to stop; returns the exit code. Says what is wrong on stderr."""
-    configure(level=config.daemon.log_level, format=config.daemon.log_format)
+    hidden = configure(level=config.daemon.log_level, format=config.daemon.log_format)
+    faulthandler.enable()  # where every thread was, when the watchdog ends a daemon that is stuck
     sys.setswitchinterval(0.0005)  # with a busy loop the writer's thread would wait 5 ms for the GIL
     gc.set_threshold(50_000, 20, 100)  # the default rescans all states again and again
     os.umask(0o077)
@@ -686,7 +801,7 @@ def run(config: Config, path: Path | None = None) -> int:
         try:
             directory = stack.enter_context(StateDirectory.take(config.daemon.state_dir))
             options = {"use_uvloop": True}
-            while anyio.run(_main, config, path, directory, backend_options=options):
+            while anyio.run(_main, config, path, directory, hidden, backend_options=options):
                 gc.unfreeze()
         except ConfigError as error:
             for problem in error.problems:

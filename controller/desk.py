@@ -36,6 +36,7 @@ from actors.spec import FilePut, PoolSpec
 from controller.blobs import Blobs
 from controller.config import Config
 from controller.config_pools import unfillable
+from controller.entering import with_door
 from controller.followers import Followers
 from controller.funnel import Sieve
 from controller.journal.backup import back_up_keys
@@ -43,12 +44,15 @@ from controller.journal.journal import SqliteJournal
 from controller.leftovers import LeftoverSweep
 from controller.records import Records
 from controller.recovery import Sweep
+from controller.secrets.store import SecretStore
+from controller.security.guard import Guard
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
 from controller.telemetry.series import Series
+from controller.webhooks.webhooks import Webhooks
 from providers.gateway import Gateway
 from providers.model import Machine
 
@@ -92,8 +96,11 @@ class Desk:
     sweep: Sweep
     leftovers: LeftoverSweep
     records: Records
+    webhooks: Webhooks
+    guard: Guard
+    secrets: SecretStore
     open_pool: Callable[[str], Loop]
-    reload: Callable[[], Awaitable[dict[str, Any]]]
+    reload: Callable[..., Awaitable[dict[str, Any]]]
     adopt: Callable[[], Awaitable[dict[str, Any]]]
     doctor: Callable[[Sequence[str]], Awaitable[list[dict[str, Any]]]]
     lead: Callable[[int], None]
@@ -105,8 +112,10 @@ class Desk:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    async def submit(self, requests: Sequence[Request], principal: str) -> Sequence[Answer]:
-        """Take Requests in, in order; an answer for each.
+    async def submit(
+        self, requests: Sequence[Request], principal: str, may_see: Callable[[str], bool] | None = None
+    ) -> Sequence[Answer]:
+        """Take Requests in, in order; an answer for each, which names only pools that `may_see` allows.
 
         Raises:
             JournalFailing, JournalClosed: nothing was taken.
@@ -121,7 +130,7 @@ class Desk:
                 answers[i] = completed
                 continue
             pool = self._pool_of(completed, opening)
-            refusal = self._refusal(completed, pool, principal, opening)
+            refusal = self._refusal(completed, pool, principal, opening, may_see)
             if refusal is not None and not await self._known(request, refusal):
                 answers[i] = refusal
                 continue
@@ -132,9 +141,11 @@ class Desk:
         if submissions:
             accepted = await self.journal.accept([submission for _, submission in submissions])
             self.followers.wake()
+            self.webhooks.wake()
             for (i, _), answer in zip(submissions, accepted, strict=True):
                 answers[i] = answer
                 if isinstance(answer, Accepted) and answer.new:
+                    self.webhooks.accepted(answer.envelope)  # before anything can end it
                     await self.hand_over(answer)
         return [answer if answer is not None else Refused(500, "not answered") for answer in answers]
 
@@ -178,6 +189,10 @@ class Desk:
     def _stored(self, files: Sequence[FilePut]) -> tuple[FilePut, ...]:
         return tuple(self.blobs.stored(file) for file in files)
 
+    def pool_of(self, request: Request) -> str | None:
+        """The pool that a Request is for; "" when it names none, None when there is not what it names."""
+        return self._pool_of(request, set())
+
     def _pool_of(self, request: Request, opening: set[str]) -> str | None:
         match request:
             case ShutdownRequested(cluster_id=cluster):
@@ -196,7 +211,12 @@ class Desk:
                 return request.pool
 
     def _refusal(
-        self, request: Request, pool: str | None, principal: str, opening: set[str]
+        self,
+        request: Request,
+        pool: str | None,
+        principal: str,
+        opening: set[str],
+        may_see: Callable[[str], bool] | None,
     ) -> Refused | None:
         if self.observing_only:
             return Refused(503, "observing only: a newer daemon led these machines; see `everpool adopt`")
@@ -210,11 +230,15 @@ class Desk:
         if reply_to is not None and reply_to not in self.config.webhooks:
             there = ", ".join(sorted(self.config.webhooks)) or "none"
             return Refused(422, f"reply_to: no webhook {reply_to!r} in the config: there are {there}")
+        if isinstance(request, TaskRequested) and request.task.env_groups:
+            missing = self.secrets.refusal(request.pool, request.task.env_groups)
+            if missing is not None:
+                return Refused(422, f"env_groups: {missing}")
         if isinstance(request, PoolRequested | ClusterRequested):
             return self._unknown_provider(request) or self._unfillable(request, None)
         loop = self.acting.loops.get(pool) if pool is not None else None
         if loop is None and (pool is None or pool not in opening):
-            return Refused(404, self._no_such(request, pool))
+            return Refused(404, self._no_such(request, pool, may_see))
         if loop is None:
             return None
         if loop.waiting > BUSY_LETTERS:
@@ -282,8 +306,8 @@ class Desk:
         found = unfillable(spec, settings)
         return None if found is None else str(found.text)
 
-    def _no_such(self, request: Request, pool: str | None) -> str:
-        pools = ", ".join(sorted(self.acting.loops)) or "none"
+    def _no_such(self, request: Request, pool: str | None, may_see: Callable[[str], bool] | None) -> str:
+        pools = ", ".join(sorted(filter(may_see, self.acting.loops))) or "none"
         if isinstance(request, BootstrapRequested):
             return f"no instance {request.instance.instance.id!r}"
         if isinstance(request, ShutdownRequested):
@@ -359,6 +383,7 @@ class Desk:
             "live": self.journal.closed_reason is None,
             "ready": not reasons,
             "reasons": reasons,
+            "warnings": self.guard.warnings(),
             "owner": self.journal.owner,
             "epoch": self.journal.epoch,
             "journal": {"failing_since": self.journal.failing_since, "waiting": self.journal.stats().waiting},
@@ -375,7 +400,8 @@ class Desk:
 
     def ssh_target(self, instance_id: str) -> Machine | None:
         """Where a machine is and which keys open it."""
-        return self.machine(instance_id)
+        machine = self.machine(instance_id)
+        return None if machine is None else with_door(machine, self.config.providers)
 
 
 def _because(error: str | None) -> str:

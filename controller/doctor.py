@@ -95,6 +95,9 @@ async def diagnose(state_dir: Path, desk: Any, names: Sequence[str] = ()) -> lis
     leads = not health["observing_only"]
     mend = "run `everpool adopt` when no other daemon leads these machines"
     lines.append(line("leadership", leads, "leads" if leads else "observing only", mend))
+    for text in health["warnings"]:
+        what, _, detail = text.partition(": ")
+        lines.append(line(what, False, detail, "see the log"))
     for name in wanted:
         lines += _shown(name, health["providers"][name])
     return lines + await ask({name: desk.gateways[name].check for name in wanted})

@@ -11,13 +11,14 @@ from actors.pool.state import Active, Parked
 from controller import explain_parts as parts
 from controller.explain_parts import NEXT_MAX, SHOWN_MAX, TOLD_MAX, Picture
 from controller.telling import ago, be, clock, count, lasting, ranks, sentence, when
-from controller.views import Json
+from controller.views import Json, pool_reason
 
 __all__ = ["Picture", "explained"]
 
 REFUSED_LATELY_S = 3600.0
 CONFIG = "config"  # the principal of pools that the config names
 RELOADED = "then `everpool reload`"
+PAUSED_TEXT = "nothing is launched, replaced or started; what runs goes on"
 
 
 def explained(picture: Picture) -> Json:
@@ -31,7 +32,8 @@ def explained(picture: Picture) -> Json:
         "pool": state.name,
         "at": now,
         "status": picture.pool.status,
-        "reason": getattr(state, "reason", ""),
+        "reason": pool_reason(state),
+        "paused": paused.model_dump() if (paused := getattr(state, "paused", None)) else None,
         "desired": state.desired,
         "ready": there["ready"],
         "wanted": {
@@ -68,6 +70,10 @@ def explained(picture: Picture) -> Json:
 def _story(picture: Picture, told: Mapping[str, Any]) -> list[str]:
     state = picture.pool.state
     story = [_headline(picture, told)]
+    if isinstance(state, Active | Parked) and state.paused is not None:
+        by = f" by {state.paused.by}" if state.paused.by else ""
+        story.append(f"It was paused{by} {ago(state.paused.since, picture.now)}: {PAUSED_TEXT}.")
+        story.append(f"What was asked for meanwhile is done after `everpool resume {state.name}`.")
     match state:
         case Parked():
             since = ago(state.since, picture.now)

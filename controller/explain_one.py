@@ -205,6 +205,11 @@ def _pending(state: tasks.Pending, around: Around, queue: tuple[int, int] | None
         )
         return story
     match around.pool:
+        case Active(paused=paused, name=pool) | Parked(paused=paused, name=pool) if paused is not None:
+            by = f" by {paused.by}" if paused.by else ""
+            since = ago(paused.since, now)
+            story.append(f"The pool was paused{by} {since}: no task starts until `everpool resume {pool}`.")
+            return story
         case Active():
             pass
         case Parked(reason=reason):

@@ -17,7 +17,8 @@ from actors.policy import waste as wastes
 from actors.policy.placement import place
 from actors.policy.scaling import growth
 from actors.policy.situation import Plan, market_name
-from actors.pool import money
+from actors.pool import money, pausing
+from actors.pool.pausing import is_paused
 from actors.pool.placing import situation
 from actors.pool.ranks import numbers
 from actors.pool.scale import load_of
@@ -80,7 +81,9 @@ class Picture:
     def plan(self) -> Plan | None:
         """What placement decides by this; None when the pool places nothing."""
         state = self.pool.state
-        return place(situation(state, self.view)) if isinstance(state, Active) else None
+        if not isinstance(state, Active) or is_paused(state):
+            return None
+        return place(situation(state, self.view))
 
     @cached_property
     def waits_for(self) -> str:
@@ -217,6 +220,8 @@ def _lacking(node: int, state: NodeState | None, picture: Picture) -> Json:
 
 def _asks_again(state: NodeState | None, picture: Picture) -> float | None:
     """When a node asks again and may be answered otherwise; None: not by itself."""
+    if is_paused(picture.pool.state):
+        return None
     at: float | None = getattr(state, "next_at", None)
     return None if at is not None and forbidden(picture) and picture.allowance.until is None else at
 
@@ -226,6 +231,9 @@ def _why_lacking(state: NodeState | None, machine: InstanceState | None, picture
         return doing(machine)
     if machine is not None:
         return f"{doing(machine)} ({machine.offer.market})"
+    pool = picture.pool.state
+    if is_paused(pool):
+        return pausing.reason(pool)
     match state:
         case Filling(backing_off=True) | Replacing(backing_off=True) if state.losses > 1:
             return (
@@ -465,13 +473,13 @@ def next_steps(picture: Picture) -> list[Json]:
             if found_at is not None:
                 asking.append((found_at, node))
     asking.sort()
-    if asking:
+    if asking and not is_paused(state):
         first = asking[0][0]
         soon = [node for at, node in asking if at <= first + 1]
         who = f"node {soon[0]} asks" if len(soon) == 1 else f"nodes {ranks(soon)} ask"
         found.append((first, f"{who} for a machine again"))
     found += _due_machines(picture)
-    if isinstance(state, Active):
+    if isinstance(state, Active) and not is_paused(state):
         if state.look_at is not None:
             found.append((state.look_at, _LOOKS))
         if state.scale_at is not None:

@@ -8,9 +8,10 @@ fetches them for all.
 
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -23,7 +24,25 @@ PAGE = 500  # events read at once
 BATCH_MAX = 2_000  # events handed to a follower at once
 PAUSE_S = 0.02  # between two reads for those who are up to date
 
+BUFFERED_BYTES_MAX = 16 * 2**20  # of events kept for one follower that does not look
+
 Row = tuple[int, bytes]
+OneOrMore = str | tuple[str, ...]
+
+
+class EventsPruned(Exception):
+    """Some events behind a follower's cursor are forgotten.
+
+    Attributes:
+        cursor: from here on nothing is missing.
+    """
+
+    def __init__(self, after: int, cursor: int) -> None:
+        super().__init__(
+            f"events up to seq {cursor} are not all kept any more, and you have those up to {after}: look at "
+            f"what there is now, then go on with after={cursor}; after=0 begins with the oldest that is kept"
+        )
+        self.cursor = cursor
 
 
 class Ended(Protocol):
@@ -43,15 +62,23 @@ class EventSource(Protocol):
         """The newest durable seq; all that is older is durable too, or never will be."""
         ...
 
+    @property
+    def pruned_seq(self) -> int:
+        """Of the events up to this seq some are forgotten."""
+        ...
+
     async def events(
         self,
         after: int,
         limit: int,
-        pool: str | None = None,
+        pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
-        request_id: str | None = None,
+        request_id: OneOrMore | None = None,
     ) -> list[Row]:
-        """The first `limit` (seq, envelope as JSON) behind `after` that fit."""
+        """The first `limit` (seq, envelope as JSON) behind `after` that fit.
+
+        Of one request id those fit that name it; of several also the Facts that end them.
+        """
         ...
 
     async def request(self, request_id: str) -> Ended | None:
@@ -61,25 +88,51 @@ class EventSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events a follower wants; None: all. A task's id is its request's."""
+    """Which events a follower wants; None: all.
 
-    pool: str | None = None
+    Attributes:
+        pool: one or more, with * and ?.
+        kinds: kinds of events.
+        request_id: one or more, with * and ?; a task's id is its request's.
+        may_see: the pools that whoever follows may look at.
+    """
+
+    pool: OneOrMore | None = None
     kinds: tuple[str, ...] | None = None
-    request_id: RequestId | None = None
+    request_id: OneOrMore | None = None
+    may_see: Callable[[str], bool] | None = None
 
     @property
     def everything(self) -> bool:
         """Whether nothing is left out."""
-        return self.pool is None and self.kinds is None and self.request_id is None
+        return self == _ALL
 
     def fits(self, envelope: dict[str, Any]) -> bool:
         """Whether an envelope, as parsed JSON, is wanted."""
-        if self.pool is not None and envelope["pool"] != self.pool:
+        if self.may_see is not None and not self.may_see(envelope["pool"]):
+            return False
+        if self.pool is not None and not _is_one_of(envelope["pool"], self.pool):
             return False
         if self.kinds is not None and envelope["event"]["kind"] not in self.kinds:
             return False
         wanted = self.request_id
-        return wanted is None or envelope["request_id"] == wanted or wanted in envelope["ends"]
+        if wanted is None:
+            return True
+        named = (envelope["request_id"] or "", *envelope["ends"])
+        return any(_is_one_of(name, wanted) for name in named)
+
+
+_ALL = Wanted()
+
+
+def _is_one_of(name: str, wanted: OneOrMore) -> bool:
+    if isinstance(wanted, str):
+        wanted = (wanted,)
+    return name in wanted or any(
+        fnmatchcase(name, pattern.replace("[", "[[]"))
+        for pattern in wanted
+        if "*" in pattern or "?" in pattern
+    )
 
 
 class Events(NamedTuple):
@@ -96,6 +149,7 @@ class _Live:
     wanted: Wanted
     cursor: int
     buffer: deque[Row] = field(default_factory=deque)
+    buffered_bytes: int = 0
     lagging: bool = False  # too much came while it did not look: it reads its own pages again
 
 
@@ -170,19 +224,27 @@ class Followers:
     # --- reading ------------------------------------------------------------------------------
 
     async def page(self, after: int, limit: int, wanted: Wanted) -> Events:
-        """The first `limit` wanted events behind `after`, from the journal."""
+        """The first `limit` wanted events behind `after`, from the journal; fewer where some may not be seen.
+
+        Raises:
+            EventsPruned: some of them are forgotten. `after` 0 is no cursor: it begins with what is kept.
+        """
         last = self._source.last_seq
         kinds = list(wanted.kinds) if wanted.kinds is not None else None
         ended_by = await self._ended_by(wanted)  # before the rows: then those contain all that came before it
         rows = await self._source.events(after, limit, wanted.pool, kinds, wanted.request_id)
         if ended_by is not None:
             rows = await self._with_end(rows, after, limit, wanted, ended_by)
+        if 0 < after < self._source.pruned_seq:  # asked behind the read: it may have been pruned meanwhile
+            raise EventsPruned(after, self._source.pruned_seq)
         full = len(rows) >= limit
         newest = rows[-1][0] if rows else after
+        if wanted.may_see is not None:
+            rows = [row for row in rows if wanted.fits(from_json(row[1]))]
         return Events(rows, newest if full else max(newest, last, after))
 
     async def _ended_by(self, wanted: Wanted) -> int | None:
-        if wanted.request_id is None:
+        if not isinstance(wanted.request_id, str):
             return None
         known = await self._source.request(wanted.request_id)
         return known.ended_by if known is not None else None
@@ -246,6 +308,7 @@ class Followers:
             news = self._news
             if live.buffer:
                 rows = [live.buffer.popleft() for _ in range(min(len(live.buffer), BATCH_MAX))]
+                live.buffered_bytes -= sum(len(body) for _, body in rows)
                 yield Events(rows, rows[-1][0] if live.buffer else live.cursor)
             elif self._source.last_seq > self._at:
                 await self._fetch()
@@ -282,10 +345,13 @@ class Followers:
                 parsed = parsed if parsed is not None else [from_json(body) for _, body in rows]
                 pairs = zip(rows, parsed, strict=True)
                 fresh = [row for row, envelope in pairs if live.wanted.fits(envelope)]
-            if len(live.buffer) + len(fresh) > self.buffered_max:
+            fresh = [row for row in fresh if row[0] > live.cursor]
+            size = live.buffered_bytes + sum(len(body) for _, body in fresh)
+            if len(live.buffer) + len(fresh) > self.buffered_max or size > BUFFERED_BYTES_MAX:
                 live.lagging = True  # what it has it may still read; the rest comes from the journal
                 self.lagged += 1
                 del self._live[live]
                 continue
-            live.buffer.extend(row for row in fresh if row[0] > live.cursor)
+            live.buffer.extend(fresh)
+            live.buffered_bytes = size
             live.cursor = max(live.cursor, self._at)

@@ -97,7 +97,7 @@ class LeftoverSweep:
         self._machines = machines
         self._gateways = gateways
         self._loops = loops
-        self._guard_s = guard_s
+        self.guard_s = guard_s
         self._every_s = every_s
         self._may_act = may_act
         self._unclaimed: dict[str, dict[Name, Unclaimed]] = {name: {} for name in gateways}
@@ -204,7 +204,7 @@ class LeftoverSweep:
         return self._may_act() and provider in self._machines.listed
 
     def _due_at(self, one: Unclaimed) -> float:
-        return max(one.since + self._guard_s, one.next_at)
+        return max(one.since + self.guard_s, one.next_at)
 
     def _wait_s(self, provider: str) -> float:
         if not self._can_remove(provider):

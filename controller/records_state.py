@@ -43,9 +43,13 @@ class EnvRevision(Value):
 
 
 class EnvGroupRecord(Value):
-    """A group of environment variables: its last revisions, the newest last."""
+    """A group of environment variables: its last revisions, the newest last.
+
+    `pools`: patterns of the pools whose tasks may name it; empty: all.
+    """
 
     revisions: tuple[EnvRevision, ...]
+    pools: tuple[str, ...] = ()
 
 
 class CredentialRecord(Value):
@@ -64,6 +68,7 @@ class WebhookRecord(Value):
     Attributes:
         cursor: seq of the last event that was delivered, or given up.
         delivered, dropped: since it was first named.
+        dropped_failing: of those dropped, since `failing_since`.
         failing_since: UTC seconds; None: it takes what it is sent.
         tries: of the event behind the cursor.
         last_error: of the last try that failed.
@@ -73,6 +78,7 @@ class WebhookRecord(Value):
     cursor: int
     delivered: int = 0
     dropped: int = 0
+    dropped_failing: int = 0
     failing_since: float | None = None
     tries: int = 0
     last_error: str = ""

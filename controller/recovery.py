@@ -180,7 +180,7 @@ class Sweep:
         self._dice = dice
         self._gateways = gateways
         self._loops = loops
-        self._guard_s = guard_s
+        self.guard_s = guard_s
         self._settled: dict[str, str] = {}  # refs that are shown as ended, and paid; their provider
         self._to_adopt = set(recovered)  # instances of the last daemon not seen again yet
         self._may_act = may_act
@@ -304,7 +304,7 @@ class Sweep:
             micro_usd_per_hour=sighting.micro_usd_per_hour,
             bill=bill,
             seen_at=now,
-            reap_at=now + self._guard_s,
+            reap_at=now + self.guard_s,
         )
 
     async def _settle(self, provider: str, sighting: Sighting, ended_at: float) -> None:

@@ -1,14 +1,181 @@
-"""What a config that is read anew asks of the pools there are. Pure; the daemon submits what comes of it."""
+"""What a config that is read anew asks of pools, providers and the daemon. Pure; the daemon applies it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from actors.events import PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
+from actors.pool.rules import BUILT_IN, changed_keys
 from actors.pool.state import PoolState
-from controller.config import PoolConfig
+from controller.config import Config, DaemonConfig, PoolConfig
 from controller.desk import CONFIG
+from controller.differences import Difference, differences
 
 NOT_APPLIED = "not applied: "  # how what is said of a pool begins that could not be made what the config says
+# Keys of [daemon] that hold from the reload on; the others are read when the daemon starts.
+LIVE = frozenset(
+    {
+        "limits",
+        "tls",
+        "token_file",
+        "secrets_key",
+        "secrets_key_old",
+        "observe_every_s",
+        "quarantine_s",
+        "retention_days",
+        "events_max",
+        "log_level",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a reload does.
+
+    Attributes:
+        pools: what is done to each pool that differs, as a word or a sentence.
+        requests: the Requests that do it, by pool.
+        providers_added: those that can be had at once.
+        needs_restart: sections, or keys, that hold from the next start on only.
+        lines: all of it for people, a line each, with what differs.
+    """
+
+    pools: Mapping[str, str]
+    requests: Mapping[str, Request]
+    providers_added: Sequence[str] = ()
+    needs_restart: Sequence[str] = ()
+    lines: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class _Lines:
+    """Collects what is told."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def tell(self, what: str, differing: Sequence[Difference] = (), how: str = "") -> None:
+        if not differing:
+            self.lines.append(f"{what}: {how}" if how else what)
+        for one in differing:
+            self.lines.append(f"{what}: {one}{f' ({how})' if how else ''}")
+
+
+def plan(
+    old: Config,
+    new: Config,
+    states: Mapping[str, PoolState | None],
+    busy: Mapping[str, int] = MappingProxyType({}),
+) -> Plan:
+    """What it takes to get from the config in force to a new one.
+
+    Args:
+        old: the config in force.
+        new: the config as it was read now.
+        states: every pool that lives; see `changes`.
+        busy: machines that each pool has; under living machines some keys can't change.
+    """
+    told = _Lines()
+    restart = _daemon(old.daemon, new.daemon, told)
+    added, stale = _providers(old, new, told)
+    _webhooks(old, new, told)
+    pools, requests = _pools(new, states, busy, told)
+    return Plan(
+        pools=pools,
+        requests=requests,
+        providers_added=added,
+        needs_restart=[*restart, *stale],
+        lines=told.lines,
+    )
+
+
+def in_force(old: Config, new: Config, added: Sequence[str]) -> Config:
+    """The config that holds after a reload: what needs a restart stays as it was, so that it is told again.
+
+    Args:
+        old: the config in force before.
+        new: the config as it was read.
+        added: providers that were started.
+    """
+    live = {key: getattr(new.daemon, key) for key in sorted(LIVE)}
+    providers = {**old.providers, **{name: new.providers[name] for name in added}}
+    return replace(new, daemon=old.daemon.model_copy(update=live), providers=providers)
+
+
+def _daemon(old: DaemonConfig, new: DaemonConfig, told: _Lines) -> list[str]:
+    restart: dict[str, None] = {}
+    for one in differences(old, new, "daemon"):
+        live = one.key.split(".")[1] in LIVE
+        told.tell("in place" if live else "at the next start", [one])
+        if not live:
+            restart[one.key] = None
+    return list(restart)
+
+
+def _providers(old: Config, new: Config, told: _Lines) -> tuple[list[str], list[str]]:
+    added, restart = list[str](), list[str]()
+    for name, one in new.providers.items():
+        before = old.providers.get(name)
+        where = f"providers.{name}"
+        if before is None:
+            told.tell("in place", how=f"{where}: new, of type {one.type}")
+            added.append(name)
+        elif before.type != one.type:
+            told.tell("at the next start", how=f"{where}.type: {before.type} -> {one.type}")
+            restart.append(where)
+        elif differing := differences(before.settings, one.settings, where):
+            told.tell("at the next start", differing)
+            restart.append(where)
+    for name in old.providers:
+        if name not in new.providers:
+            told.tell("at the next start", how=f"providers.{name}: taken away")
+            restart.append(f"providers.{name}")
+    return added, restart
+
+
+def _webhooks(old: Config, new: Config, told: _Lines) -> None:
+    for name, one in new.webhooks.items():
+        before = old.webhooks.get(name)
+        if before is None:
+            told.tell("in place", how=f"webhooks.{name}: new")
+        elif differing := differences(before, one, f"webhooks.{name}"):
+            told.tell("in place", differing)
+    for name in old.webhooks:
+        if name not in new.webhooks:
+            told.tell("in place", how=f"webhooks.{name}: taken away")
+
+
+def _pools(
+    new: Config, states: Mapping[str, PoolState | None], busy: Mapping[str, int], told: _Lines
+) -> tuple[dict[str, str], dict[str, Request]]:
+    pools: dict[str, str] = {}
+    requests: dict[str, Request] = {}
+    for name, what, request in changes(new.pools, states, new.unfillable):
+        pools[name] = what
+        state = states.get(name)
+        if request is not None:
+            requests[name] = request
+        if isinstance(request, PoolUpdateRequested) and state is not None:
+            fixed = [key for key in changed_keys(state.spec, request.spec) if key in BUILT_IN]
+            refused = bool(fixed) and busy.get(name, 0) > 0
+            if refused:
+                text = f"{', '.join(fixed)} can't change under living machines: resize to 0 first"
+                pools[name] = f"{NOT_APPLIED}{text}"
+                del requests[name]
+            differing = differences(state.spec, request.spec, f"pools.{name}")
+            told.tell("refused" if refused else "in place", differing)
+            if refused:
+                told.tell("refused", how=f"pools.{name}: {text}")
+        else:
+            told.tell(_way(what, request), how=f"pools.{name}: {what.removeprefix(NOT_APPLIED)}")
+    return pools, requests
+
+
+def _way(what: str, request: Request | None) -> str:
+    if what.startswith(NOT_APPLIED):
+        return "refused"
+    return "in place" if request is not None else "left alone"
 
 
 def changes(
@@ -45,3 +212,14 @@ def changes(
         elif state.spec != pool.spec:
             done.append((name, "updated", PoolUpdateRequested(pool=name, spec=pool.spec)))
     return done
+
+
+def as_json(made: Plan, *, applied: bool) -> dict[str, Any]:
+    """What the API answers. `applied` False: it was only looked what a reload would do."""
+    return {
+        "applied": applied,
+        "pools": dict(made.pools),
+        "providers_added": list(made.providers_added),
+        "needs_restart": list(made.needs_restart),
+        "plan": list(made.lines),
+    }

@@ -6,7 +6,7 @@ shown. What is over is remembered up to a maximum; the journal has the rest.
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from actors.address import Address
@@ -31,6 +31,7 @@ from controller.views import (
     instance_view,
     micro_usd_per_hour,
     node_view,
+    pool_reason,
     pool_status,
     task_view,
 )
@@ -294,6 +295,11 @@ class Status:
         record = self._record(name)
         return record.status if record is not None else None
 
+    def pool_ready(self, name: str) -> int | None:
+        """How many of a living pool's desired nodes have a machine that works; None when it is not known."""
+        record = self._pools.get(name)
+        return record.ready if record is not None else None
+
     def task_state(self, task_id: str) -> TaskState | None:
         """A task that lives, or is remembered."""
         return self._tasks.get(task_id)
@@ -345,8 +351,9 @@ class Status:
         statuses: Collection[str] | None = None,
         limit: int = 100,
         before: int | None = None,
+        shows: Callable[[TaskState], bool] | None = None,
     ) -> TaskPage:
-        """Tasks that live or are remembered, newest first, older than seq `before`.
+        """Tasks that live or are remembered, newest first, older than seq `before`; `shows` filters besides.
 
         A page may be short, even empty, and yet have a cursor: then the search goes on there.
         """
@@ -360,12 +367,34 @@ class Status:
                 continue
             if statuses is not None and state.status not in statuses:
                 continue
+            if shows is not None and not shows(state):
+                continue
             found.append(state)
             if len(found) >= limit:
                 return TaskPage(found, seq if place > 0 else None)
         return TaskPage(found, self._order[start][0] if start > 0 else None)
 
     # --- reading: views -----------------------------------------------------------------------
+
+    def pool_view(self, name: str) -> Json | None:
+        """One pool as lists show it, without its spec."""
+        record = self._record(name)
+        return None if record is None else self._pool_view(record)
+
+    def node_states(self, pool: str | None = None) -> Iterable[NodeState]:
+        """All nodes, or those of one pool."""
+        return [state for record in self._chosen(pool) for state in record.nodes.values()]
+
+    def node_view(self, state: NodeState) -> Json:
+        """A node as JSON."""
+        return node_view(state, self._instances.get(getattr(state, "instance_id", None) or ""))
+
+    def instance_states(self, pool: str | None = None, *, ended: bool = False) -> Iterable[InstanceState]:
+        """Living instances, or with `ended` those remembered as destroyed, of all pools or of one."""
+        if not ended:
+            return [state for record in self._chosen(pool) for state in record.instances.values()]
+        states = (self._instances[name] for name in self._instances_ended)
+        return [state for state in states if pool is None or state.pool == pool]
 
     def pools(self) -> list[Json]:
         """All living pools."""
@@ -400,7 +429,8 @@ class Status:
             "provider": list(state.spec.provider),
             "clusters": [cluster_view(cluster) for cluster in state.clusters.values()],
             "waiting": [one.model_dump(mode="json") for one in state.waiting],
-            "reason": getattr(state, "reason", ""),
+            "reason": pool_reason(state),
+            "paused": paused.model_dump() if (paused := getattr(state, "paused", None)) else None,
             "generation": state.generation,
             "made_by": state.made_by,
             "since": state.since,
@@ -408,28 +438,19 @@ class Status:
 
     def nodes(self, pool: str | None = None) -> list[Json]:
         """All nodes, or those of one pool."""
-        return [
-            node_view(state, self._instances.get(getattr(state, "instance_id", None) or ""))
-            for record in self._chosen(pool)
-            for _, state in sorted(record.nodes.items())
-        ]
+        return [self.node_view(state) for state in sorted(self.node_states(pool), key=_place)]
 
     def instances(self, now: float, pool: str | None = None, *, ended: bool = False) -> list[Json]:
         """Living instances, or with `ended` those remembered as destroyed."""
-        found: Iterable[InstanceState]
-        if ended:
-            states = (self._instances[name] for name in self._instances_ended)
-            found = (state for state in states if pool is None or state.pool == pool)
-        else:
-            found = (state for record in self._chosen(pool) for state in record.instances.values())
-        return [self._instance_view(state, now) for state in found]
+        return [self.instance_view(state, now) for state in self.instance_states(pool, ended=ended)]
 
     def instance(self, instance_id: str, now: float) -> Json | None:
         """One instance, living or remembered."""
         state = self._instances.get(instance_id)
-        return None if state is None else self._instance_view(state, now)
+        return None if state is None else self.instance_view(state, now)
 
-    def _instance_view(self, state: InstanceState, now: float) -> Json:
+    def instance_view(self, state: InstanceState, now: float) -> Json:
+        """An instance as JSON."""
         return instance_view(state, tuple(self._on.get(state.id, ())), now)
 
     def task(self, task_id: str) -> Json | None:
@@ -466,3 +487,7 @@ class Status:
             "next_at": machine.due_at if machine is not None else getattr(state, "next_at", None),
             "since": state.since,
         }
+
+
+def _place(state: NodeState) -> tuple[str, int]:
+    return state.pool, state.node

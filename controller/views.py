@@ -1,5 +1,6 @@
 """How states are shown: plain dictionaries for JSON, and the one table of status codes."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
@@ -13,7 +14,7 @@ from actors.task.state import TaskState
 from providers.model import MICRO
 
 Json = dict[str, Any]
-PoolStatus = str  # requesting provisioning ready degraded short unhealthy parked draining destroyed
+PoolStatus = str  # requesting provisioning ready degraded short unhealthy paused parked draining destroyed
 
 POOL_CODES: Mapping[PoolStatus, int] = {
     "requesting": 0,
@@ -23,6 +24,7 @@ POOL_CODES: Mapping[PoolStatus, int] = {
     "short": 4,
     "unhealthy": 4,
     "draining": 6,
+    "paused": 7,
     "parked": 7,
     "destroyed": 9,
 }
@@ -112,6 +114,8 @@ def pool_status(state: PoolState, *, ready: int, ordered: int, unplaced: int) ->
             return "draining"
         case pools.Parked():
             return "parked"
+        case pools.Active() if state.paused is not None:
+            return "paused"
         case pools.Active():
             pass
         case _:
@@ -124,6 +128,17 @@ def pool_status(state: PoolState, *, ready: int, ordered: int, unplaced: int) ->
     if state.waiting:  # on the way to a size that somebody asked for
         return "provisioning" if ready or ordered else "requesting"
     return "short" if unplaced else "unhealthy"
+
+
+def pool_reason(state: PoolState) -> str:
+    """Why a pool is not simply at work, for people; empty when it is."""
+    reason: str = getattr(state, "reason", "")
+    why = [reason] if reason else []
+    paused = getattr(state, "paused", None)
+    if paused is not None:
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(paused.since))
+        why.append(f"paused{f' by {paused.by}' if paused.by else ''} since {since}")
+    return "; ".join(why)
 
 
 def micro_usd_per_hour(state: InstanceState) -> int:

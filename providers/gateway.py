@@ -181,7 +181,7 @@ class Gateway:
         self._owner = owner
         self._listener = listener
         self._now = now
-        self._observe_every_s = max(observe_every_s, self.capabilities.observe_every_s)
+        self.observe_every(observe_every_s)
         self._observe_timeout_s = observe_timeout_s
         self._offers_every_s = offers_every_s
         self._limit = RateLimit(calls_per_s, calls_burst, now)
@@ -197,6 +197,10 @@ class Gateway:
         self._launched: dict[str, float] = {}  # when keys got a machine that is not watched yet
         self._hurry = anyio.Event()
         self._pause_s = self._observe_every_s  # until the next look; short after a hurry, then growing
+
+    def observe_every(self, seconds: float) -> None:
+        """Look so often from the next look on; a provider may want it to be less often."""
+        self._observe_every_s = max(seconds, self.capabilities.observe_every_s)
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -262,6 +266,13 @@ class Gateway:
             outcome.fault is Fault.FUNDS or (outcome.fault is Fault.CREDENTIALS and len(self._forbidden) > 1)
         ):
             self._refused = (self._now() + REFUSED_S, f"refuses to launch: {outcome}")
+            self._judge()
+
+    def forgive(self) -> None:
+        """Forget refusals to launch: what they were for may have been mended just now."""
+        self._forbidden.clear()
+        if self._refused is not None:
+            self._refused = None
             self._judge()
 
     async def _terminate_batch(self, handles: Sequence[Handle]) -> Sequence[ProviderError | None]:

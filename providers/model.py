@@ -22,6 +22,7 @@ class Value(BaseModel):
 
 V = TypeVar("V", bound=Value)
 _NAMES: dict[type[Value], set[str]] = {}
+_IS_VALUE: dict[type, bool] = {}  # of each type that was met; faster than to ask again
 
 
 def at_rest(value: V) -> V:
@@ -35,7 +36,10 @@ def at_rest(value: V) -> V:
     if value.__pydantic_fields_set__ is not names:
         object.__setattr__(value, "__pydantic_fields_set__", names)
         for part in value.__dict__.values():
-            if isinstance(part, Value):
+            is_value = _IS_VALUE.get(type(part))
+            if is_value is None:
+                is_value = _IS_VALUE[type(part)] = isinstance(part, Value)
+            if is_value:
                 at_rest(part)
     return value
 
@@ -269,6 +273,22 @@ class Check(Value):
     mend: str = ""
 
 
+class ContainerDoor(Value):
+    """How to get into a container: by its engine's exec API.
+
+    Attributes:
+        engine: which engine.
+        socket: its socket on the daemon's host; "": the first that is there.
+        id: the container's.
+        python: the interpreter inside.
+    """
+
+    engine: Literal["auto", "docker", "podman"]
+    socket: str
+    id: str
+    python: str
+
+
 class Machine(Value):
     """Everything needed to get into a machine."""
 
@@ -278,6 +298,7 @@ class Machine(Value):
     ssh_user: str
     private_key_path: str  # absolute
     known_hosts_path: str  # absolute; pins the host key, written at first use when unknown
+    container: ContainerDoor | None = None  # it is one, and has no ssh server
 
 
 class Capabilities(Value):

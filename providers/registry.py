@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from providers.contract import Provider
+from providers.logins import Logins, NoLogins
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,15 @@ class Adapter:
     config: str  # pydantic model of the type's own keys; imports nothing that may be absent
     build: str  # called with (name, config, directory, agent_source), returns a Provider
     extra: str = ""  # of our distribution, that installs what the adapter needs besides
+    pulls: bool = False  # images from registries: `build` takes `logins` besides
 
 
 ADAPTERS = {
     "local": Adapter("providers.local.config:LocalConfig", "providers.local.adapter:LocalProvider"),
     "container": Adapter(
-        "providers.container.config:ContainerConfig", "providers.container.adapter:ContainerProvider"
+        "providers.container.config:ContainerConfig",
+        "providers.container.adapter:ContainerProvider",
+        pulls=True,
     ),
     "aws": Adapter("providers.aws.config:AwsConfig", "providers.aws.adapter:AwsProvider", extra="aws"),
     "gcp": Adapter("providers.gcp.config:GcpConfig", "providers.gcp.adapter:GcpProvider", extra="gcp"),
@@ -38,7 +42,7 @@ ADAPTERS = {
     ),
 }
 
-Factory = Callable[[str, BaseModel, Path, bytes], Provider]
+Factory = Callable[..., Provider]  # of name, config, directory, agent_source
 
 
 class UnknownProviderType(Exception):
@@ -59,14 +63,25 @@ def config_model(type_name: str) -> type[BaseModel]:
     return model
 
 
-def build(type_name: str, name: str, config: BaseModel, directory: Path, agent_source: bytes) -> Provider:
+def build(
+    type_name: str,
+    name: str,
+    config: BaseModel,
+    directory: Path,
+    agent_source: bytes,
+    logins: Logins | None = None,
+) -> Provider:
     """Make the provider that the config calls `name`; it may keep files of its own in `directory`.
+
+    `logins` are asked by adapters that pull images, for registries that their own config does not name.
 
     Raises:
         UnknownProviderType: there is no such type.
         MissingExtra: a library that it needs is not installed.
     """
     factory = adapter_class(type_name)
+    if _adapter(type_name).pulls:
+        return factory(name, config, directory, agent_source, logins=logins or NoLogins())
     return factory(name, config, directory, agent_source)
 
 

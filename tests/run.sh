@@ -98,14 +98,22 @@ unpacked() {  # the package's files without its service: nothing is installed
     has apt-get && has dpkg-deb || return 1
     [ "$(id -u)" != 0 ] || apt || :
     (cd "$copy" && apt-get -qq download prometheus >/dev/null 2>&1 &&
-        dpkg-deb -x prometheus_*.deb unpacked && cp unpacked/usr/bin/promtool "$venv/bin/") 2>/dev/null
+        dpkg-deb -x prometheus_*.deb unpacked && cp unpacked/usr/bin/prom* "$venv/bin/") 2>/dev/null
 }
 tool ssh openssh-client "logging in to machines with OpenSSH's client"
 tool systemd-analyze systemd "checking the systemd unit"
 tool dockerd docker.io "machines that are containers of docker"
 tool podman podman "machines that are containers of podman"
 tool runc runc "running podman's containers"
-has promtool || unpacked || tool promtool prometheus "checking the names and types of metrics"
+tool docker-registry docker-registry "pulling images from a registry with a login"
+tool systemd-nspawn systemd-container "booting a systemd, to install the service in"
+tool debootstrap debootstrap "making the Debian that is booted"
+tool docker docker.io "running the daemon's own container"
+tool chromium chromium "looking at the dashboard"
+{ has promtool && has prometheus; } || unpacked || {
+    tool promtool prometheus "checking the names and types of metrics"
+    tool prometheus prometheus "scraping the daemon"
+}
 rm -rf "$copy"
 say "ready after $(($(date +%s) - began)) s: $("$venv/bin/python" --version)"
 if [ -z "${EVERPOOL_SCHEMAS:-}" ]; then

@@ -33,9 +33,11 @@ from actors.messages import (
     VendorNotice,
 )
 from actors.policy.backoff import retry_delay_s
+from actors.pool.pausing import is_paused
 from providers.errors import Fault
 from providers.model import MICRO, Handle
 
+PAUSED = "the pool is paused"
 VENDOR_LATER_S = 300.0  # its own clock of a machine's age only ends what we forgot
 CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
 
@@ -180,6 +182,8 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
             return Decision(state.model_copy(update={"next_at": None}), effects=(_find(state),))
         case Due() if state.leave is not None:  # every call so far surely made nothing
             return not_launched(state, LaunchFailed(Fault.NOT_SENT, "not wanted any more"), view)
+        case Due() if is_paused(view.index.pool):  # it says nothing of the market
+            return not_launched(state, LaunchFailed(Fault.NOT_SENT, PAUSED, paced=True), view)
         case Due():
             return _again(state, view)
         case LeaveWanted(reason=reason):
@@ -274,7 +278,7 @@ def _nothing_found(state: Requested, view: View) -> Decision:
         wait = max(0.5, visible_at - view.now) if not late_enough else 1.0
         update = {"looking": True, "empty_looks": looks, "next_at": view.now + wait}
         return Decision(state.model_copy(update=update))
-    if state.leave is not None or state.tries >= CALLS_MAX:
+    if state.leave is not None or state.tries >= CALLS_MAX or is_paused(view.index.pool):
         return not_launched(state, LaunchFailed(Fault.UNKNOWN, "the launch came to nothing"), view)
     return _again(state, view)
 

@@ -51,8 +51,8 @@ def of_ended(ended: Ended, stop_reason: str | None) -> Verdict:
 
 
 def _never_started(ended: Ended, stop_reason: str | None) -> Verdict:
-    if ended.why == "spawn":
-        return Verdict("startup_failure", "spawn")
+    if ended.why in ("spawn", "secrets"):
+        return Verdict("startup_failure", ended.why)
     if ended.why in ("notice", "lease"):
         return Verdict("resource_failure", "preempted", True, counts=False)
     if ended.why == "stop":

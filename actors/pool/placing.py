@@ -8,7 +8,7 @@ from actors.node.state import Filled, Filling, Replacing
 from actors.policy import placement
 from actors.policy.eligible import mismatch
 from actors.policy.situation import Asking, Choice, Plan, Situation, market_name
-from actors.pool import money, spares
+from actors.pool import money, pausing, spares
 from actors.pool.clusters import Clusters
 from actors.pool.parking import park
 from actors.pool.state import Active, OpenCluster, OpeningCluster, PoolState
@@ -31,7 +31,7 @@ def situation(state: Active, view: View) -> Situation:
         spec=state.spec,
         nodes=state.desired,
         spares=state.spares,
-        asking=tuple(_asking(node, view) for node in sorted(index.asking)),
+        asking=tuple(_asking(node, state.resumed_at, view) for node in sorted(index.asking)),
         held=index.machines(),
         offers=world.offers,
         offers_at=world.offers_at,
@@ -60,12 +60,13 @@ def _blocked(state: Active, view: View) -> dict[tuple[str, str], tuple[str, floa
     return found
 
 
-def _asking(node: int, view: View) -> Asking:
+def _asking(node: int, resumed_at: float, view: View) -> Asking:
     state = view.index.nodes[node]
     assert isinstance(state, Filling | Replacing)
     since = None
     if isinstance(state, Filling):
         since = state.since if state.missing_since is None else state.missing_since
+        since = max(since, resumed_at)  # nobody looked for a machine in a pause
     return Asking(node, since, state.refused, state.lost_in)
 
 
@@ -73,6 +74,8 @@ def place(state: PoolState, view: View) -> Decision:
     """Choose a market for every node that asks; move nodes, and change the spares, where that is worth it."""
     if not isinstance(state, Active):
         return Decision(state)
+    if state.paused is not None:
+        return pausing.held(state, view)
     if (burnt := money.burns(state)) is not None:
         return park(state, burnt, view, end_unready=True)
     is_due = state.look_at is not None and state.look_at <= view.now

@@ -14,6 +14,7 @@ from actors.events import (
     Envelope,
     Error,
     InstanceRequested,
+    PoolPauseRequested,
     PoolRequested,
     PoolResized,
     PoolResizeRequested,
@@ -50,7 +51,7 @@ from actors.messages import (
 )
 from actors.node.state import Filled, Replacing
 from actors.policy.situation import market_name
-from actors.pool import clusters, experience
+from actors.pool import clusters, experience, pausing
 from actors.pool.experience import hurry
 from actors.pool.ranks import grown, is_number, without
 from actors.pool.state import (
@@ -103,6 +104,8 @@ def decide(state: PoolState | None, message: PoolMessage, view: View) -> Decisio
             return clusters.heard(state, message, view)
         case Due():
             return _due(state, view)
+        case MarketsChanged() if pausing.is_paused(state):
+            return Decision(state)
         case MarketsChanged():
             paused = [node for node in view.index.paused if not _backing_off(node, view)]
             return _looking(Decision(state, tells=experience.fills(paused)), view.now + LOOK_SOON_S)
@@ -193,6 +196,8 @@ def _request(state: PoolState, envelope: Envelope, view: View) -> Decision:
             return _resize(state, request, view)
         case PoolUpdateRequested():
             return _update(state, request, view)
+        case PoolPauseRequested():
+            return pausing.asked(state, request, envelope, view)
         case DrainRequested():
             return _drain(state, request, view)
         case TaskRequested():
@@ -410,7 +415,8 @@ def _due(state: PoolState, view: View) -> Decision:
         effects.append(clusters.call_for(cluster))
     over = [one for one in state.waiting if one.deadline <= view.now]
     for one in over:
-        facts.append(error(one.request_id, "not all nodes were ready in time; the pool goes on trying"))
+        goes_on = pausing.reason(state) if pausing.is_paused(state) else "the pool goes on trying"
+        facts.append(error(one.request_id, f"not all nodes were ready in time; {goes_on}"))
     waiting = tuple(one for one in state.waiting if one.deadline > view.now)
     update: dict[str, Any] = {"clusters": found, "waiting": waiting}
     if isinstance(state, Draining):

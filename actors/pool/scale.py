@@ -18,7 +18,7 @@ AHEAD_S = 60.0  # what was noted by a clock farther ahead than this was long ago
 
 def scale(state: PoolState, view: View) -> Decision:
     """Change how many nodes are desired, by the tasks there are."""
-    if not isinstance(state, Active) or state.spec.scaling is None:
+    if not isinstance(state, Active) or state.spec.scaling is None or state.paused is not None:
         return Decision(state)
     load = load_of(state, view)
     if state.scale_at is not None and state.scale_at > view.now + load.longest_s + AHEAD_S:

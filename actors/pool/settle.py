@@ -14,7 +14,9 @@ from actors.events import (
 )
 from actors.instance.facts import key_path, node_instance
 from actors.messages import Assigned, Message, Retire, StopWanted
+from actors.pool import money
 from actors.pool.parking import park
+from actors.pool.pausing import is_paused
 from actors.pool.placing import place as place
 from actors.pool.placing import situation as situation
 from actors.pool.spares import promote as promote
@@ -45,7 +47,7 @@ Tells = list[tuple[Address, Message]]
 def steer(state: PoolState, view: View) -> Decision:
     """Tell nodes to be filled or to retire when what is wanted changed; end everything when draining."""
     match state:
-        case Active():
+        case Active() if state.paused is None or not money.may_keep_machines(state):
             return follow(state, view)
         case Draining():
             return _end(state, view)
@@ -105,7 +107,7 @@ def schedule(state: PoolState, view: View) -> tuple[tuple[Address, Message], ...
 
     Called again until it answers nothing: every assignment changes which slots are free.
     """
-    if isinstance(state, Draining):  # what starts now would be stopped at once
+    if isinstance(state, Draining) or is_paused(state):  # draining, what starts would be stopped at once
         return ()
     index = view.index
     for node, queue in index.pinned.items():

@@ -25,6 +25,8 @@ def promote(state: PoolState, view: View) -> Decision:
     index = view.index
     if not isinstance(state, Active) or not state.spares or not index.lost or not wanted_count(state):
         return Decision(state)
+    if state.paused is not None:
+        return Decision(state)
     there = [(node, name) for node in reversed(spare_ranks(state)) if (name := _at_work(node, index))]
     if not there:
         return Decision(state)

@@ -92,16 +92,27 @@ class _Pool(Value):
         return min(times, default=None)
 
 
+class Paused(Value):
+    """Who paused a pool, and when."""
+
+    by: str
+    since: float
+
+
 class _Kept(_Pool):
     """What a pool wants of its nodes, and what they were told of that.
 
     Attributes:
         spares: machines that are kept beyond the desired nodes; they fill nodes of the next numbers.
         steered: (nodes, removed) as the nodes were told last, spares among them.
+        paused: a user wants nothing launched or started until it is resumed; see pausing.py.
+        resumed_at: when the last pause ended; 0: there was none.
     """
 
     spares: int = 0
     steered: tuple[int, tuple[int, ...]] = (0, ())
+    paused: Paused | None = None
+    resumed_at: float = 0
 
 
 class Scaled(Value):
@@ -139,7 +150,9 @@ class Active(_Kept):
 
     @property
     def due_at(self) -> float | None:
-        """When this state wants to hear Due."""
+        """When this state wants to hear Due. Paused, it looks at neither placement nor scaling."""
+        if self.paused is not None:
+            return super().due_at
         times = (super().due_at, self.look_at, self.scale_at)
         return min((at for at in times if at is not None), default=None)
 

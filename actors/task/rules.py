@@ -134,13 +134,14 @@ def start(state: Placed, view: View) -> StartTask:
     """What the agent is told; it starts an attempt once, however often it hears of it."""
     spec, pool = state.spec, view.index.pool_spec
     quota = pool.log_bytes_max if spec.log_bytes_max is None else spec.log_bytes_max
+    own = spec.env | {"EVERPOOL_POOL": state.pool, "EVERPOOL_NODE": str(state.node)}
     command = Start(
         epoch=view.epoch,
         task=state.id,
         attempt=state.attempt,
         argv=spec.argv,
         shell=spec.shell,
-        env=pool.image.env | spec.env | {"EVERPOOL_POOL": state.pool, "EVERPOOL_NODE": str(state.node)},
+        env=pool.image.env | own,
         cwd=spec.cwd,
         fetch=spec.fetch,
         fetch_bytes_max=FETCH_BYTES_MAX,
@@ -149,6 +150,8 @@ def start(state: Placed, view: View) -> StartTask:
         on_notice=spec.on_notice,
         log_bytes_max=quota,
     )
+    if spec.env_groups:
+        return StartTask(state.instance_id, spec.files, command, spec.env_groups, own)
     return StartTask(state.instance_id, spec.files, command)
 
 
@@ -219,6 +222,7 @@ def _reported(state: Assigned | Created | Running, report: Any, view: View) -> D
                 instance=view.index.node_instance(state.instance_id),
                 function_name=state.spec.title,
                 attempt=state.attempt,
+                env_groups=dict(report.env_groups),
             )
             return Decision(running, facts=(Published(fact, request_id=state.id),))
         case Ended():

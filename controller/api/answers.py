@@ -143,6 +143,7 @@ _TAGS = frozenset(
         "shutdown_requested",
         "pool_resize_requested",
         "pool_update_requested",
+        "pool_pause_requested",
         "drain_requested",
         "task_requested",
         "task_stop_requested",

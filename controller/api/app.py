@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,16 +15,22 @@ from actors.ports import JournalClosed
 from controller.api import (
     costing,
     daemon,
+    discovery,
     explaining,
     following,
     openapi,
     operations,
     reading,
+    secrets,
     tasks,
     telemetry_events,
+    tokens,
+    web,
+    webhooks,
 )
 from controller.api.answers import PROBLEMS_MAX, Problem, answer, error, line_of, more_of
-from controller.api.edge import Edge
+from controller.api.authority import allow, authorized
+from controller.api.edge import Edge, somebody
 from controller.api.port import Desk
 from controller.api.streaming import Closing
 from controller.api.submitting import Submitting
@@ -47,6 +53,7 @@ def build_app(desk: Desk) -> Edge:
     submitting = Submitting(desk)
 
     async def submit(request: Request) -> Response:
+        allow(somebody(request), "POST", "/v1/messages")
         return await submitting(request)
 
     app.router.routes.append(Route("/v1/messages", submit, methods=["POST"]))
@@ -60,11 +67,16 @@ def build_app(desk: Desk) -> Edge:
         telemetry_events.routes(desk, closing),
         operations.routes(desk, closing),
         daemon.routes(desk),
+        discovery.routes(desk),
+        secrets.routes(desk),
+        tokens.routes(desk),
+        webhooks.routes(desk),
+        web.routes(),
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(authorized)])
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    return Edge(app, closing, desk.series)
+    return Edge(app, closing, desk.series, desk.guard)
 
 
 def _version() -> str:
@@ -78,7 +90,7 @@ def _described(app: FastAPI) -> Callable[[Request], Any]:
     made: list[dict[str, Any]] = []
 
     async def document(request: Request) -> Response:
-        del request
+        allow(somebody(request), "GET", "/openapi.json")
         if not made:
             made.append(openapi.document(app))
         return answer(made[0])

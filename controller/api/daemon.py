@@ -2,24 +2,30 @@
 
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import structlog
 from fastapi import APIRouter, Query
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from actors.events import Administered
 from controller.api.answers import Problem, answer, lines_of, unknown
+from controller.api.authority import whole
 from controller.api.body import read_json
+from controller.api.edge import asking, somebody
 from controller.api.port import Desk
 from controller.config_errors import ConfigError
 from controller.doctor import UnknownProvider
 from controller.journal.errors import BackupFailed
+from controller.telemetry.exposition import CONTENT_TYPE, exposed
 from controller.telemetry.machines import Whose, machine_registry
 
 _BODY_MAX = 65_536
 M = TypeVar("M", bound=BaseModel)
+
+log = structlog.get_logger()
 
 
 def _absolute(path: str) -> str:
@@ -70,6 +76,25 @@ async def _config(doing: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
         raise Problem(422, f"nothing was changed: {first}", problems) from error
 
 
+async def _administered(
+    desk: Desk, request: Request, action: Literal["adopt", "hold", "backup", "reload"], detail: str
+) -> None:
+    """Tell who did something; to the log alone while the journal can't be written, as then it helps most."""
+    who = asking(request).name
+    if desk.journal.failing_since is not None:
+        log.warning("administered, and not in the journal", action=action, detail=detail, principal=who)
+        return
+    await desk.records.tell(Administered(action=action, detail=detail), principal=who)
+
+
+def _health(desk: Desk, request: Request, word: Literal["live", "ready"]) -> Response:
+    """All of it for who may see everything; others only hear whether."""
+    health = desk.health()
+    who = somebody(request)
+    shown = health if who is not None and not who.limited else {one: health[one] for one in ("live", "ready")}
+    return answer(shown, 200 if health[word] else 503)
+
+
 def routes(desk: Desk) -> APIRouter:
     """The routes of the daemon."""
     router = APIRouter(tags=["daemon"], default_response_class=Response)
@@ -83,32 +108,50 @@ def routes(desk: Desk) -> APIRouter:
     machines = machine_registry(desk.metrics, whose)
 
     @router.post("/v1/adopt")
-    async def adopt() -> Response:
+    async def adopt(request: Request) -> Response:
         """Take the lead, after a restored backup."""
-        return answer(await desk.adopt())
+        done = await desk.adopt()
+        if done["adopted"]:
+            await _administered(desk, request, "adopt", f"epoch {done.get('epoch')}")
+        return answer(done)
 
     @router.post("/v1/hold", openapi_extra=_takes(Hold))
     async def hold(request: Request) -> Response:
         """Give machines a longer lease, so that the daemon may be away for as long."""
-        wanted = await _read(request, Hold)
+        wanted, who = await _read(request, Hold), asking(request)
+        if wanted.pool is None and who.limited:
+            raise whole(who, "POST /v1/hold without a pool")
         try:
-            return answer(await desk.hold(wanted.pool, wanted.seconds))
+            if wanted.pool is not None and not who.may_see(wanted.pool):
+                raise KeyError(wanted.pool)
+            held = await desk.hold(wanted.pool, wanted.seconds)
         except KeyError as error:
-            raise unknown("pool", str(error.args[0]), desk.status.pool_names()) from error
+            there = filter(who.may_see, desk.status.pool_names())
+            raise unknown("pool", str(error.args[0]), there) from error
+        await _administered(desk, request, "hold", f"{wanted.pool or 'all pools'} for {wanted.seconds:g} s")
+        return answer(held)
 
     @router.post("/v1/backup", openapi_extra=_takes(Backup))
     async def backup(request: Request) -> Response:
         """Copy the journal to a path on the daemon's host."""
         wanted = await _read(request, Backup)
         try:
-            return answer(await desk.backup(Path(wanted.path)))
+            done = await desk.backup(Path(wanted.path))
         except BackupFailed as error:
             raise Problem(422, str(error)) from error
+        await _administered(desk, request, "backup", wanted.path)
+        return answer(done)
 
     @router.post("/v1/reload")
-    async def reload() -> Response:
-        """Read the config again; the answer says what changes."""
-        return answer(await _config(desk.reload()))
+    async def reload(
+        request: Request,
+        dry_run: Annotated[bool, Query(description="only say what a reload would do")] = False,
+    ) -> Response:
+        """Read the config again and apply it; the answer says what changes, and what needs a restart."""
+        done = await _config(desk.reload(dry_run=dry_run))
+        if not dry_run:
+            await _administered(desk, request, "reload", "")
+        return answer(done)
 
     @router.get("/v1/doctor")
     async def doctor(provider: Annotated[tuple[str, ...], Query(max_length=100)] = ()) -> Response:
@@ -119,25 +162,23 @@ def routes(desk: Desk) -> APIRouter:
             raise Problem(404, str(error)) from error
 
     @router.get("/healthz")
-    async def healthz() -> Response:
-        """200 while the daemon can go on."""
-        health = desk.health()
-        return answer(health, 200 if health["live"] else 503)
+    async def healthz(request: Request) -> Response:
+        """200 while the daemon can go on. Without a token only that."""
+        return _health(desk, request, "live")
 
     @router.get("/readyz")
-    async def readyz() -> Response:
-        """200 when the daemon can do its work; 503 with the reasons when it can't."""
-        health = desk.health()
-        return answer(health, 200 if health["ready"] else 503)
+    async def readyz(request: Request) -> Response:
+        """200 when the daemon can do its work; 503 with the reasons when not. Without a token only that."""
+        return _health(desk, request, "ready")
 
     @router.get("/metrics", tags=["telemetry"])
     async def metrics() -> Response:
         """Prometheus series of the daemon and its pools."""
-        return Response(generate_latest(desk.series.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await desk.series.exposed(), media_type=CONTENT_TYPE)
 
     @router.get("/metrics/instances", tags=["telemetry"])
     async def metrics_instances() -> Response:
         """Prometheus series of single instances."""
-        return Response(generate_latest(machines), media_type=CONTENT_TYPE_LATEST)
+        return Response(await exposed(machines), media_type=CONTENT_TYPE)
 
     return router

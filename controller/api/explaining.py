@@ -14,6 +14,7 @@ from actors.pool.state import Active, Parked
 from actors.task import state as tasks
 from actors.task.state import TaskState
 from controller.api.answers import Problem, answer, unknown
+from controller.api.edge import asking
 from controller.api.operations import entry
 from controller.api.port import Desk
 from controller.api.reading import known_pool
@@ -23,6 +24,7 @@ from controller.explain_one import LOG_SHOWN, Around, ahead_of, instance_explain
 from controller.explain_parts import Picture, SetupFailed, forbidden
 from controller.journal.errors import StateUnreadable
 from controller.offering import Sort, Wanted, offered, providers_of
+from controller.principal import Principal
 from controller.recovery import decoded
 from controller.status import Snapshot
 from controller.views import Json
@@ -85,7 +87,8 @@ def routes(desk: Desk) -> APIRouter:
                 near = get_close_matches(key, OFFER_KEYS, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OFFER_KEYS)}"
                 raise Problem(422, f"no filter {key!r}: {hint}")
-        known_pool(desk, pool)
+        who = asking(request)
+        known_pool(desk, pool, who)
         world = desk.acting.world()
         for name in provider or ():
             if not any(letter in name for letter in "*?") and name not in providers_of(world):
@@ -109,9 +112,9 @@ def routes(desk: Desk) -> APIRouter:
         return answer(await to_thread.run_sync(offered, world, wanted, sort, limit, time.time()))
 
     @router.get("/v1/explain/{pool}", tags=["pools"])
-    async def explain(pool: str) -> Response:
+    async def explain(request: Request, pool: str) -> Response:
         """Why a pool is as it is: what is missing and why, what was tried, what happens next and when."""
-        it, tasks_ = _snapshot(desk, pool), list[TaskState]()
+        it, tasks_ = _snapshot(desk, pool, asking(request)), list[TaskState]()
         if it.state.spec.scaling is not None:
             tasks_ = desk.status.all_tasks()
         failed = await _failed(desk, it)
@@ -119,11 +122,14 @@ def routes(desk: Desk) -> APIRouter:
         return answer(await to_thread.run_sync(explained, picture))
 
     @router.get("/v1/explain/{pool}/tasks/{task_id}", tags=["tasks"])
-    async def explain_task(pool: str, task_id: str) -> Response:
+    async def explain_task(request: Request, pool: str, task_id: str) -> Response:
         """Why a task is still pending, or what became of it."""
-        around = _around(desk, pool)
+        who = asking(request)
+        around = _around(desk, pool, who)
         state = desk.status.task_state(task_id)
-        found = await find(desk, task_id) if state is None else None
+        if state is not None and not who.may_see(state.pool):
+            raise unknown("task", task_id, ())
+        found = await find(desk, task_id, who) if state is None else None
         there = found.pool if found is not None else state.pool if state is not None else ""
         if there != pool:
             raise Problem(404, f"task {task_id!r} is of pool {there!r}, not of {pool!r}")
@@ -136,10 +142,13 @@ def routes(desk: Desk) -> APIRouter:
         return answer({**told, "log": [entry(one) for one in log[-LOG_SHOWN:]]})
 
     @router.get("/v1/explain/{pool}/instances/{instance_id}", tags=["instances"])
-    async def explain_instance(pool: str, instance_id: str) -> Response:
+    async def explain_instance(request: Request, pool: str, instance_id: str) -> Response:
         """Why an instance is where it is, or why it is gone."""
-        around = _around(desk, pool)
+        who = asking(request)
+        around = _around(desk, pool, who)
         state = desk.status.instance_state(instance_id) or await _remembered(desk, pool, instance_id)
+        if not who.may_see(state.pool):
+            raise unknown("instance", instance_id, ())
         if state.pool != pool:
             raise Problem(404, f"instance {instance_id!r} is of pool {state.pool!r}, not of {pool!r}")
         log = await _events(desk, state.request_id, instance_id)
@@ -150,15 +159,15 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def _snapshot(desk: Desk, pool: str) -> Snapshot:
+def _snapshot(desk: Desk, pool: str, who: Principal) -> Snapshot:
+    known_pool(desk, pool, who)
     found = desk.status.snapshot(pool)
-    if found is None:
-        raise unknown("pool", pool, desk.status.pool_names())
+    assert found is not None
     return found
 
 
-def _around(desk: Desk, pool: str) -> Around:
-    it, now = _snapshot(desk, pool), time.time()
+def _around(desk: Desk, pool: str, who: Principal) -> Around:
+    it, now = _snapshot(desk, pool, who), time.time()
     forbids, frees_at = "", None
     if isinstance(it.state, Active | Parked):
         picture = Picture(it, desk.acting.world(), now)

@@ -1,7 +1,7 @@
 """GET /v1/events: what happened, as NDJSON or as server-sent events, and what happens next."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Annotated, get_args
 
@@ -9,13 +9,17 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from actors.events import Event
-from controller.api.answers import NDJSON, SSE, Problem, unknown
+from controller.api.answers import NDJSON, SSE, Problem
+from controller.api.edge import asking
+from controller.api.paging import CURSOR, Names, chosen, is_pattern, split
 from controller.api.port import Desk
 from controller.api.streaming import Closing, Stream
-from controller.followers import Events, Followers, Wanted
+from controller.followers import Events, EventsPruned, Followers, OneOrMore, Row, Wanted
+from controller.principal import Principal
 
 FOLLOWERS_MAX = 1_000
 LIMIT_MAX = 10_000
+PIECE_BYTES = 256 * 1024
 KINDS = tuple(event.model_fields["kind"].default for event in get_args(Event))
 
 Streamed = dict[int | str, dict[str, object]]
@@ -33,24 +37,39 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
         request: Request,
         after: Annotated[int, Query(ge=0, le=2**63 - 1, description="seq of the last event you have")] = 0,
         limit: Annotated[int | None, Query(ge=1, le=LIMIT_MAX)] = None,
+        tail: Annotated[
+            int | None, Query(ge=0, le=LIMIT_MAX, description="begin with the newest so many that fit")
+        ] = None,
         follow: bool = False,
-        pool: str | None = None,
-        kind: Annotated[list[str] | None, Query(description="may be repeated, or joined by ','")] = None,
-        task: str | None = None,
-        request_id: str | None = None,
+        pool: Names = None,
+        kind: Names = None,
+        task: Names = None,
+        request_id: Names = None,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
-        """Envelopes in the order of their seq. With `follow` the answer never ends."""
-        wanted = _wanted(pool, kind, task, request_id)
+        """Envelopes in the order of their seq. With `follow` the answer never ends.
+
+        410: some events behind the cursor are pruned; the answer's X-Everpool-Cursor is where nothing is
+        missing any more. `after` 0 begins with the oldest that is kept. A follower that falls so far behind
+        that events are pruned before it has them is cut off, and hears the 410 when it comes back.
+        """
+        who = asking(request)
+        wanted = _wanted(pool, kind, task, request_id, who)
         sse = SSE in request.headers.get("accept", "")
         if last_event_id is not None and last_event_id.isascii() and last_event_id.isdecimal():
             after = max(after, int(last_event_id[:18]))
+        if 0 < after < desk.journal.pruned_seq:
+            raise _pruned(EventsPruned(after, desk.journal.pruned_seq))
+        if tail is not None:
+            after = max(after, await _begin(desk, tail, wanted, who))
+            limit = limit if limit is not None or follow else LIMIT_MAX
         if not follow:
-            page = await desk.followers.page(after, limit or 1000, wanted)
+            try:
+                page = await desk.followers.page(after, limit or 1000, wanted)
+            except EventsPruned as pruned:
+                raise _pruned(pruned) from pruned
             body = as_sse(page) if sse else as_ndjson(page)
-            return Response(
-                body, media_type=SSE if sse else NDJSON, headers={"X-Everpool-Cursor": str(page.cursor)}
-            )
+            return Response(body, media_type=SSE if sse else NDJSON, headers={CURSOR: str(page.cursor)})
         if desk.followers.count >= FOLLOWERS_MAX:
             raise Problem(429, f"{FOLLOWERS_MAX} follow already", retry_after_s=10)
         parts = partial(followed, desk.followers, after, limit, wanted, sse=sse)
@@ -61,14 +80,39 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
     return router
 
 
-def _wanted(pool: str | None, kind: list[str] | None, task: str | None, request_id: str | None) -> Wanted:
-    if task is not None and request_id is not None and task != request_id:
+def _wanted(
+    pool: list[str] | None,
+    kind: list[str] | None,
+    task: list[str] | None,
+    request_id: list[str] | None,
+    who: Principal,
+) -> Wanted:
+    tasks, ids = split(task), split(request_id)
+    if tasks is not None and ids is not None and set(tasks) != set(ids):
         raise Problem(422, "give 'task' or 'request_id': a task's id is its request's")
-    kinds = tuple(one for some in kind or () for one in some.split(",") if one) or None
-    for one in kinds or ():
-        if one not in KINDS:
-            raise Problem(422, unknown("kind of event", one, KINDS).message)
-    return Wanted(pool, kinds, task if task is not None else request_id)
+    kinds = chosen("kind of event", kind, KINDS)
+    may_see = who.may_see if who.limited else None
+    return Wanted(_one_or_more(split(pool)), kinds, _one_or_more(tasks or ids), may_see)
+
+
+def _one_or_more(names: tuple[str, ...] | None) -> OneOrMore | None:
+    """One name as it is: it is found faster."""
+    if names is None or "*" in names:
+        return None
+    return names[0] if len(names) == 1 and not is_pattern(names[0]) else names
+
+
+async def _begin(desk: Desk, tail: int, wanted: Wanted, who: Principal) -> int:
+    """The cursor behind which the newest `tail` events are."""
+    last = desk.journal.last_seq
+    pools = wanted.pool if wanted.pool is not None or not who.limited else who.pools
+    ids = (wanted.request_id,) if isinstance(wanted.request_id, str) else wanted.request_id
+    newest = await desk.journal.newest(tail, pools, wanted.kinds, ids) if tail else None
+    return last if newest is None else newest - 1
+
+
+def _pruned(pruned: EventsPruned) -> Problem:
+    return Problem(410, str(pruned), headers={CURSOR: str(pruned.cursor)})
 
 
 def as_ndjson(page: Events) -> bytes:
@@ -84,14 +128,28 @@ def as_sse(page: Events) -> bytes:
 async def followed(
     followers: Followers, after: int, limit: int | None, wanted: Wanted, *, sse: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The parts of an answer that follows; ends after `limit` events, if given."""
+    """The parts of an answer that follows; ends after `limit` events, if given, or where some are pruned."""
     left = limit
-    async with aclosing(followers.follow(after, wanted)) as pages:
-        async for page in pages:
-            rows = page.rows[:left]
-            shown = Events(rows, page.cursor)
-            yield as_sse(shown) if sse else as_ndjson(shown)
-            if left is not None:
-                left -= len(rows)
-                if left <= 0:
-                    return
+    with suppress(EventsPruned):  # who comes back with its cursor hears of it
+        async with aclosing(followers.follow(after, wanted)) as pages:
+            async for page in pages:
+                for rows in _in_pieces(page.rows[:left]):
+                    shown = Events(rows, page.cursor)
+                    yield as_sse(shown) if sse else as_ndjson(shown)
+                if left is not None:
+                    left -= len(page.rows)
+                    if left <= 0:
+                        return
+
+
+def _in_pieces(rows: list[Row]) -> Iterator[list[Row]]:
+    """Rows in pieces of about PIECE_BYTES: so much is copied at once for a client that may be slow."""
+    piece, size = list[Row](), 0
+    for row in rows:
+        piece.append(row)
+        size += len(row[1])
+        if size >= PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece

@@ -1,14 +1,20 @@
 """/openapi.json: what FastAPI knows, every Request and Fact, and the one route that goes around it."""
 
-from typing import Any
+import re
+from typing import Any, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, create_model
 from pydantic.json_schema import models_json_schema
 
-from actors.events import Envelope, EventJson, RequestJson
+from actors.events import Envelope, EventJson, RequestJson, TaskCompleted
+from controller.api.answers import NDJSON, SSE
+from controller.api.authority import needs
+from controller.api.examples import REQUESTS, envelope, examples
+from controller.api.paging import CURSOR
 from controller.api.submitting import MESSAGES_MAX
+from controller.client_views import VIEWS, View
 
 _REF = "#/components/schemas/{model}"
 
@@ -19,13 +25,29 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     for name, adapter in (("Request", RequestJson), ("Event", EventJson)):
         schemas[name] = _schema(adapter, schemas)
-    _, shared = models_json_schema([(Envelope, "serialization")], ref_template=_REF)
+    models = [(Envelope, "serialization"), *((_model(view), "serialization") for view in VIEWS)]
+    _, shared = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     for name, schema in shared["$defs"].items():
         schemas.setdefault(name, schema)
+    for name, event in examples().items():
+        schemas[name]["examples"] = [event.model_dump(mode="json")]
     schemas["Answer"] = _ANSWER
     schemas["Problem"] = _PROBLEM
-    made["paths"] = {"/v1/messages": {"post": _messages()}} | made["paths"]
-    _with_problems(made["paths"])
+    made["components"]["securitySchemes"] = {"bearer": _BEARER}
+    made["security"] = [{"bearer": []}]
+    own = {"/v1/messages": {"post": _messages()}, "/openapi.json": {"get": _itself()}}
+    made["paths"] = own | made["paths"]
+    for path, methods in made["paths"].items():
+        for method, operation in methods.items():
+            _complete(path, method, operation)
+    return made
+
+
+def _model(view: type[View]) -> type[Any]:
+    """A view as a model, for its schema."""
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(view).items()}
+    config = ConfigDict(extra="allow")
+    made: type[Any] = create_model(view.__name__, __config__=config, __doc__=view.__doc__, **fields)
     return made
 
 
@@ -40,44 +62,133 @@ def _messages() -> dict[str, Any]:
     ref = {"$ref": "#/components/schemas/Request"}
     one = {"$ref": "#/components/schemas/Answer"}
     body = {"oneOf": [ref, {"type": "array", "items": ref, "maxItems": MESSAGES_MAX}]}
-    problems = {
-        "404": "no such pool",
-        "409": "the request_id is known with another body",
-        "413": "too large",
-        "415": "not JSON",
-        "422": "wrong",
-        "429": "too busy: Retry-After says when",
-        "503": "nothing can be made durable now",
-    }
+    shown = {request.kind: {"value": request.model_dump(mode="json")} for request in REQUESTS}
     return {
         "tags": ["messages"],
         "summary": "Submit",
         "operationId": "submit",
         "description": "Send one Request, or a list of them. 202: it is durable. A list is answered with 200 "
         "and one answer a message, in order.",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": body, "examples": shown}},
+        },
         "responses": {
-            "202": {"description": "Accepted", "content": {"application/json": {"schema": one}}},
-            "200": {
-                "description": "One answer a message",
-                "content": {"application/json": {"schema": {"type": "array", "items": one}}},
-            },
-        }
-        | {code: {"description": text} for code, text in problems.items()},
+            "202": {"description": "Accepted, or known already", "content": _json(one)},
+            "200": {"description": "A list: one answer a message", "content": _json(_list(one))},
+            "404": {"description": "There is no such pool, node, task or provider"},
+            "409": {"description": "The request_id is known with another body; or the pool is the config's"},
+            "413": {"description": "The body is too large: send fewer messages at once"},
+            "415": {"description": "Not JSON: send Content-Type: application/json"},
+            "422": {"description": "The message is wrong: `detail` has a line for each problem"},
+        },
     }
 
 
-def _with_problems(paths: dict[str, Any]) -> None:
-    """Errors look the same everywhere."""
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for methods in paths.values():
-        for operation in methods.values():
-            for code, response in operation["responses"].items():
-                if code >= "400":
-                    response["content"] = content
-            operation["responses"].setdefault("default", {"description": "Problem", "content": content})
+def _itself() -> dict[str, Any]:
+    return {
+        "tags": ["daemon"],
+        "summary": "This document",
+        "responses": {"200": {"description": "OpenAPI 3.1", "content": _json({"type": "object"})}},
+    }
 
 
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Add what holds for every route: its name, what it needs, what its answers are and when errors come."""
+    operation["operationId"] = "submit" if path == "/v1/messages" else name_of(path, method)
+    needed = needs(method.upper(), path)
+    responses = operation["responses"]
+    problems = {
+        "429": "Too many requests, or a pool is busy: Retry-After says when to come again",
+        "503": "Nothing can be read or made durable now: Retry-After says when to come again",
+    }
+    if needed.scope is None:
+        operation["security"] = []
+    else:
+        operation["x-everpool-scope"] = needed.scope.name.lower()
+        problems["401"] = "No token is shown, or one that is wrong, revoked or expired"
+        problems["403"] = "The token's scope or its pools do not allow it"
+    names = [one["name"] for one in operation.get("parameters", ())]
+    if "{" in path or "pool" in names:
+        problems["404"] = "It is not there, or not for you to see; the nearest that is there is named"
+    if names:
+        problems["422"] = "A parameter is wrong; the nearest right one is named"
+    if path == "/v1/events":
+        problems["410"] = f"Events behind the cursor are pruned; {CURSOR} is where nothing is missing"
+    for code, text in problems.items():
+        responses.setdefault(code, {})
+        if not responses[code].get("description") or "content" in responses[code]:
+            responses[code] = {"description": text}
+    responses.setdefault("default", {"description": "A problem"})
+    for code, response in responses.items():
+        if code == "default" or code >= "400":
+            response["content"] = _json({"$ref": "#/components/schemas/Problem"})
+        if code in ("429", "503"):
+            response["headers"] = {"Retry-After": _RETRY_AFTER}
+    ok = responses.get("200", {})
+    if path in ANSWERS:
+        ok["content"] = _json(ANSWERS[path])
+    if path == "/v1/events":
+        ok["content"] = _EVENTS
+    if {"limit", "after"} <= set(names) or path == "/v1/events":
+        ok["headers"] = {CURSOR: _CURSOR}
+        responses.get("410", {})["headers"] = {CURSOR: _CURSOR} if "410" in responses else {}
+
+
+def plain(path: str) -> str:
+    """A route's path as the document names it, without converters."""
+    return re.sub(r":[a-z]+}", "}", path)
+
+
+def name_of(path: str, method: str) -> str:
+    """An operationId that only changes when the route does."""
+    words = re.findall(r"[a-z_]+", path.removeprefix("/v1").lower())
+    return "_".join([method, *words]) if words else f"{method}_page"
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _list(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": schema}
+
+
+def _view(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "/v1/pools": _list(_view("PoolView")),
+    "/v1/pools/{name}": _view("PoolView"),
+    "/v1/nodes": _list(_view("NodeView")),
+    "/v1/instances": _list(_view("InstanceView")),
+    "/v1/instances/{instance_id}": _view("InstanceView"),
+    "/v1/operations": _list(_view("OperationView")),
+    "/v1/tasks": {
+        "type": "object",
+        "required": ["tasks", "cursor"],
+        "properties": {
+            "tasks": _list(_view("TaskView")),
+            "cursor": {"type": ["integer", "null"], "description": "goes on behind the page; null: no more"},
+        },
+    },
+}
+_DONE = next(event for event in examples().values() if isinstance(event, TaskCompleted))
+_EVENTS = {
+    NDJSON: {"schema": _view("Envelope"), "example": envelope(_DONE).model_dump(mode="json")},
+    SSE: {"schema": {"type": "string", "description": "`id:` is the seq, `data:` an Envelope"}},
+}
+_CURSOR = {
+    "description": "where to go on, as `after`; of lists: absent at the end",
+    "schema": {"type": "string"},
+}
+_RETRY_AFTER = {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token of `everpool token create`. A unix socket needs none: its file's mode lets in.",
+}
 _ANSWER = {
     "type": "object",
     "required": ["request_id", "status"],

@@ -1,6 +1,6 @@
 """What the API stands on, as far as it looks at it. `controller.desk.Desk` is it."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,14 +11,18 @@ from actors.events import Request
 from actors.ports import Accepted, Conflict
 from controller.api.edge import Counting
 from controller.followers import EventSource, Followers
+from controller.journal.listing import OneOrMore, RequestPage, RequestsWanted, TaskRow
 from controller.journal.reader import StoredRequest, StoredState
 from controller.records import Records
+from controller.secrets.store import SecretStore
+from controller.security.guard import Guard
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.costs import Costs
 from controller.telemetry.files import FileStore
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
+from controller.webhooks.webhooks import Webhooks
 from providers.model import Machine
 
 
@@ -49,6 +53,29 @@ class Refusal(Protocol):
 class Journal(EventSource, Protocol):
     """What the API reads of the journal."""
 
+    @property
+    def failing_since(self) -> float | None:
+        """Since when nothing can be written, UTC seconds."""
+        ...
+
+    async def newest(
+        self,
+        limit: int,
+        pool: OneOrMore | None = None,
+        kinds: Sequence[str] | None = None,
+        request_id: OneOrMore | None = None,
+    ) -> int | None:
+        """The seq of the oldest among the newest `limit` events that fit; None: none does."""
+        ...
+
+    async def requests(self, wanted: RequestsWanted) -> RequestPage:
+        """Requests, newest first."""
+        ...
+
+    async def ended_tasks(self, before: int | None, limit: int, pool: str | None = None) -> list[TaskRow]:
+        """The states of tasks that are over, newest request first."""
+        ...
+
     async def request(self, request_id: str) -> StoredRequest | None:
         """What is known of a request."""
         ...
@@ -72,6 +99,10 @@ class Counted(Counting, Protocol):
     @property
     def registry(self) -> CollectorRegistry:
         """Series of the daemon and its pools."""
+        ...
+
+    def exposed(self) -> Awaitable[bytes]:
+        """All of them as text."""
         ...
 
     @property
@@ -129,15 +160,35 @@ class Desk(Protocol):
         ...
 
     @property
+    def guard(self) -> Guard:
+        """Who may come in, and how much of them."""
+        ...
+
+    @property
+    def secrets(self) -> SecretStore:
+        """What is kept for tasks and registries."""
+        ...
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Where events are sent."""
+        ...
+
+    @property
     def acting(self) -> Worlds:
         """Who knows the outside."""
         ...
 
+    def pool_of(self, request: Request) -> str | None:
+        """The pool that a Request is for; "" when it names none, None when there is not what it names."""
+        ...
+
     async def submit(
-        self, requests: Sequence[Request], principal: str
+        self, requests: Sequence[Request], principal: str, may_see: Callable[[str], bool] | None = None
     ) -> Sequence[Accepted | Conflict | Refusal]:
         """Take Requests, each once per request_id (an empty one is filled). An answer for each.
 
+        `may_see`: the pools whose names answers may tell; None: all.
         Raises JournalFailing or JournalClosed: none was taken.
         """
         ...
@@ -154,8 +205,8 @@ class Desk(Protocol):
         """Copy the journal. Raises BackupFailed."""
         ...
 
-    def reload(self) -> Awaitable[Mapping[str, Any]]:
-        """Read the config again and say what changes. Raises ConfigError."""
+    def reload(self, *, dry_run: bool = False) -> Awaitable[Mapping[str, Any]]:
+        """Read the config again, say what changes, and without `dry_run` do it. Raises ConfigError."""
         ...
 
     def doctor(self, names: Sequence[str]) -> Awaitable[Sequence[Mapping[str, Any]]]:

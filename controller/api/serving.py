@@ -5,11 +5,11 @@ import errno
 import os
 import socket
 import stat
-import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +17,15 @@ import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 
-from controller.api.edge import UNIX, Edge
-from controller.config import Config, ConfigError
+from controller.api.connections import KEEP_ALIVE_S, Connections
+from controller.api.edge import Edge
+from controller.config import Config, ConfigError, is_loopback
+from controller.security.certificate import Certificate, CertificateProblem
+from controller.security.guard import Guard
 
 PATH_BYTES_MAX = 107  # the system's limit on the path of a unix socket
 BACKLOG = 1024
 GRACE_S = 5
-KEEP_ALIVE_S = 75
 
 
 class AddressInUse(Exception):
@@ -38,13 +40,15 @@ class Listening:
         unix: the unix socket.
         path: its path.
         tcp: the TCP socket, if any.
-        token: what clients on TCP must show.
+        token: the one of token_file, of scope admin.
+        certificate: of TCP; None: it is plain.
     """
 
     unix: socket.socket
     path: Path
     tcp: socket.socket | None = None
     token: str | None = field(default=None, repr=False)
+    certificate: Certificate | None = None
     _inode: int = 0
 
     @property
@@ -77,27 +81,40 @@ def bind(config: Config) -> Listening:
 
     Raises:
         AddressInUse: a socket is taken or can't be made; nothing is left behind.
-        ConfigError: the token can't be read.
+        ConfigError: the token, or the certificate and its key, can't be used.
     """
-    daemon, token = config.daemon, None
+    daemon, token, certificate = config.daemon, None, None
     if daemon.address is not None:
         try:
-            token = daemon.token()
+            token = daemon.token() if daemon.token_file is not None else None
+            certificate = Certificate(daemon.tls, time.time) if daemon.tls is not None else None
         except ValueError as error:
             raise ConfigError([f"daemon.token_file: {error}"]) from error
-    listening = bind_to(daemon.socket_path, socket_mode=daemon.socket_permissions, address=daemon.address)
+        except CertificateProblem as problem:
+            raise ConfigError([str(problem)]) from problem
+    listening = bind_to(
+        daemon.socket_path,
+        socket_mode=daemon.socket_permissions,
+        address=daemon.address,
+        certificate=certificate,
+    )
     listening.token = token
     return listening
 
 
 def bind_to(
-    socket_path: Path, *, socket_mode: int = 0o600, address: tuple[str, int] | None = None
+    socket_path: Path,
+    *,
+    socket_mode: int = 0o600,
+    address: tuple[str, int] | None = None,
+    certificate: Certificate | None = None,
 ) -> Listening:
     """Bind a unix socket, and TCP on `address` if given. Raises AddressInUse; nothing is left behind."""
     listening = _bind_unix(socket_path, socket_mode)
+    listening.certificate = certificate
     if address is not None:
         try:
-            listening.tcp = _bind_tcp(*address)
+            listening.tcp = _bind_tcp(*address, tls=certificate is not None)
         except AddressInUse:
             listening.close()
             raise
@@ -150,11 +167,11 @@ def _make_way(path: Path) -> None:
     raise AddressInUse(f"another process listens on the socket {path}: is a daemon running?")
 
 
-def _bind_tcp(host: str, port: int) -> socket.socket:
+def _bind_tcp(host: str, port: int, *, tls: bool) -> socket.socket:
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if host != "localhost" and not ip_address(host).is_loopback:
+    if not tls and not is_loopback(host):
         raise AddressInUse(
-            f"{shown} is not a loopback address, and this version has no TLS: reach the unix socket by ssh"
+            f"{shown} is not a loopback address: that needs [daemon.tls] with certificate and key"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -173,59 +190,32 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def principal_of(sock: Any) -> str:
-    """Who is at the other end of a unix socket, as the kernel knows."""
-    try:
-        with socket.socket(fileno=os.dup(sock.fileno())) as copy:
-            credentials = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    except OSError:
-        return "unix"
-    _, uid, _ = struct.unpack("3i", credentials)
-    return f"unix:{uid}"
-
-
 class _Server(uvicorn.Server):
     """uvicorn on our sockets, without its signal handlers, and without its ten wake-ups a second."""
 
-    def __init__(self, config: uvicorn.Config, listening: Listening) -> None:
+    def __init__(self, config: uvicorn.Config, listening: Listening, guard: Guard) -> None:
         super().__init__(config)
         self._listening = listening
+        self._guard = guard
+        self._look: Callable[[], None] = lambda: None
         self.up = asyncio.Event()
         self.stop = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        ours = self._listening.unix.dup()  # the server closes what it is given, and when it wants to
-        unix = await loop.create_unix_server(self._protocol(unix=True), sock=ours)
-        self.servers: list[Any] = [unix]
+        connections = Connections(self.config, self.server_state, self._guard)
+        self._look = connections.look
+        # The server closes what it is given, and when it wants to.
+        self.servers: list[Any] = [connections.listen(self._listening.unix.dup(), unix=True)]
         if self._listening.tcp is not None:
-            ours = self._listening.tcp.dup()
-            self.servers.append(await loop.create_server(self._protocol(unix=False), sock=ours))
+            self.servers.append(connections.listen(self._listening.tcp.dup(), unix=False))
         self.started = True
         self.up.set()
 
-    def _protocol(self, *, unix: bool) -> Callable[[], asyncio.Protocol]:
-        """What makes the protocol of a new connection; it writes down who is there, once."""
-        base: Any = self.config.http_protocol_class
-
-        class Protocol(base):  # type: ignore[misc]
-            def connection_made(self, transport: asyncio.Transport) -> None:
-                if unix:
-                    self.app_state = {UNIX: principal_of(transport.get_extra_info("socket"))}
-                super().connection_made(transport)
-
-        def make() -> asyncio.Protocol:
-            protocol: asyncio.Protocol = Protocol(
-                config=self.config, server_state=self.server_state, app_state={}
-            )
-            return protocol
-
-        return make
-
     async def main_loop(self) -> None:
-        """Tick once a second, for the Date header, until told to stop."""
+        """Tick once a second, for the Date header and for deadlines, until told to stop."""
         counter = 0
         while not await self.on_tick(counter):
+            self._look()
             counter = (counter + 10) % 864_000
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), 1.0)
@@ -237,6 +227,8 @@ def _config(app: Edge) -> uvicorn.Config:
         app,
         lifespan="off",
         ws="none",
+        http="httptools" if find_spec("httptools") else "h11",
+        log_level="error",  # what strangers send is no reason to write anything down
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -253,10 +245,13 @@ async def serve(
 
     Must run on asyncio or uvloop. Takes a few seconds at most to end.
     """
-    app.token = listening.token
-    server = _Server(_config(app), listening)
+    guard = app.guard
+    guard.tokens.own(listening.token)
+    guard.certificate = listening.certificate
+    server = _Server(_config(app), listening, guard)
     async with anyio.create_task_group() as group:
         group.start_soon(_run, server, listening)
+        group.start_soon(guard.tokens.watch)
         try:
             await server.up.wait()
             task_status.started()

@@ -21,8 +21,10 @@ from actors.ports import Accepted, Conflict
 from actors.spec import PoolSpec
 from controller.api.answers import Problem, answer, line_of, lines_of, more_of, retry_after
 from controller.api.body import read_json
+from controller.api.edge import asking
 from controller.api.port import Desk, Refusal
 from controller.config_pools import contradictions
+from controller.principal import Principal
 
 MESSAGES_MAX = 10_000
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it names directories
@@ -41,13 +43,13 @@ class Submitting:
 
     async def __call__(self, request: HttpRequest) -> Response:
         """Take what was sent."""
-        principal = request.scope.get("principal", "")
+        principal = asking(request)
         body = await read_json(request)
         if body.lstrip()[:1] == b"[":
             return await self._many(body, principal)
         return await self._one(body, principal)
 
-    async def _one(self, body: bytes, principal: str) -> Response:
+    async def _one(self, body: bytes, principal: Principal) -> Response:
         try:
             request = RequestJson.validate_json(body)
         except ValidationError as invalid:
@@ -55,7 +57,9 @@ class Submitting:
         wrong = objections(request)
         if wrong:
             raise Problem(422, wrong[0], wrong[1:])
-        taken = (await self._desk.submit([request], principal))[0]
+        if foreign := self._foreign(request, principal):
+            raise Problem(403, foreign)
+        taken = (await self._desk.submit([request], principal.name, principal.may_see))[0]
         said = told(request, taken)
         code = said.pop("code")
         if code == 202:
@@ -65,7 +69,7 @@ class Submitting:
             headers["Retry-After"] = retry_after(said["retry_after_s"])
         return answer(said, code, headers)
 
-    async def _many(self, body: bytes, principal: str) -> Response:
+    async def _many(self, body: bytes, principal: Principal) -> Response:
         answers: list[Answer] = []
         try:
             requests: list[Request | None] = list(_LIST.validate_json(body))
@@ -79,12 +83,29 @@ class Submitting:
                 answers[place] = refusal(request.request_id, 422, "invalid", wrong[0])
                 if len(wrong) > 1:
                     answers[place]["detail"] = _shown(wrong)
+            elif request is not None and (foreign := self._foreign(request, principal)):
+                requests[place] = None
+                answers[place] = refusal(request.request_id, 403, "refused", foreign)
         sound = [request for request in requests if request is not None]
-        taken = iter(await self._desk.submit(sound, principal) if sound else ())
+        taken = iter(await self._desk.submit(sound, principal.name, principal.may_see) if sound else ())
         for place, request in enumerate(requests):
             if request is not None:
                 answers[place] = told(request, next(taken))
         return answer(answers)
+
+    def _foreign(self, request: Request, principal: Principal) -> str | None:
+        """Why a Request is not for who is limited to some pools."""
+        if not principal.limited:
+            return None
+        pool = self._desk.pool_of(request)
+        if pool and principal.may_see(pool):
+            return None
+        theirs = f"{principal.name} is limited to pools {', '.join(principal.pools)}"
+        if pool is None:
+            return f"{theirs}, and none of them has what this names"
+        if not pool:
+            return f"{theirs}: name the pool"
+        return f"{theirs}, and {pool!r} is none of them"
 
 
 def objections(request: Request) -> Sequence[str]:

@@ -1,17 +1,21 @@
 """Tasks, what they wrote, and what they left behind."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from anyio import to_thread
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
-from actors.events import Envelope, TaskCompleted, TaskRequested
+from actors.events import Envelope, Result, TaskCompleted, TaskRequested
+from controller.api import tasklist
 from controller.api.answers import Problem, answer, unknown
+from controller.api.edge import asking
+from controller.api.paging import CURSOR, Names, chosen, split
 from controller.api.port import Desk
 from controller.api.reading import known_pool
 from controller.api.streaming import Closing, Stream
 from controller.api.telemetry import Format, answered, log_parts, media_type
+from controller.principal import Principal
 from controller.telemetry.reading import Cursor
 
 STATUSES = ("pending", "assigned", "created", "running", "stopping", "invalid", "stopped")
@@ -32,23 +36,43 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
 
     @router.get("/v1/tasks")
     async def tasks(
+        request: Request,
         pool: str | None = None,
         status: Annotated[str | None, Query(description="one or more, joined by ','; or 'living'")] = None,
+        result: Names = None,
+        name: Names = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
-        cursor: Annotated[int | None, Query(ge=0)] = None,
+        cursor: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
+        after: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="as `cursor`")] = None,
     ) -> Response:
-        """Tasks that live or ended lately, newest first. `cursor` of the answer goes on; null: no more."""
-        known_pool(desk, pool)
-        page = desk.status.task_page(pool, statuses_of(status), limit, cursor)
-        return answer({"tasks": [desk.status.task(it.id) for it in page.tasks], "cursor": page.cursor})
+        """Tasks that live, and those that are over as far as the journal goes back, newest first.
+
+        `cursor` of the answer goes on, as the header does; null: there are no more. A page may be short, even
+        empty, and yet have a cursor.
+        """
+        who = asking(request)
+        known_pool(desk, pool, who)
+        wanted = tasklist.Wanted(
+            pool=pool,
+            statuses=statuses_of(status),
+            results=chosen("result", result, get_args(Result)),
+            names=split(name),
+            may_see=who.may_see,
+            limit=limit,
+            before=cursor if cursor is not None else after,
+        )
+        views, more = await tasklist.page(desk, wanted)
+        headers = {CURSOR: str(more)} if more is not None else {}
+        return answer({"tasks": views, "cursor": more}, headers=headers)
 
     @router.get("/v1/tasks/{task_id}")
-    async def task(task_id: str) -> Response:
+    async def task(request: Request, task_id: str) -> Response:
         """One task, also one that ended long ago, as far as the journal goes back."""
-        return answer((await find(desk, task_id)).view)
+        return answer((await find(desk, task_id, asking(request))).view)
 
     @router.get("/v1/tasks/{task_id}/log")
     async def log(
+        request: Request,
         task_id: str,
         attempt: Annotated[int | None, Query(ge=1, le=10**9)] = None,
         stream: Literal["stdout", "stderr"] | None = None,
@@ -59,7 +83,7 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
         format: Format = "ndjson",
     ) -> Response:
         """What a task wrote. With `follow` until it is over; X-Everpool-Cursor goes on after a page."""
-        found = await find(desk, task_id)
+        found = await find(desk, task_id, asking(request))
         start = cursor_of(after)
         begin = None
         if tail is not None:
@@ -83,18 +107,21 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
         return answered(begin, format)
 
     @router.get("/v1/tasks/{task_id}/files")
-    async def files(task_id: str) -> Response:
+    async def files(request: Request, task_id: str) -> Response:
         """Files that were fetched after the task's attempts, and those that could not be."""
-        found = await find(desk, task_id)
+        found = await find(desk, task_id, asking(request))
         kept = await to_thread.run_sync(desk.files.list, found.pool, task_id)
         return answer([one._asdict() for one in kept])
 
     @router.get("/v1/tasks/{task_id}/files/{path:path}")
     async def file(
-        task_id: str, path: str, attempt: Annotated[int | None, Query(ge=1, le=10**9)] = None
+        request: Request,
+        task_id: str,
+        path: str,
+        attempt: Annotated[int | None, Query(ge=1, le=10**9)] = None,
     ) -> Response:
         """One file, of the newest attempt that left it, unless `attempt` says which."""
-        found = await find(desk, task_id)
+        found = await find(desk, task_id, asking(request))
         kept = await to_thread.run_sync(desk.files.list, found.pool, task_id)
         there = [one for one in kept if one.path == path and attempt in (None, one.attempt)]
         whole = [one.attempt for one in there if one.error is None]
@@ -134,19 +161,22 @@ def cursor_of(text: str) -> str | int:
     return text
 
 
-async def find(desk: Desk, task_id: str) -> Found:
-    """A task that lives, or is remembered, or that the journal still has.
+async def find(desk: Desk, task_id: str, who: Principal) -> Found:
+    """A task that lives, or is remembered, or that the journal still has, and that somebody may see.
 
     Raises:
         Problem: 404.
     """
     state = desk.status.task_state(task_id)
     view = desk.status.task(task_id)
-    if state is not None and view is not None:
+    if state is not None and view is not None and who.may_see(state.pool):
         return Found(state.pool, view)
-    known = await desk.journal.request(task_id)
-    if known is None or known.kind != "task_requested":
-        raise unknown("task", task_id, desk.status.task_ids(1000))
+    known = await desk.journal.request(task_id) if state is None else None
+    if known is None or known.kind != "task_requested" or not who.may_see(known.pool):
+        newest = (desk.status.task_state(one) for one in desk.status.task_ids(1000))
+        raise unknown(
+            "task", task_id, [one.id for one in newest if one is not None and who.may_see(one.pool)]
+        )
     asked = await _event(desk, known.seq)
     ended = await _event(desk, known.ended_by)
     return Found(known.pool, from_journal(task_id, known.pool, known.seq, known.at, asked, ended))

@@ -4,15 +4,16 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from actors.events import ConsoleOutput, Envelope, Log, Metric, NodeInstance, TaskStarted
 from actors.instance.facts import node_instance
-from actors.instance.state import InstanceState
-from controller.api.answers import NDJSON, Problem, unknown
+from controller.api.answers import NDJSON, Problem
+from controller.api.edge import asking
 from controller.api.port import Desk
+from controller.api.reading import seen_instance
 from controller.api.streaming import Closing, Stream
 from controller.api.tasks import find
 from controller.telemetry.lines import LogLine
@@ -30,13 +31,14 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
 
     @router.get("/v1/telemetry/log")
     async def log(
+        request: Request,
         task: str,
         after: str = "",
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 1000,
         follow: bool = False,
     ) -> Response:
         """What a task writes, as Log events; a cursor goes on after (attempt, stream, line)."""
-        found = await find(desk, task)
+        found = await find(desk, task, asking(request))
         machines = _Machines(desk, task)
         first = _checked(lambda: desk.logs.read(found.pool, task, after=after, limit=limit, raw=True))
         if not follow:
@@ -54,13 +56,14 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
 
     @router.get("/v1/telemetry/console")
     async def console(
+        request: Request,
         instance: str,
         after: str = "",
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 1000,
         follow: bool = False,
     ) -> Response:
         """What set-up steps print, as ConsoleOutput events."""
-        state = _instance(desk, instance)
+        state = seen_instance(desk, instance, asking(request))
         first = _checked(lambda: desk.console.read(state.pool, instance, after=after, limit=limit, raw=True))
         shown = node_instance(state)
         if not follow:
@@ -78,10 +81,10 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
 
     @router.get("/v1/telemetry/metrics")
     async def metrics(
-        instance: str, after: Annotated[int, Query(ge=0)] = 0, follow: bool = False
+        request: Request, instance: str, after: Annotated[int, Query(ge=0)] = 0, follow: bool = False
     ) -> Response:
         """What a machine and its tasks measure, as Metric events with the machine's own times."""
-        shown = node_instance(_instance(desk, instance))
+        shown = node_instance(seen_instance(desk, instance, asking(request)))
         if not follow:
             return Response(
                 _points(shown, desk.metrics.since(after, instance_id=instance)), media_type=NDJSON
@@ -176,13 +179,6 @@ def _checked(read: Callable[[], Page]) -> Page:
         return read()
     except ValueError as error:
         raise Problem(422, f"after: {error}") from error
-
-
-def _instance(desk: Desk, instance: str) -> InstanceState:
-    state = desk.status.instance_state(instance)
-    if state is None:
-        raise unknown("instance", instance, desk.status.instance_ids())
-    return state
 
 
 def _is_over(desk: Desk, task: str) -> bool:

@@ -9,6 +9,7 @@ UNREACHABLE = 3  # no daemon answers
 NOT_FOUND = 4
 CONFLICT = 5  # it exists already, or is in a state in which this can't be done
 TIMEOUT = 6  # we stopped waiting; what was asked for goes on
+NOT_FETCHED = 123  # `run`: the task ended well, but a file of --fetch could not be brought back
 NOT_STARTED = 125  # `run`: the task has no exit code of its own
 DETACHED = 130  # Ctrl-C; what was asked for goes on
 PIPE_CLOSED = 141  # nobody reads our output any more

@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 import os
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from controller.cli.addressing import Found, Where, environment, resolved
 from controller.cli.codes import (
     CONFLICT,
     DETACHED,
@@ -26,24 +28,21 @@ from controller.cli.codes import (
     USAGE,
     CliError,
 )
-from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut, default_address
-from controller.config import ConfigError, find, load
+from controller.cli.completing import profile_names
+from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut
 
 SOCKET_HELP = "The daemon's unix socket. [default: api.sock in the default state directory]"
 URL_HELP = "The daemon's address instead, such as http://127.0.0.1:7070."
 TOKEN_HELP = "File with the token that --url needs."
 TABLE_WIDTH = 400  # cells are never cut short: a terminal wraps, a pipe gets whole lines
+CA_HELP = "File with certificates (PEM) to trust for --url, instead of the system's."
 JSON_HELP = "Print JSON on stdout."
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where the daemon is, as far as options before the command, or the environment, say."""
-
-    socket: Path | None = None
-    url: str | None = None
-    token_file: Path | None = None
-    json: bool = False
+QUIET_HELP = "Don't show how it goes; errors and results only."
+PROFILE: Mapping[str, Any] = {
+    "metavar": "NAME",
+    "help": "A daemon by its name in the profiles; see `everpool profile`.",
+    "autocompletion": profile_names,
+}
 
 
 @dataclass(slots=True)
@@ -51,39 +50,66 @@ class Session:
     """One run of one command.
 
     Attributes:
-        where: the daemon.
+        where: what options say of the daemon, those behind the command before those that stand before it.
         json: the user wants JSON.
         on_detach: what is said after Ctrl-C.
+        before: options before the command, where `where` has none.
     """
 
     where: Where
     json: bool
     on_detach: str = ""
+    before: Where = field(default_factory=Where)
     _out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
+    _found: Found | None = None
 
-    def client(self) -> AsyncClient:
-        """A client for the daemon. Raises CliError when the token can't be read."""
-        if self.where.url is None:
-            return AsyncClient(self.where.socket or default_socket())
-        token = None
-        if self.where.token_file is not None:
-            try:
-                token = self.where.token_file.read_text().strip()
-            except OSError as error:
-                text = f"{self.where.token_file} can't be read: {error.strerror}"
-                raise CliError(USAGE, text) from error
-        return AsyncClient(self.where.url, token=token)
+    @property
+    def found(self) -> Found:
+        """The daemon that counts. Raises CliError when a profile can't be had."""
+        if self._found is None:
+            self._found = resolved((self.where, self.before, environment()))
+        return self._found
+
+    @property
+    def quiet(self) -> bool:
+        """The user does not want to see how it goes."""
+        return self.where.quiet or self.before.quiet
+
+    @property
+    def out(self) -> Console:
+        """stdout, for lines in colour."""
+        return self._out
+
+    def client(self, timeout_s: float = 30) -> AsyncClient:
+        """A client for the daemon. Raises CliError when the token or the certificates can't be read."""
+        found = self.found
+        address = found.address
+        if not address.startswith(("http://", "https://")):
+            return AsyncClient(address, timeout_s=timeout_s)
+        if found.ca_file is None:
+            return AsyncClient(address, token=found.shown_token(), timeout_s=timeout_s)
+        return AsyncClient(
+            address, token=found.shown_token(), timeout_s=timeout_s, ca_file=checked_ca(found.ca_file)
+        )
 
     @property
     def flags(self) -> str:
         """The options that lead to the same daemon, for commands that we suggest."""
-        flags = {
-            "--socket": self.where.socket,
-            "--url": self.where.url,
-            "--token-file": self.where.token_file,
-        }
-        return "".join(f" {flag} {value}" for flag, value in flags.items() if value is not None)
+        return self.found.flags
+
+    def pool(self, name: str) -> str:
+        """A pool's name; "." is the profile's. Raises CliError when that has none."""
+        if name != ".":
+            return name
+        profile = self.found.profile
+        if profile is None or profile.pool is None:
+            which = (
+                f"profile {profile.name!r} has" if profile is not None else "no profile is used, so there is"
+            )
+            text = f"'.' is the profile's pool, and {which} none: `everpool profile add NAME --pool POOL …`"
+            raise CliError(USAGE, text)
+        return profile.pool
 
     def say(self, text: str) -> None:
         """Tell the user how it goes, on stderr."""
@@ -113,21 +139,6 @@ class Session:
             self.say(empty)
 
 
-def default_socket() -> str:
-    """Where the daemon listens when nobody says: as the config that counts says, if there is one."""
-    path = None if os.environ.get("EVERPOOL_ADDRESS") else find()
-    if path is not None:
-        try:
-            return str(load(path).daemon.socket_path)
-        except ConfigError as error:
-            if path.exists() and not os.access(path, os.R_OK):  # the daemon's own, and not for us
-                return default_address()
-            more = f"; and {len(error.problems) - 1} more" if len(error.problems) > 1 else ""
-            text = f"{error.problems[0]}{more}: mend it, or say where the daemon is with --socket"
-            raise CliError(USAGE, text) from error
-    return default_address()
-
-
 def _cell(value: Any) -> str:
     text = "-" if value is None or value == "" else str(value)
     return text.replace("[", r"\[")
@@ -152,14 +163,12 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
 
         @functools.wraps(function)
         def run(ctx: typer.Context, **values: Any) -> None:
-            given = ctx.obj if isinstance(ctx.obj, Where) else Where()
-            socket, url, token_file = (values.pop(option) for option in ("socket", "url", "token_file"))
-            json_wanted = values.pop("json_wanted") or given.json
-            where = Where(socket or given.socket, url or given.url, token_file or given.token_file)
-            if socket is not None and url is None:
-                where = Where(socket, None, None)  # said here, so it counts more than what was said before
-            session = Session(where, json_wanted)
-            raise typer.Exit(guarded(session, functools.partial(function, session, **values)))
+            before = ctx.find_root().obj
+            said = {name: values.pop(name) for name in ("socket", "url", "token_file", "ca_file", "profile")}
+            before = before if isinstance(before, Where) else Where()
+            where = Where(**said, json=values.pop("json_wanted"), quiet=values.pop("quiet"))
+            session = Session(where, where.json or before.json, before=before)
+            raise typer.Exit(guarded(session, functools.partial(_call, function, session, values)))
 
         parameters = [_CONTEXT, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *_SHARED]
         shown = signature.replace(parameters=parameters, return_annotation=None)
@@ -179,10 +188,31 @@ def _option(name: str, kind: Any, default: Any, *flags: str, **settings: Any) ->
 _CONTEXT = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 _SHARED = (
     _option("json_wanted", bool, False, "--json", help=JSON_HELP),
+    _option("quiet", bool, False, "--quiet", "-q", help=QUIET_HELP),
+    _option("profile", str | None, None, "--profile", "-p", **PROFILE),
     _option("socket", Path | None, None, "--socket", help=SOCKET_HELP, show_default=False),
     _option("url", str | None, None, "--url", help=URL_HELP),
     _option("token_file", Path | None, None, "--token-file", help=TOKEN_HELP),
+    _option("ca_file", Path | None, None, "--ca-file", help=CA_HELP),
 )
+
+
+def _call(function: Callable[..., Any], session: Session, values: dict[str, Any]) -> Any:
+    """Call a command's function; "." as a pool is the profile's."""
+    if values.get("pool") == ".":
+        values["pool"] = session.pool(".")
+    return function(session, **values)
+
+
+def checked_ca(path: str) -> str:
+    """A file of certificates that can be used. Raises CliError."""
+    place = str(Path(path).expanduser())
+    try:
+        ssl.create_default_context(cafile=place)
+    except (OSError, ssl.SSLError) as error:
+        why = error.strerror or "it has no certificate in PEM form"
+        raise CliError(USAGE, f"the certificates in {path} can't be used: {why}: see --ca-file") from error
+    return place
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.command import Session, command
+from controller.cli.completing import pool_names
 from controller.cli.shows import span
 
 Json = dict[str, Any]
@@ -20,7 +21,10 @@ def register(app: typer.Typer) -> None:
 
 async def cost(
     session: Session,
-    pool: Annotated[str | None, typer.Argument(metavar="POOL", help="All about this pool.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Argument(metavar="[POOL]", help="All about this pool.", autocompletion=pool_names),
+    ] = None,
 ) -> None:
     """Tell what pools cost: now, today, by day, market and task, and what is left of their budgets."""
     async with session.client() as client:

@@ -10,9 +10,12 @@ import typer
 from controller.building import missing_extras
 from controller.cli import specs
 from controller.cli.codes import FAILED, NOT_FOUND, OK, USAGE, CliError
-from controller.cli.command import Session, command
+from controller.cli.command import Session, command, write_json
 from controller.client import EverpoolError, NotRunning
 from controller.config import Config, ConfigError, find, load, warnings
+from controller.config_schema import schema as config_schema
+from controller.config_secrets import lines as lines_of
+from controller.config_secrets import look
 from controller.doctor import Line, UnknownProvider, diagnose_machine, diagnose_providers, line
 from controller.journal.backup import back_up, back_up_keys
 from controller.journal.errors import JournalError
@@ -69,38 +72,55 @@ def check(
     config: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="[default: where `serve` looks for it]")
     ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the config's JSON schema, for editors, and check nothing.")
+    ] = False,
 ) -> int:
-    """Check a config file, and say all that is wrong at once."""
+    """Check a config file, and say all that is wrong at once, with its line.
+
+    The files of secrets are looked at as well, as far as this user may.
+    """
+    if schema:
+        write_json(config_schema())
+        return OK
     path = config if config is not None else find()
     found = runnable(path)
-    if found.unfillable:
-        raise _wrong(list(found.unfillable.values()))
+    looked = look(found) if path is not None else []
+    wrong = lines_of(path, [one for one in looked if one.wrong]) if path is not None else []
+    if wrong or found.unfillable:
+        raise _wrong([*found.unfillable.values(), *wrong])
     named = str(path) if path is not None else "no config file: defaults"
+    doubts = warnings(found) + (lines_of(path, looked) if path is not None else [])
     value = {
         "file": None if path is None else str(path),
         "ok": True,
         "providers": sorted(found.providers),
         "pools": sorted(found.pools),
-        "warnings": warnings(found),
+        "warnings": doubts,
     }
-    for text in warnings(found):
+    for text in doubts:
         session.say(f"warning: {text}")
     counts = f"{len(found.providers)} providers, {len(found.pools)} pools"
     session.show(value, f"{named}: ok ({counts})")
     return OK
 
 
-async def reload(session: Session) -> int:
-    """Have the daemon read its config again, and show what changes."""
+async def reload(
+    session: Session,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would change.")] = False,
+) -> int:
+    """Have the daemon read its config again, and show what changes and how.
+
+    Each line says what becomes of a key: `in place`, `at the next start` (no machine and no task notices a
+    restart), `refused` or `left alone`.
+    """
     async with session.client() as client:
-        plan = await client.reload()
-    lines = [f"pool {name}: {what}" for name, what in plan.get("pools", {}).items()]
-    lines += [f"[{section}] changed: restart the daemon for it" for section in plan.get("needs_restart", ())]
-    refused = plan.get("refused", ())
-    lines += [f"[providers] not taken: {problem}" for problem in refused]
-    session.show(plan, "\n".join(lines) or "nothing changed")
-    not_applied = any(what.startswith(NOT_APPLIED) for what in plan.get("pools", {}).values())
-    return FAILED if refused or not_applied else OK
+        made = await client.reload(dry_run=plan)
+    session.show(made, "\n".join(made.get("plan", ())) or "nothing changed")
+    if made.get("needs_restart"):
+        session.say("some of it holds from the next start on: restart the daemon when it suits you")
+    not_applied = any(what.startswith(NOT_APPLIED) for what in made.get("pools", {}).values())
+    return FAILED if not_applied else OK
 
 
 async def hold(

@@ -7,6 +7,7 @@ import typer
 
 from controller.cli.codes import USAGE, CliError
 from controller.cli.command import Session, command
+from controller.cli.completing import instance_ids, pool_names, task_ids
 from controller.telling import clock, count, lasting, listed, ranks, when
 
 MARKETS_SHOWN = 20
@@ -24,13 +25,21 @@ def register(app: typer.Typer) -> None:
 
 async def explain(
     session: Session,
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="The pool's name.")],
+    pool: Annotated[
+        str, typer.Argument(metavar="[POOL]", help="[default: the profile's]", autocompletion=pool_names)
+    ] = ".",
     task: Annotated[
-        str | None, typer.Option("--task", metavar="ID", help="Why is this task pending?")
+        str | None,
+        typer.Option("--task", metavar="ID", help="Why is this task pending?", autocompletion=task_ids),
     ] = None,
     instance: Annotated[
         str | None,
-        typer.Option("--instance", metavar="ID", help="Why is this instance where it is, or gone?"),
+        typer.Option(
+            "--instance",
+            metavar="ID",
+            help="Why is this instance where it is, or gone?",
+            autocompletion=instance_ids,
+        ),
     ] = None,
 ) -> None:
     """Say why a pool is as it is: what is missing, what was tried, what happens next and when."""

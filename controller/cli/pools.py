@@ -16,10 +16,16 @@ from actors.spec import checked_name
 from controller.cli import specs
 from controller.cli.codes import CONFLICT, USAGE, CliError
 from controller.cli.command import Session, command
+from controller.cli.completing import node_numbers, pool_names
 from controller.cli.waiting import see_through
 from controller.client import AsyncClient, EverpoolError
 
-Pool = Annotated[str, typer.Argument(metavar="POOL", help="The pool's name.")]
+Pool = Annotated[
+    str,
+    typer.Argument(
+        metavar="POOL", help="The pool's name; `.` is the profile's pool.", autocompletion=pool_names
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end of the request.")]
 Within = Annotated[
     str | None, typer.Option("--within", metavar="DURATION", help="Wait no longer than this (exit code 6).")
@@ -164,7 +170,9 @@ async def update(
 async def drain(
     session: Session,
     pool: Pool,
-    node: Annotated[int, typer.Argument(metavar="NODE", min=0, help="The node's number.")],
+    node: Annotated[
+        int, typer.Argument(metavar="NODE", min=0, help="The node's number.", autocompletion=node_numbers)
+    ],
     remove: Annotated[
         bool, typer.Option("--remove", help="Shrink the pool instead of replacing it.")
     ] = False,

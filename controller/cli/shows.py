@@ -1,24 +1,24 @@
-"""Commands that look: ps, events, logs."""
+"""Commands that look: ps, logs."""
 
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import typer
 
-from actors.events import Envelope
 from controller.cli.command import Session, command
-from controller.client import AsyncClient, LogLine
+from controller.cli.completing import pool_names, task_ids
+from controller.client import LogLine
 
-_PAGE = 1000
+LISTED = 20  # tasks, when nobody says which
 What = Literal["pools", "nodes", "instances", "tasks"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for function in (ps, logs, events):
+    for function in (ps, logs):
         command(app)(function)
 
 
@@ -46,11 +46,14 @@ def span(seconds: float) -> str:
 async def ps(
     session: Session,
     what: Annotated[What, typer.Argument(help="What to list.")] = "pools",
-    pool: Annotated[str | None, typer.Option("--pool", help="Only of this pool.")] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Only of this pool.", autocompletion=pool_names)
+    ] = None,
     ended: Annotated[bool, typer.Option("--ended", help="Instances or tasks that are over.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many tasks.")] = 100,
 ) -> None:
     """List pools, nodes, instances or tasks."""
+    found: Sequence[Any]
     async with session.client() as client:
         match what:
             case "pools":
@@ -102,7 +105,12 @@ def _task(one: dict[str, Any]) -> tuple[Any, ...]:
 
 async def logs(
     session: Session,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")],
+    task: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TASK]", help="The task's id. [default: list the newest]", autocompletion=task_ids
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task is over.")] = False,
     stream: Annotated[
         Literal["stdout", "stderr"] | None, typer.Option("--stream", help="Only this one.")
@@ -111,6 +119,9 @@ async def logs(
     tail: Annotated[int | None, typer.Option("--tail", min=0, help="Only the last so many lines.")] = None,
 ) -> None:
     """Print what a task wrote, its stdout to stdout and its stderr to stderr, over all attempts."""
+    if task is None:
+        await _newest(session)
+        return
     session.on_detach = "detached; the task goes on"
     async with session.client() as client:
         found = client.task_log(task, follow=follow, stream=stream, attempt=attempt, tail=tail)
@@ -121,6 +132,15 @@ async def logs(
                     sys.stdout.flush()
                 else:
                     write_line(line)
+
+
+async def _newest(session: Session) -> None:
+    async with session.client() as client:
+        found = (await client.tasks(limit=LISTED)).tasks
+    if not session.json and found:
+        session.say(f"say which: everpool{session.flags} logs TASK; the newest are")
+    none = "there are no tasks: everpool run POOL -- COMMAND"
+    session.table(found, *_TASKS, rows=[_task(one) for one in found], empty=none)
 
 
 def write_line(line: LogLine) -> None:
@@ -137,64 +157,3 @@ def write_line(line: LogLine) -> None:
     file.flush()
     if line.dropped:
         sys.stderr.write(f"everpool: {line.dropped} lines dropped by the task's log quota\n")
-
-
-async def events(
-    session: Session,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on for ever.")] = False,
-    after: Annotated[int, typer.Option("--after", min=0, help="Begin behind this seq.")] = 0,
-    pool: Annotated[str | None, typer.Option("--pool", help="Only of this pool.")] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option("--kind", help="Only of this kind, such as instance_replaced. Repeatable."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="So many, then end.")] = None,
-) -> None:
-    """Print what happened, in order, and with --follow what happens."""
-    async with session.client() as client:
-        left = limit
-        if follow:
-            found: AsyncGenerator[Envelope, None] = client.follow(after, pool=pool, kinds=kind or ())
-        else:
-            found = _pages(client, after, pool, kind or ())
-        async with aclosing(found) as envelopes:
-            async for envelope in envelopes:
-                sys.stdout.write((envelope.model_dump_json() if session.json else told(envelope)) + "\n")
-                sys.stdout.flush()
-                left = None if left is None else left - 1
-                if left == 0:
-                    return
-
-
-async def _pages(
-    client: AsyncClient, after: int, pool: str | None, kinds: Sequence[str]
-) -> AsyncGenerator[Envelope, None]:
-    while True:
-        page = await client.events(after, limit=_PAGE, pool=pool, kinds=kinds)
-        for envelope in page:
-            yield envelope
-        if not page:
-            return
-        after = page[-1].seq
-
-
-def told(envelope: Envelope) -> str:
-    """An event as one line."""
-    shown = envelope.event.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "spec", "task"})
-    for name in ("instance", "new"):
-        inner = shown.get(name)
-        if isinstance(inner, dict):
-            shown[name] = inner["instance"]["id"] if "instance" in inner else inner["id"]
-            if "node" in inner:
-                shown["node"] = inner["node"]
-    if isinstance(shown.get("cluster"), dict):
-        shown["cluster"] = shown["cluster"]["id"]
-    moment = time.strftime("%H:%M:%S", time.localtime(envelope.at)) + f".{int(envelope.at % 1 * 1000):03d}"
-    words = " ".join(f"{key}={_short(value)}" for key, value in shown.items())
-    return f"{envelope.seq} {moment} {envelope.pool or '-'} {envelope.event.kind} {words}".rstrip()
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    text = text if len(text) <= 200 else text[:199] + "…"
-    return f'"{text}"' if " " in text else text

@@ -2,7 +2,7 @@
 
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,11 @@ from actors.events import (
     TaskStopRequested,
 )
 from controller.cli import specs
-from controller.cli.codes import FAILED, NOT_STARTED, OK, SIGNALLED
+from controller.cli.codes import FAILED, NOT_FETCHED, NOT_STARTED, OK, SIGNALLED
 from controller.cli.command import Session, command
+from controller.cli.completing import task_ids
 from controller.cli.pools import Pool, Wait, Within, named, within
+from controller.cli.queued import Queued
 from controller.cli.shows import write_line
 from controller.cli.waiting import failure_of, see_through, wait_for_end
 from controller.client import AsyncClient, EverpoolError
@@ -40,6 +42,10 @@ async def run(
     line: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, without a shell.")],
     name: Annotated[str, typer.Option("--name", help="What the task is called.")] = "",
     env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Repeatable.")] = None,
+    env_group: Annotated[
+        list[str] | None,
+        typer.Option("--env-group", metavar="GROUP", help="Kept by `everpool secrets`. Repeatable."),
+    ] = None,
     cwd: Annotated[str | None, typer.Option("--cwd", help="[default: a directory of the task's own]")] = None,
     put: Annotated[
         list[str] | None,
@@ -73,6 +79,7 @@ async def run(
 ) -> int:
     """Run a command on a node, show its output, and exit with its exit code.
 
+    123: it ended well, but a file of --fetch could not be brought back. 125: it has no exit code of its own.
     Ctrl-C detaches and leaves the task running.
     """
     places = specs.fetches(fetch or ())
@@ -81,6 +88,7 @@ async def run(
         shell=shell,
         name=name,
         env=specs.environment(env or ()),
+        env_groups=tuple(env_group or ()),
         cwd=cwd,
         files=specs.puts(put or ()),
         fetch=tuple(places),
@@ -101,11 +109,12 @@ async def run(
             session.show({"task": task_id, "pool": pool, "seq": taken.seq}, task_id)
             return OK
         session.on_detach = (
-            f"detached; task {task_id} goes on: everpool logs {task_id} --follow, everpool stop {task_id}"
+            f"detached; task {task_id} goes on: everpool{session.flags} logs {task_id} --follow, "
+            f"everpool{session.flags} stop {task_id}"
         )
         end, number = await _watched(session, client, pool, task_id, taken.seq or 1)
-        await _fetched(session, client, task_id, places)
-    return _over(session, task_id, end, number)
+        missing = await _fetched(session, client, task_id, places)
+    return _over(session, task_id, end, number, missing)
 
 
 async def _watched(
@@ -114,10 +123,12 @@ async def _watched(
     """Show a task's output and its misfortunes until it is over; its end, and the signal that ended it."""
     ends: list[Envelope] = []
     signals: list[int | None] = [None]
+    queued = Queued(session, client, pool, task_id)
 
     async def output() -> None:
         async with aclosing(client.task_log(task_id, follow=True)) as lines:
             async for one in lines:
+                queued.over()
                 if session.json:
                     session.show({"kind": "log", **one.model_dump(exclude={"cursor"}, exclude_defaults=True)})
                 else:
@@ -125,6 +136,7 @@ async def _watched(
 
     async def misfortunes() -> None:
         def heard(envelope: Envelope) -> None:
+            queued.heard(envelope)
             if isinstance(envelope.event, TaskAttemptEnded):
                 signals.append(envelope.event.signal)
             text = _misfortune(envelope)
@@ -133,11 +145,14 @@ async def _watched(
 
         end = await wait_for_end(client, task_id, pool, seq, None, heard, only_its_own=True)
         assert end is not None
+        queued.over()
         ends.append(end)
 
-    async with anyio.create_task_group() as watching:
-        watching.start_soon(output)
-        watching.start_soon(misfortunes)
+    with queued:
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(output)
+            watching.start_soon(misfortunes)
+            watching.start_soon(queued.keep)
     return ends[0], signals[-1]
 
 
@@ -153,7 +168,11 @@ def _misfortune(envelope: Envelope) -> str:
             return ""
 
 
-async def _fetched(session: Session, client: AsyncClient, task_id: str, places: Mapping[str, Path]) -> None:
+async def _fetched(
+    session: Session, client: AsyncClient, task_id: str, places: Mapping[str, Path]
+) -> list[str]:
+    """Bring files back; those that could not be."""
+    missing = []
     for remote, local in places.items():
         try:
             data = await client.file(task_id, remote)
@@ -161,16 +180,22 @@ async def _fetched(session: Session, client: AsyncClient, task_id: str, places: 
             local.write_bytes(data)
         except EverpoolError as error:
             session.say(f"everpool: --fetch {remote}: {error}")
+            missing.append(remote)
         except OSError as error:
             session.say(f"everpool: --fetch {remote}: {local} can't be written: {error.strerror}")
+            missing.append(remote)
+    return missing
 
 
-def _over(session: Session, task_id: str, end: Envelope, number: int | None) -> int:
+def _over(
+    session: Session, task_id: str, end: Envelope, number: int | None, missing: Sequence[str] = ()
+) -> int:
     event = end.event
     failure = failure_of(event)
-    code = exit_code_of(event, number)
+    code = exit_code_of(event, number) or (NOT_FETCHED if missing else OK)
     if session.json:
-        session.show({"kind": "end", "task": task_id, "code": code, "event": event.model_dump(mode="json")})
+        value = {"kind": "end", "task": task_id, "code": code, "event": event.model_dump(mode="json")}
+        session.show({**value, "not_fetched": list(missing)} if missing else value)
     elif isinstance(event, TaskCompleted):
         if event.result not in ("success", "failure"):
             session.say(f"everpool: task {task_id}: {failure}")
@@ -194,7 +219,7 @@ def exit_code_of(event: Event, number: int | None) -> int:
 
 async def stop(
     session: Session,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", autocompletion=task_ids)],
     grace: Annotated[
         str | None,
         typer.Option("--grace", metavar="DURATION", help="From TERM to KILL. [default: the task's]"),

@@ -1,145 +1,37 @@
-"""Waiting for the end of a request, and telling how it goes: each node's phases, on stderr."""
+"""Waiting for the end of a request, and why it takes so long."""
 
-import time
-from collections import Counter
+import re
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 import anyio
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from actors.events import (
     BootstrapFailed,
-    BootstrapPhase,
+    DrainRequested,
     Envelope,
     Error,
     Event,
-    InstanceBootstrapped,
     InstanceDestroyed,
-    InstanceLaunched,
-    InstancePreempted,
-    InstanceProvisioned,
     InstanceReplaced,
-    InstanceRequested,
-    InstanceRunning,
-    LaunchRefused,
-    PoolParked,
+    PoolRequested,
+    PoolResizeRequested,
+    PoolUpdateRequested,
     Request,
+    ShutdownRequested,
     TaskCompleted,
     TaskStopRequested,
 )
 from controller.cli.codes import FAILED, OK, TIMEOUT, CliError
 from controller.cli.command import Session
+from controller.cli.progress import Aim, Counts, Progress, counts_of
 from controller.client import AsyncClient, EverpoolError
 
 WHY_AFTER_S = 5.0
-ROWS_MAX = 24  # more nodes than that are shown as counts
-
-
-@dataclass(slots=True)
-class _Row:
-    phase: str
-    instance: str
-    since: float
-
-
-class Progress:
-    """Shows what becomes of nodes: a table that lives on a terminal, else a line for each step."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._began = time.monotonic()
-        self._rows: dict[int, _Row] = {}
-        self._nodes: dict[str, int] = {}  # instance -> node
-        self._live = (
-            Live(console=console, transient=False, auto_refresh=False) if console.is_terminal else None
-        )
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave what was shown."""
-        if self._live is not None:
-            self._live.stop()
-
-    def heard(self, envelope: Envelope) -> None:
-        """Take in what happened."""
-        event = envelope.event
-        node, instance, phase = self._told(event)
-        if phase is None:
-            return
-        elapsed = time.monotonic() - self._began
-        if node is None:
-            self._line(f"{elapsed:6.1f} s  {phase}")
-            return
-        if instance:
-            self._nodes[instance] = node
-        before = self._rows.get(node)
-        if before is not None and (before.phase, before.instance) == (phase, instance):
-            return
-        self._rows[node] = _Row(phase, instance, elapsed)
-        if self._live is not None:
-            self._live.update(self._table(), refresh=True)
-        else:
-            self._line(f"{elapsed:6.1f} s  node {node}  {phase}  {instance}".rstrip())
-
-    def note(self, text: str) -> None:
-        """Say something that is of no node."""
-        self._line(f"{time.monotonic() - self._began:6.1f} s  {text}")
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, markup=False)
-
-    def _told(self, event: Event) -> tuple[int | None, str, str | None]:
-        """Node, instance and what is to be said; None: nothing."""
-        match event:
-            case InstanceRequested(node_id=node, replacing=old):
-                return node, "", f"asked, to replace {old}" if old else "asked"
-            case InstanceLaunched(node_id=node, instance_id=name):
-                return node, name, "launched"
-            case InstanceRunning(node_id=node, instance=instance):
-                return node, instance.id, f"has address {instance.ip}:{instance.ssh_port}"
-            case InstanceProvisioned(instance=one):
-                return one.node, one.instance.id, "connected"
-            case BootstrapPhase(instance=one, event="started", phase=phase):
-                return one.node, one.instance.id, f"set-up step {phase!r}"
-            case BootstrapFailed(instance=one, phase=phase, error=error):
-                return one.node, one.instance.id, f"set-up step {phase!r} failed: {error}"
-            case InstanceBootstrapped(instance=one) | InstanceReplaced(new=one):
-                return one.node, one.instance.id, "ready"
-            case InstancePreempted(instance=one, reason=reason):
-                return one.node, one.instance.id, f"being taken: {reason}"
-            case InstanceDestroyed(instance_id=name, reason=reason):
-                where, how = self._nodes.get(name), f"gone ({reason})" if reason else "gone"
-                return where, name, how if where is not None else f"{name} is {how}"
-            case LaunchRefused(instance_id=name, market=market, fault=fault):
-                return self._nodes.get(name), name, f"{name} refused at {market}: {fault}"
-            case PoolParked(reason=reason):
-                return None, "", f"pool parked: {reason}"
-            case _:
-                return None, "", None
-
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        if len(self._rows) > ROWS_MAX:
-            for phase, count in Counter(row.phase for row in self._rows.values()).most_common(ROWS_MAX):
-                table.add_row(str(count), phase.replace("[", r"\["))
-            return table
-        for node, row in sorted(self._rows.items()):
-            phase = row.phase.replace("[", r"\[")
-            table.add_row(f"node {node}", phase, row.instance, f"{row.since:.1f} s")
-        return table
+STILL_S = 20.0  # nothing at all moved for so long: even what is under way is worth a word
+LOOK_EVERY_S = 1.0
+_NUMBERS = re.compile(r"[0-9]+")
 
 
 async def wait_for_end(
@@ -167,7 +59,7 @@ async def wait_for_end(
 
 
 async def _say_why(client: AsyncClient, pool: str, progress: Progress) -> None:
-    """Say why nodes wait when nothing can be asked, once for each reason."""
+    """Say why nodes wait when nothing can be asked, or when nothing moves; once for each reason."""
     said: set[str] = set()
     while True:
         await anyio.sleep(WHY_AFTER_S)
@@ -175,18 +67,70 @@ async def _say_why(client: AsyncClient, pool: str, progress: Progress) -> None:
             told = await client.explain(pool)
         except EverpoolError:  # it is gone, or the daemon is: who waits for the end hears that
             continue
-        waiting = [one for one in told["missing_groups"] if not one["starting"]]
-        if not waiting or told["there"]["starting"] or waiting[0]["why"] in said:
+        why = _why(told, pool, is_still=progress.still_for() >= STILL_S)
+        # Times and counts in a reason change all the while, and are no news.
+        if why is None or (key := _NUMBERS.sub("#", why)) in said:
             continue
-        said.add(waiting[0]["why"])
-        nodes = f"{waiting[0]['count']} node{'' if waiting[0]['count'] == 1 else 's'}"
-        progress.note(f"{nodes} of {pool} still wait: {waiting[0]['why']}; more: everpool explain {pool}")
+        said.add(key)
+        progress.note(f"{why}; more: everpool{progress.flags} explain {pool}")
+
+
+def _why(told: dict[str, Any], pool: str, *, is_still: bool) -> str | None:
+    groups = told["missing_groups"]
+    if told["there"]["starting"] and not is_still:
+        return None
+    waiting = [one for one in groups if not one["starting"]]
+    if waiting:
+        number = waiting[0]["count"]
+        verb = "node of {} still waits" if number == 1 else "nodes of {} still wait"
+        return f"{number} {verb.format(pool)}: {waiting[0]['why']}"
+    if is_still and groups:
+        return f"nothing moved for {STILL_S:g} s: {groups[0]['why']}"
+    return None
+
+
+async def _look(client: AsyncClient, pool: str, progress: Progress) -> None:
+    """Keep the counts fresh: one small answer a second, however many nodes there are."""
+    while True:
+        try:
+            progress.looked(counts_of(await client.pool(pool)))
+        except EverpoolError:
+            pass  # it is not there yet, or not any more
+        await anyio.sleep(LOOK_EVERY_S)
+
+
+def aim_of(request: Request, pool: str, before: Counts | None) -> Aim:
+    """What a request is to bring about, and how far that has come."""
+    there = before or Counts()
+    match request:
+        case PoolRequested(spec=spec):
+            return Aim(f"up {pool}", "ready", total=spec.nodes.desired)
+        case PoolResizeRequested(nodes=nodes) if nodes < there.machines:
+            return Aim(f"resize {pool} to {nodes}", "gone", total=there.machines - nodes, of=there.machines)
+        case PoolResizeRequested(nodes=nodes):
+            return Aim(f"resize {pool} to {nodes}", "ready", total=nodes)
+        case PoolUpdateRequested():
+            return Aim(f"update {pool}", "replaced", total=there.desired)
+        case ShutdownRequested():
+            return Aim(f"down {pool}", "gone", total=there.machines, of=there.machines)
+        case DrainRequested(node=node):
+            return Aim(f"drain node {node} of {pool}", "", total=0)
+        case TaskStopRequested(task_id=task):
+            return Aim(f"stop {task}", "", total=0)
+        case _:
+            return Aim(f"{request.kind.removesuffix('_requested').replace('_', ' ')} {pool}", "", total=0)
 
 
 async def see_through(
     session: Session, client: AsyncClient, request: Request, pool: str, *, wait: bool, within_s: float | None
 ) -> int:
     """Send a request about a pool, show how it goes, and return the exit code that its end means."""
+    before: Counts | None = None
+    if wait and not session.quiet and session.err.is_terminal:
+        try:
+            before = counts_of(await client.pool(pool))
+        except EverpoolError:
+            pass  # a new pool; else the request is refused, which is said then
     answer = await client.submit(request)
     name = answer.request_id
     if not wait:
@@ -194,15 +138,32 @@ async def see_through(
             {"request_id": name, "seq": answer.seq, "status": "accepted"}, f"accepted as request {name}"
         )
         return OK
-    session.on_detach = f"detached; request {name} goes on: everpool events --pool {pool} --follow"
-    with Progress(session.err) as progress:
+    flags = session.flags
+    session.on_detach = f"detached; request {name} goes on: everpool{flags} events --pool {pool} --follow"
+    progress = Progress(session.err, aim_of(request, pool, before), quiet=session.quiet, flags=flags)
+    with progress:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_say_why, client, pool, progress)
+            if not session.quiet:
+                tasks.start_soon(_say_why, client, pool, progress)
+            if progress.is_live:
+                tasks.start_soon(_look, client, pool, progress)
             end = await wait_for_end(client, name, pool, answer.seq or 1, within_s, progress.heard)
+            if end is not None and progress.is_live:
+                await _last_look(client, pool, progress)
             tasks.cancel_scope.cancel()
     if end is None:
-        raise CliError(TIMEOUT, f"request {name} has not ended after {within_s:g} s; it goes on")
+        text = f"request {name} has not ended after {within_s:g} s; it goes on"
+        raise CliError(TIMEOUT, text, [f"follow it: everpool{flags} events --pool {pool} --follow"])
     return ended(session, name, end, request)
+
+
+async def _last_look(client: AsyncClient, pool: str, progress: Progress) -> None:
+    """So that the picture that stays is the one at the end."""
+    with anyio.move_on_after(LOOK_EVERY_S):
+        try:
+            progress.looked(counts_of(await client.pool(pool)))
+        except EverpoolError:
+            progress.looked(Counts())
 
 
 def ended(session: Session, request_id: str, end: Envelope, request: Request) -> int:
@@ -247,6 +208,8 @@ def _success(event: Event, pool: str) -> str:
             return f"task {task} is over: {result}"
         case InstanceDestroyed(instance_id=name):
             return f"{name} of pool {pool} is gone"
+        case _ if getattr(event, "already", False):
+            return f"{words} already: {pool}"
         case _ if getattr(event, "superseded", False):
             return f"pool {pool}: overtaken by a resize to {nodes} nodes"
         case _ if getattr(event, "changed", None) is not None:

@@ -25,7 +25,7 @@ _IDS_MAX = 500  # variables in one SELECT
 
 # `{rows}` stands for as many value lists as go into one step. Each step gives the interpreter's lock away and
 # waits to have it back: with many rows in a step a group is written in a quarter less time.
-_STEP_ROWS = (128, 16)  # few sizes, so that each statement is compiled once
+_STEP_ROWS = (512, 128, 32, 8)  # few sizes, so that each statement is compiled once
 
 _PUT_STATE = """INSERT INTO states (pool, kind, id, version, terminal, updated_at, body)
     VALUES {rows} ON CONFLICT (pool, kind, id) DO UPDATE SET

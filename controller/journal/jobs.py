@@ -21,6 +21,7 @@ EventValues = tuple[int, float, str, str, str | None, str]
 RequestValues = tuple[str, int, str, str, bytes, float]
 
 REQUESTS = get_args(Request)
+_EVENT = {"event"}
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -170,8 +171,14 @@ def event_values(envelope: Envelope) -> EventValues:
         envelope.pool,
         envelope.event.kind,
         envelope.request_id,
-        envelope.model_dump_json(),
+        envelope_json(envelope),
     )
+
+
+def envelope_json(envelope: Envelope) -> str:
+    """Return `envelope.model_dump_json()`, made of two: to find an event among its kinds takes longer."""
+    head = envelope.model_dump_json(exclude=_EVENT)
+    return f'{head[:-1]},"event":{envelope.event.model_dump_json()}}}'
 
 
 def body_hash(request: Request) -> bytes:

@@ -13,6 +13,7 @@ from actors.events import Envelope
 from actors.ports import Accepted, Commit, Conflict, Submission
 from controller.journal.backup import back_up
 from controller.journal.jobs import AcceptJob, CallJob, CommitJob, Job, Key
+from controller.journal.listing import OneOrMore, RequestPage, RequestsWanted, TaskRow
 from controller.journal.prune import Chunk, Limits, Pruned, prune_chunk
 from controller.journal.reader import Reader, StoredRequest, StoredState
 from controller.journal.schema import open_journal
@@ -25,6 +26,7 @@ class SqliteJournal:
     Attributes:
         path: the SQLite file.
         owner: the id put on everything we rent; made once, with the journal.
+        pruned_seq: of the events up to this seq some are forgotten.
     """
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time, busy_s: float = 2.0) -> None:
@@ -36,6 +38,7 @@ class SqliteJournal:
         opened = open_journal(path, busy_s=busy_s)
         self.path = path
         self.owner = opened.owner
+        self.pruned_seq = opened.pruned_seq
         self._next_seq = opened.last_seq + 1
         self._writer = Writer(opened, now)
         self._reader = Reader(path)
@@ -138,6 +141,7 @@ class SqliteJournal:
             requests += chunk.pruned.requests
             states += chunk.pruned.states
             next_seq = chunk.next_seq
+            self.pruned_seq = max(self.pruned_seq, chunk.pruned_seq)
             if not chunk.more:
                 return Pruned(events, requests, tuple(states))
 
@@ -169,12 +173,40 @@ class SqliteJournal:
         self,
         after: int,
         limit: int,
-        pool: str | None = None,
+        pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
-        request_id: str | None = None,
+        request_id: OneOrMore | None = None,
     ) -> list[tuple[int, bytes]]:
         """Return (seq, envelope as JSON) of the first `limit` events behind `after`; see `Reader.events`."""
         return await self._reader.events(after, limit, pool, kinds, request_id)
+
+    async def newest(
+        self,
+        limit: int,
+        pool: OneOrMore | None = None,
+        kinds: Sequence[str] | None = None,
+        request_id: OneOrMore | None = None,
+    ) -> int | None:
+        """Return the seq of the event that `limit` - 1 fitting ones follow; see `Reader.newest`."""
+        return await self._reader.newest(limit, pool, kinds, request_id)
+
+    async def requests(self, wanted: RequestsWanted) -> RequestPage:
+        """Return requests, newest first; see `Reader.requests`."""
+        return await self._reader.requests(wanted)
+
+    async def ended_tasks(self, before: int | None, limit: int, pool: str | None = None) -> list[TaskRow]:
+        """Return the states of tasks that are over, newest request first; see `Reader.ended_tasks`."""
+        return await self._reader.ended_tasks(before, limit, pool)
+
+    async def chosen(
+        self, after: int, upto: int, limit: int, kinds: Sequence[str], *, ends: bool
+    ) -> list[tuple[int, bytes]]:
+        """Return events of some kinds, and with `ends` those that end requests; see `Reader.chosen`."""
+        return await self._reader.chosen(after, upto, limit, kinds, ends=ends)
+
+    async def replies(self, after: int) -> list[bytes]:
+        """Return envelopes of requests with a reply_to that are open or ended behind `after`, as JSON."""
+        return await self._reader.replies(after)
 
     async def state(self, pool: str, kind: str, name: str) -> StoredState | None:
         """Return the newest state of one actor, over or not; None when it never was, or is pruned."""

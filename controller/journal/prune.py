@@ -41,6 +41,7 @@ class Chunk:
     pruned: Pruned
     next_seq: int | None
     more: bool
+    pruned_seq: int = 0  # the newest seq among the events that went; 0: none did
 
 
 def prune_chunk(connection: sqlite3.Connection, limits: Limits, from_seq: int | None) -> Chunk:
@@ -51,17 +52,18 @@ def prune_chunk(connection: sqlite3.Connection, limits: Limits, from_seq: int | 
         limits: what is kept.
         from_seq: look at events from here on; None when all were looked at.
     """
-    events, next_seq = (0, None) if from_seq is None else _events(connection, limits, from_seq)
+    events, next_seq, pruned_seq = (0, None, 0) if from_seq is None else _events(connection, limits, from_seq)
     requests = _requests(connection, limits)
     states = _states(connection, limits)
     more = next_seq is not None or max(requests, len(states)) == CHUNK_ROWS
-    return Chunk(Pruned(events, requests, states), next_seq, more)
+    return Chunk(Pruned(events, requests, states), next_seq, more, pruned_seq)
 
 
-def _events(connection: sqlite3.Connection, limits: Limits, from_seq: int) -> tuple[int, int | None]:
+def _events(connection: sqlite3.Connection, limits: Limits, from_seq: int) -> tuple[int, int | None, int]:
+    """How many went, where to go on, and the newest seq of those that are over."""
     (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
     if newest is None:
-        return 0, None
+        return 0, None, 0
     # the seqs of what is deleted must never be given again
     connection.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'high_water'", (newest,))
     query = "SELECT seq, at FROM events WHERE seq >= ? ORDER BY seq LIMIT ?"
@@ -77,7 +79,15 @@ def _events(connection: sqlite3.Connection, limits: Limits, from_seq: int) -> tu
     )
     # seqs follow time, so a chunk that ends in something young enough is the last
     go_on = len(seen) == CHUNK_ROWS and over and over[-1][0] == seen[-1][0]
-    return connection.total_changes - before, seen[-1][0] + 1 if go_on else None
+    deleted = connection.total_changes - before
+    pruned_seq = over[-1][0] if deleted else 0
+    if deleted:  # who follows from before it has to hear that something is missing, also after a restart
+        connection.execute(
+            """INSERT INTO meta VALUES ('pruned_seq', ?)
+            ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)""",
+            (pruned_seq,),
+        )
+    return deleted, seen[-1][0] + 1 if go_on else None, pruned_seq
 
 
 def _requests(connection: sqlite3.Connection, limits: Limits) -> int:

@@ -12,6 +12,15 @@ from pydantic import ValidationError
 
 from actors.events import Envelope
 from controller.journal.errors import StateUnreadable
+from controller.journal.listing import (
+    OneOrMore,
+    RequestPage,
+    RequestsWanted,
+    TaskRow,
+    ended_tasks,
+    events_fit,
+    requests_page,
+)
 from controller.journal.schema import connect, explained
 
 READERS_MAX = 2  # threads reading at once
@@ -97,29 +106,65 @@ class Reader:
         self,
         after: int,
         limit: int,
-        pool: str | None = None,
+        pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
-        request_id: str | None = None,
+        request_id: OneOrMore | None = None,
     ) -> list[tuple[int, bytes]]:
         """Return (seq, envelope as JSON) of the first `limit` events behind `after` that fit.
 
+        Pools may be one or several, and have * and ?. Of one request id those events fit that name it; of
+        several, which may have * and ?, also the Facts that end them, whichever request these name.
         Filters but request_id read over what doesn't fit: one who follows should move its cursor to the
         journal's last_seq, taken before the call, when fewer than `limit` come back.
         """
-        conditions, values = ["seq > ?"], list[object]([after])
-        if pool is not None:
-            conditions.append("pool = ?")
-            values.append(pool)
-        if kinds is not None:
-            conditions.append(f"kind IN ({','.join('?' * len(kinds))})")
-            values.extend(kinds)
-        if request_id is not None:
-            conditions.append("request_id = ?")
-            values.append(request_id)
-        query = f"""SELECT seq, CAST(body AS BLOB) FROM events WHERE {" AND ".join(conditions)}
+        fits, values = events_fit(pool, kinds, request_id)
+        query = f"SELECT seq, CAST(body AS BLOB) FROM events WHERE seq > ? {fits} ORDER BY seq LIMIT ?"
+        bound = (after, *values, min(limit, EVENTS_LIMIT_MAX))
+        return await self._read(lambda connection: connection.execute(query, bound).fetchall())
+
+    async def newest(
+        self,
+        limit: int,
+        pool: OneOrMore | None = None,
+        kinds: Sequence[str] | None = None,
+        request_id: OneOrMore | None = None,
+    ) -> int | None:
+        """Return the seq of the oldest among the newest `limit` events that fit; None: none does."""
+        fits, values = events_fit(pool, kinds, request_id)
+        query = f"""SELECT min(seq) FROM
+            (SELECT seq FROM events WHERE TRUE {fits} ORDER BY seq DESC LIMIT ?)"""
+        bound = (*values, min(limit, EVENTS_LIMIT_MAX))
+        row = await self._read(lambda connection: connection.execute(query, bound).fetchone())
+        return None if row is None else row[0]
+
+    async def requests(self, wanted: RequestsWanted) -> RequestPage:
+        """Return requests, newest first; a page may be short and yet not the last."""
+        return await self._read(lambda connection: requests_page(connection, wanted))
+
+    async def ended_tasks(self, before: int | None, limit: int, pool: str | None = None) -> list[TaskRow]:
+        """Return the states of tasks that are over, newest request first, from behind seq `before`."""
+        return await self._read(lambda connection: ended_tasks(connection, before, limit, pool))
+
+    async def chosen(
+        self, after: int, upto: int, limit: int, kinds: Sequence[str], *, ends: bool
+    ) -> list[tuple[int, bytes]]:
+        """Return (seq, envelope as JSON) of the first `limit` events in (`after`, `upto`] that are of these
+        kinds or, with `ends`, end requests."""
+        fits = f"kind IN ({','.join('?' * len(kinds))})"
+        if ends:  # written so by pydantic; in a text the quotes would be escaped
+            fits = f"""({fits} OR instr(body, '"ends":[]') = 0)"""
+        query = f"""SELECT seq, CAST(body AS BLOB) FROM events WHERE seq > ? AND seq <= ? AND {fits}
             ORDER BY seq LIMIT ?"""
-        values.append(min(limit, EVENTS_LIMIT_MAX))
+        values = (after, upto, *kinds, min(limit, EVENTS_LIMIT_MAX))
         return await self._read(lambda connection: connection.execute(query, values).fetchall())
+
+    async def replies(self, after: int) -> list[bytes]:
+        """Return envelopes, as JSON, of requests with a reply_to that are open or ended behind `after`."""
+        query = """SELECT CAST(events.body AS BLOB) FROM requests JOIN events USING (seq)
+            WHERE (requests.status != 'ended' OR requests.ended_by > ?)
+            AND instr(events.body, '"reply_to":"') > 0 ORDER BY requests.seq"""
+        rows = await self._read(lambda connection: connection.execute(query, (after,)).fetchall())
+        return [body for (body,) in rows]
 
     async def state(self, pool: str, kind: str, name: str) -> StoredState | None:
         """Return the newest state of one actor, over or not; None when it never was, or is pruned."""

@@ -45,6 +45,8 @@ TABLES = (
     "CREATE INDEX requests_new ON requests (seq) WHERE status = 'new'",  # recovery
     "CREATE INDEX requests_ended ON requests (ended_at) WHERE status = 'ended'",  # pruning
 )
+# Of later releases; older ones go on with them all the same, so that the schema's version stays.
+ADDED = ("CREATE INDEX IF NOT EXISTS requests_seq ON requests (seq)",)  # lists, newest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Opened:
     owner: str
     epoch: int
     last_seq: int
+    pruned_seq: int = 0
 
 
 def connect(path: Path, *, read_only: bool, busy_s: float) -> sqlite3.Connection:
@@ -173,12 +176,15 @@ def _take_over(connection: sqlite3.Connection) -> Opened:
             connection.execute(statement)
         first = [("schema", SCHEMA_VERSION), ("owner", secrets.token_hex(6)), ("epoch", 0), ("high_water", 0)]
         connection.executemany("INSERT INTO meta VALUES (?, ?)", first)
+    for statement in ADDED:
+        connection.execute(statement)
     connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'")
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
     connection.execute("COMMIT")
     last_seq = max(newest or 0, int(meta["high_water"]))
-    return Opened(connection, str(meta["owner"]), int(meta["epoch"]), last_seq)
+    pruned_seq = int(meta.get("pruned_seq", 0))
+    return Opened(connection, str(meta["owner"]), int(meta["epoch"]), last_seq, pruned_seq)
 
 
 def _explain(path: Path, error: sqlite3.Error) -> JournalError:

@@ -212,6 +212,24 @@ class Costs(Collector):
             machine.kind = "leaked"
         self._count(machine, _passed(machine.meter, until))
 
+    def _read_all(self, now: float) -> None:
+        """As `_read` of each, but what is alike is added up first: a scrape reads thousands."""
+        sums: dict[tuple[str, str, Kind, bool], int] = {}
+        for machine in self._machines.values():
+            if machine.leaks_at is not None or (machine.kind == "starting" and not machine.worked):
+                self._read(machine, now)
+                continue
+            total = _passed(machine.meter, now)
+            more = total - machine.counted
+            if more > 0:
+                machine.counted = total
+                alike = (machine.pool, machine.market, machine.kind, machine.worked)
+                sums[alike] = sums.get(alike, 0) + more
+        for (pool, market, kind, worked), micro in sums.items():
+            self._add(pool, market, kind, micro)
+            if not worked:
+                self._wasted[pool] += micro
+
     def _count(self, machine: _Machine, total: int) -> None:
         more = total - machine.counted
         if more <= 0:
@@ -283,8 +301,7 @@ class Costs(Collector):
     def read(self) -> None:
         """Bring everything up to now."""
         now = self._now()
-        for machine in self._machines.values():
-            self._read(machine, now)
+        self._read_all(now)
         if self._leftovers is not None:
             since, self._left_at = self._left_at, now
             if since is not None:
@@ -344,7 +361,12 @@ class Costs(Collector):
             labels=["pool", "period"],
         )
         meters: dict[str, list[Meter]] = {name: [] for name in self._pools}
+        leaks: Counter[str] = Counter()
+        leaking: Counter[str] = Counter()  # micro-dollars an hour
         for machine in self._machines.values():
+            if machine.kind == "leaked":
+                leaks[machine.pool] += 1
+                leaking[machine.pool] += machine.meter.rate
             if machine.pool in meters and machine.market != _NOBODYS:
                 meters[machine.pool].append(machine.meter)
         for name, state in sorted(self._pools.items()):
@@ -358,6 +380,20 @@ class Costs(Collector):
             spent.add_metric([name, "day"], today / MICRO)
             spent.add_metric([name, "total"], total / MICRO)
         yield from (rate, limit, spent)
+        yield from _suspected(leaks, leaking, {_NOBODYS, *self._pools})
+
+
+def _suspected(leaks: Counter[str], leaking: Counter[str], names: set[str]) -> Iterator[Metric]:
+    machines = GaugeMetricFamily(
+        "everpool_leak_suspected_machines",
+        f"Machines in quarantine, or told to end more than {LEAK_AFTER_S:g} s ago and still there.",
+        labels=["pool"],
+    )
+    rate = GaugeMetricFamily("everpool_leak_suspected_usd_per_hour", "What they cost now.", labels=["pool"])
+    for name in sorted(names | set(leaks)):
+        machines.add_metric([name], leaks[name])
+        rate.add_metric([name], leaking[name] / MICRO)
+    yield from (machines, rate)
 
 
 def _pool_of(key: str) -> str:
@@ -368,7 +404,9 @@ def _pool_of(key: str) -> str:
 
 def _passed(its: Meter, until: float) -> int:
     """What the time comes to that has passed until then, whatever is billed ahead."""
-    end = until if its.stopped_at is None else min(until, its.stopped_at)
+    if its.stopped_at is None:
+        return its.spent_micro_usd + int(max(0.0, until - its.since) * its.micro_usd_per_hour / 3600)
+    end = min(until, its.stopped_at)
     ran = int(max(0.0, end - its.since) * its.micro_usd_per_hour / 3600)
     stood = int(max(0.0, until - end) * its.stopped_micro_usd_per_hour / 3600)
     return its.spent_micro_usd + ran + stood

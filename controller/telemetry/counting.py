@@ -1,5 +1,6 @@
 """How many actors are in which state, what they cost and how long: kept by what changes, read at a scrape."""
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,19 +12,28 @@ from actors.ports import Commit, StateRow
 from controller.telemetry.describe import (
     INSTANCE_STATES,
     NODE_STATES,
-    POOL_STATES,
     TASK_STATES,
     Describe,
     Described,
     describe,
 )
+from controller.views import POOL_CODES
 from providers.model import MICRO
 
 Key = tuple[str, str, str]  # kind, pool, id
+AGES_MAX = 2_000  # samples of how long the oldest is in a state: of the oldest
+POOL_WORDS = tuple(word for word in POOL_CODES if word != "destroyed")
 
 
 class StateCounts(Collector):
-    """Gauges over the states of all actors that are not over."""
+    """Gauges over the states of all actors that are not over.
+
+    Args:
+        now: UTC seconds.
+        describe: what to count of a state.
+        pool_status: the word shown for a pool, where it is derived.
+        pool_ready: how many of its desired nodes have a machine that works, spares left out.
+    """
 
     def __init__(
         self,
@@ -31,14 +41,17 @@ class StateCounts(Collector):
         now: Callable[[], float],
         describe: Describe = describe,
         pool_status: Callable[[str], str | None] | None = None,
+        pool_ready: Callable[[str], int | None] | None = None,
     ) -> None:
         self._now = now
         self._describe = describe
-        self._pool_status = pool_status  # the word shown for a pool, where it is derived
+        self._pool_status = pool_status
+        self._pool_ready = pool_ready
         self._known: dict[Key, Described] = {}
         self._counts: Counter[tuple[str, str, str, str]] = Counter()  # kind, pool, provider, status
         self._cost: Counter[tuple[str, str]] = Counter()  # pool, status -> micro-dollars an hour
-        self._entered: dict[tuple[str, str], dict[Key, float]] = {}  # kind, status -> since, oldest first
+        # kind, pool, status -> since when each is in it, oldest first
+        self._entered: dict[tuple[str, str, str], dict[Key, float]] = {}
         self._pools: dict[str, Described] = {}
 
     def committed(self, commit: Commit) -> None:
@@ -60,15 +73,21 @@ class StateCounts(Collector):
         if before is not None:
             self._add(key, before, -1)
             if after is None or after.status != before.status:
-                del self._entered[row.kind, before.status][key]
+                self._left(key, before.status)
         if after is None:
             self._known.pop(key, None)
         else:
             self._known[key] = after
             self._add(key, after, 1)
-            self._entered.setdefault((row.kind, after.status), {})[key] = after.since
+            self._entered.setdefault((row.kind, pool, after.status), {})[key] = after.since
         if row.kind == "pool":
             self._take_pool(pool, after)
+
+    def _left(self, key: Key, status: str) -> None:
+        entered = self._entered[key[0], key[1], status]
+        del entered[key]
+        if not entered:
+            del self._entered[key[0], key[1], status]
 
     def _take_pool(self, pool: str, after: Described | None) -> None:
         if after is not None:
@@ -114,16 +133,21 @@ class StateCounts(Collector):
         for (pool, status), micro in sorted(self._cost.items()):
             cost.add_metric([pool, status], micro / MICRO)
         yield cost
+        yield self._ages()
+
+    def _ages(self) -> Metric:
         oldest = GaugeMetricFamily(
             "everpool_oldest_state_age_seconds",
-            "How long the actor that is longest in a state has been in it.",
-            labels=["kind", "state"],
+            "How long the one that is longest in a state has been in it; no sample where none is.",
+            labels=["pool", "kind", "state"],
         )
+        firsts = ((next(iter(there.values())), where) for where, there in self._entered.items())
         now = self._now()
-        for (kind, status), entered in sorted(self._entered.items()):
-            since = next(iter(entered.values()), None)
-            oldest.add_metric([kind, status], 0.0 if since is None else max(0.0, now - since))
-        yield oldest
+        for since, (kind, pool, status) in sorted(
+            heapq.nsmallest(AGES_MAX, firsts), key=lambda found: found[1]
+        ):
+            oldest.add_metric([pool, kind, status], max(0.0, now - since))
+        return oldest
 
     def _pool_gauges(self) -> Iterator[Metric]:
         pools = GaugeMetricFamily("everpool_pools", "Pools by state.", labels=["state"])
@@ -133,15 +157,48 @@ class StateCounts(Collector):
         desired = GaugeMetricFamily(
             "everpool_pool_desired_nodes", "Nodes that the pool should have.", labels=["pool"]
         )
-        words: Counter[str] = Counter() if self._pool_status else Counter(dict.fromkeys(POOL_STATES, 0))
+        ready = GaugeMetricFamily(
+            "everpool_pool_ready_nodes", "Desired nodes with a machine that works.", labels=["pool"]
+        )
+        least = GaugeMetricFamily(
+            "everpool_pool_min_nodes", "Ready nodes below which the pool is unhealthy.", labels=["pool"]
+        )
+        paused = GaugeMetricFamily(
+            "everpool_pool_paused", "1 while a user wants nothing launched or started.", labels=["pool"]
+        )
+        states = GaugeMetricFamily(
+            "everpool_pool_state",
+            "1 for the state that the pool is in, 0 for the others.",
+            labels=["pool", "state"],
+        )
+        words: Counter[str] = Counter(dict.fromkeys(POOL_WORDS, 0))
         for name, pool in sorted(self._pools.items()):
-            words[(self._pool_status(name) if self._pool_status else None) or pool.status] += 1
+            word = self._word(name, pool)
+            words[word] += 1
+            for one in POOL_WORDS:
+                states.add_metric([name, one], one == word)
             parked.add_metric([name], pool.status == "parked")
             desired.add_metric([name], pool.desired)
-        words.setdefault("parked", 0)
-        for word, count in sorted(words.items()):
-            pools.add_metric([word], count)
-        yield from (pools, parked, desired)
+            ready.add_metric([name], self._ready(name))
+            least.add_metric([name], pool.least)
+            paused.add_metric([name], pool.paused)
+        for word in POOL_WORDS:
+            pools.add_metric([word], words[word])
+        yield from (pools, states, parked, paused, desired, ready, least)
+
+    def _word(self, name: str, pool: Described) -> str:
+        """The pool's state as it is shown; what is journaled says less."""
+        derived = self._pool_status(name) if self._pool_status is not None else None
+        if derived is not None or pool.status != "active":
+            return derived or pool.status
+        ready = self._ready(name)
+        return "ready" if ready >= pool.desired else "degraded" if ready >= pool.least else "short"
+
+    def _ready(self, name: str) -> int:
+        known = self._pool_ready(name) if self._pool_ready is not None else None
+        if known is not None:
+            return known
+        return sum(self._counts.get(("node", name, "", status), 0) for status in ("filled", "replacing"))
 
     def _actor_gauges(self) -> Iterator[Metric]:
         nodes = GaugeMetricFamily("everpool_nodes", "Nodes by state.", labels=["pool", "state"])

@@ -13,7 +13,6 @@ from controller.views import micro_usd_per_hour
 INSTANCE_STATES = ("requested", "provisioning", "bootstrapping", "ready", "draining", "destroying")
 NODE_STATES = ("vacant", "filling", "filled", "replacing")
 TASK_STATES = ("pending", "assigned", "created", "running", "stopping", "invalid")
-POOL_STATES = ("active", "parked", "draining")  # of what is journaled; more words are derived, see views.py
 
 
 class Described(NamedTuple):
@@ -24,7 +23,8 @@ class Described(NamedTuple):
         since: when it was entered.
         over: it does not count any more.
         node: of an instance.
-        desired: nodes that a pool should have.
+        desired, least: nodes that a pool should have, and those below which it is unhealthy.
+        paused: a user wants nothing launched in the pool.
     """
 
     status: str
@@ -34,6 +34,8 @@ class Described(NamedTuple):
     node: int | None = None
     micro_usd_per_hour: int = 0
     desired: int = 0
+    least: int = 0
+    paused: bool = False
 
 
 class Describe(Protocol):
@@ -46,7 +48,17 @@ class Describe(Protocol):
 
 def describe(row: StateRow) -> Described | None:
     """The actors' own states."""
-    match row.state:
+    match row.state:  # tasks first: there are most of them
+        case (
+            tasks.Pending()
+            | tasks.Assigned()
+            | tasks.Created()
+            | tasks.Running()
+            | tasks.Stopping()
+            | tasks.Invalid()
+            | tasks.Stopped()
+        ) as state:
+            return Described(state.status, state.since, over=isinstance(state, tasks.Stopped))
         case (
             instances.Requested()
             | instances.Provisioning()
@@ -68,17 +80,17 @@ def describe(row: StateRow) -> Described | None:
             return Described(state.status, state.since, over=isinstance(state, nodes.Retired))
         case pools.Active() | pools.Parked() | pools.Draining() | pools.Destroyed() as state:
             over = isinstance(state, pools.Destroyed)
-            return Described(state.status, state.since, over=over, desired=state.desired)
-        case (
-            tasks.Pending()
-            | tasks.Assigned()
-            | tasks.Created()
-            | tasks.Running()
-            | tasks.Stopping()
-            | tasks.Invalid()
-            | tasks.Stopped()
-        ) as state:
-            return Described(state.status, state.since, over=isinstance(state, tasks.Stopped))
+            least = (
+                state.desired if state.spec.nodes.min is None else min(state.spec.nodes.min, state.desired)
+            )
+            return Described(
+                state.status,
+                state.since,
+                over=over,
+                desired=state.desired,
+                least=least,
+                paused=getattr(state, "paused", None) is not None,
+            )
         case Reaped() as state:
             return Described(state.status, state.ended_at, over=True)
         case Quarantined() as state:

@@ -1,9 +1,10 @@
-"""The daemon's own log: one line per event on stderr, as text or JSON, without secrets.
+"""The daemon's own log: one line per event as text or JSON on stderr, or in the journal, without secrets.
 
 Set up once, by the daemon. Rules and policies log nothing: what they decide is seen in the commits that
 `LogObserver` writes down.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -19,6 +20,9 @@ from structlog.typing import EventDict, WrappedLogger
 from actors import events
 from actors.events import Envelope, Event, NodeInstance
 from actors.ports import Commit
+from controller.sentences import called_off
+from controller.telemetry.journald import JournalOut, is_journal
+from controller.telemetry.journald import entry as journal_entry
 
 HIDDEN = "[hidden]"
 _SECRET_KEY = re.compile(
@@ -33,6 +37,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "text", "json", "journald"]
 
 
 class Secrets:
@@ -156,6 +161,13 @@ def render_json(_logger: WrappedLogger, _method: str, entry: MutableMapping[str,
     return json.dumps({**first, **entry}, default=str, ensure_ascii=False)
 
 
+def render_journal(_logger: WrappedLogger, _method: str, entry: MutableMapping[str, Any]) -> bytes:
+    """An entry of the journal: its own time, its own level, the same words, and fields to search by."""
+    level, event = str(entry.get("level", "")), str(entry.get("event", ""))
+    line = render_text(_logger, _method, {**entry, "timestamp": "", "level": ""})
+    return journal_entry(line.lstrip(), level, event, entry)
+
+
 class _Bridge(logging.Handler):
     """What libraries log through the standard library goes the same way."""
 
@@ -171,14 +183,23 @@ class _Bridge(logging.Handler):
 def configure(
     *,
     level: Level = "info",
-    format: Literal["text", "json"] = "text",
+    format: Format = "text",
     stream: TextIO | None = None,
     secrets: Secrets | None = None,
     limit: RateLimit | None = None,
 ) -> Secrets:
-    """Set up structlog and the standard library's logging; returns where secrets are to be added."""
+    """Set up structlog and the standard library's logging; returns where secrets are to be added.
+
+    `auto`: `journald` when the stream is the journal's, else `text`. Without a journal, `journald` is `text`.
+    """
     secrets = secrets or Secrets()
-    out = _Out(stream or sys.stderr)
+    stream = stream or sys.stderr
+    out: _Out | JournalOut = _Out(stream)
+    render: Callable[[WrappedLogger, str, MutableMapping[str, Any]], str | bytes]
+    render = render_json if format == "json" else render_text
+    if format == "journald" or (format == "auto" and is_journal(stream)):
+        with contextlib.suppress(OSError):
+            out, render = JournalOut(), render_journal
     number = _LEVELS[level]
     structlog.configure(
         processors=[
@@ -188,7 +209,7 @@ def configure(
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
             structlog.processors.format_exc_info,
             secrets,
-            render_json if format == "json" else render_text,
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: out,
@@ -231,6 +252,8 @@ def level_of(event: Event) -> int:
     if isinstance(event, events.BootstrapPhase):
         return logging.WARNING if event.event == "failed" else logging.DEBUG
     if isinstance(event, events.Error):
+        if called_off(event):  # such as what waited for a pool that was told to end
+            return logging.INFO
         return logging.ERROR if event.fatal else logging.WARNING
     for kinds, level in ((_DEBUG_KINDS, 10), (_WARNING_KINDS, 30), (_ERROR_KINDS, 40)):
         if isinstance(event, kinds):
@@ -240,7 +263,9 @@ def level_of(event: Event) -> int:
 
 def fields_of(envelope: Envelope) -> dict[str, object]:
     """What a line tells of an event: its plain values, and whose instance it is about."""
-    fields: dict[str, object] = {"pool": envelope.pool, "seq": envelope.seq}
+    fields: dict[str, object] = {"seq": envelope.seq}
+    if envelope.pool:  # else it is about the daemon
+        fields["pool"] = envelope.pool
     if envelope.request_id:
         fields["request_id"] = envelope.request_id
     for name, value in envelope.event:

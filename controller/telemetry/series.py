@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable
 from itertools import product
 from typing import TypeVar, get_args
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from actors import events
 from actors.events import Envelope, Result
 from actors.ports import Commit, StateRow
+from controller.telemetry.borders import BorderCollector, Borders
 from controller.telemetry.costs import Costs
 from controller.telemetry.counting import StateCounts
 from controller.telemetry.describe import Describe, Described, describe
+from controller.telemetry.exposition import OnLoop
 from controller.telemetry.sources import SourceCollector, Sources
 from providers.errors import Fault
 
@@ -65,7 +67,9 @@ class Series:
         version: of everpool.
         describe: what to count of a state; replaceable for tests.
         pool_status: the word shown for a pool, where it is derived from more than its state.
+        pool_ready: how many of its desired nodes have a machine that works.
         sources: what other parts keep.
+        borders: what is known of providers, webhooks, clients and the disk.
     """
 
     def __init__(
@@ -77,20 +81,28 @@ class Series:
         version: str = "",
         describe: Describe = describe,
         pool_status: Callable[[str], str | None] | None = None,
+        pool_ready: Callable[[str], int | None] | None = None,
         sources: Sources | None = None,
+        borders: Borders | None = None,
     ) -> None:
         self.registry = registry
-        self.states = StateCounts(now=now, describe=describe, pool_status=pool_status)
-        registry.register(self.states)
+        self.states = StateCounts(now=now, describe=describe, pool_status=pool_status, pool_ready=pool_ready)
         self.costs = Costs(now=now, leftovers=sources.leftovers if sources is not None else None)
-        registry.register(self.costs)
+        kept: list[Collector] = [self.states, self.costs]
         if sources is not None:
-            registry.register(SourceCollector(sources))
+            kept.append(SourceCollector(sources))
+        if borders is not None:
+            kept.append(BorderCollector(borders))
+        self.on_loop = OnLoop(kept)
+        registry.register(self.on_loop)
         self._make_market_series(registry)
         self._make_pool_series(registry)
         self._make_daemon_series(registry, version)
-        for provider, outcome in product(providers, OUTCOMES):
+        named = tuple(providers)
+        for provider, outcome in product(named, OUTCOMES):
             self.launches.labels(provider, outcome)  # a zero is a sample; absence is not
+        for provider, reason in product(named, PREEMPTION_KINDS):
+            self.preemptions.labels(provider, reason)
         self._requested: OrderedDict[str, float] = OrderedDict()  # request id -> when
         self._launched: OrderedDict[str, float] = OrderedDict()  # instance id -> when it was requested
         self._noticed: OrderedDict[str, float] = OrderedDict()  # instance id -> when
@@ -134,6 +146,15 @@ class Series:
         )
 
     def _make_pool_series(self, registry: CollectorRegistry) -> None:
+        self.pool_preemptions = Counter(
+            "everpool_pool_preemptions", "Machines of the pool that were taken.", ["pool"], registry=registry
+        )
+        self.pool_replacements = Counter(
+            "everpool_pool_replacements",
+            "Nodes of the pool that got another machine.",
+            ["pool"],
+            registry=registry,
+        )
         self.tasks = Counter(
             "everpool_tasks_completed", "Tasks that are over.", ["pool", "result"], registry=registry
         )
@@ -216,6 +237,10 @@ class Series:
         if seconds is not None:
             self.api_seconds.labels(route).observe(seconds)
 
+    async def exposed(self) -> bytes:
+        """All series as text, for a scrape."""
+        return await self.on_loop.exposed(self.registry)
+
     def instance(self, pool: str, instance_id: str) -> Described | None:
         """What is known of an instance that is not over."""
         return self.states.instance(pool, instance_id)
@@ -241,12 +266,14 @@ class Series:
                 self.bootstraps.labels(one.provider, "failed").inc()
             case events.InstancePreempted(instance=one, reason=reason):
                 self.preemptions.labels(one.provider, preemption_kind(reason)).inc()
+                self.pool_preemptions.labels(envelope.pool).inc()
                 _note(self._noticed, one.instance.id, envelope.at)
             case events.NoticeWithdrawn(instance_id=instance_id):
                 self._noticed.pop(instance_id, None)
                 self._asked.pop(instance_id, None)
             case events.InstanceReplaced(old_id=old_id, new=new):
                 self._ready(new, envelope.at)
+                self.pool_replacements.labels(envelope.pool).inc()
                 self._asked.pop(old_id, None)
                 if old_id in self._noticed:
                     self.notice_to_replaced.observe(max(0.0, envelope.at - self._noticed.pop(old_id)))
@@ -268,6 +295,8 @@ class Series:
     def _pool_changed(self, pool: str) -> None:
         if self.states.has_pool(pool):
             self._pools_gone.pop(pool, None)
+            self.pool_preemptions.labels(pool)
+            self.pool_replacements.labels(pool)
             for result in RESULTS:
                 self.tasks.labels(pool, result)
                 self.attempts.labels(pool, result)
@@ -275,7 +304,14 @@ class Series:
         _note(self._pools_gone, pool, None)
         while len(self._pools_gone) > _POOLS_GONE_MAX:
             oldest, _ = self._pools_gone.popitem(last=False)
-            for counter in (self.tasks, self.attempts, self.messages, self.mailbox_depth):
+            for counter in (
+                self.tasks,
+                self.attempts,
+                self.messages,
+                self.mailbox_depth,
+                self.pool_preemptions,
+                self.pool_replacements,
+            ):
                 counter.remove_by_labels({"pool": oldest})
             self.costs.forget(oldest)
 
@@ -287,7 +323,8 @@ def _note(notes: OrderedDict[str, _T], key: str, value: _T) -> None:
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry with the process's own series."""
+    """A registry with the process's own series. Of counters the times of their making are not shown."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     return registry

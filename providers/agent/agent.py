@@ -1103,7 +1103,8 @@ class Core:
         _check_start(message)
         task = Task(message)
         self.tasks[key] = task
-        self._acts.append(Persist(["task", message]))
+        if not message.get("secret"):
+            self._acts.append(Persist(["task", message]))
         bad_put = self.bad_puts.pop(key, None)
         if bad_put is not None:
             task.code, task.error = 126, bad_put
@@ -1121,10 +1122,20 @@ class Core:
         while self.waiting and len(self.live) < self.slots:
             task = self.waiting.popleft()
             if task.state == WAITING:
+                self._keep_secret(task)
                 task.state = SPAWNING
                 self.live[task.key] = task
                 self._acts.append(Persist(["go", task.task, task.attempt]))
                 self._acts.append(Spawn(task.task, task.attempt, task.command))
+
+    def _keep_secret(self, task: Task) -> None:
+        """Persist a waiting task that has secrets, without them: it will not wait any more.
+
+        While it waits it is in memory only. An agent that died meanwhile does not know it then, and the
+        daemon says it again: nobody starts it without its secrets.
+        """
+        if task.command.get("secret"):
+            self._acts.append(Persist(["task", _without_secrets(task.command)]))
 
     def _spawned(self, item: Spawned) -> None:
         task = self.tasks.get((item.task, item.attempt))
@@ -1132,7 +1143,10 @@ class Core:
             return
         if task.state == SPAWNING:
             extra = [item.start_time, round(self.now, 3)]
-            self._report("started", extra, task=item.task, attempt=item.attempt, pid=item.pid)
+            about: Message = {"task": item.task, "attempt": item.attempt, "pid": item.pid}
+            if task.command.get("env_groups"):
+                about["env_groups"] = task.command["env_groups"]
+            self._report("started", extra, **about)
         timeout_s = task.command.get("timeout_s")
         if timeout_s is not None:
             task.timeout_at = task.began + timeout_s
@@ -1165,6 +1179,8 @@ class Core:
         self._fill()
 
     def _end_unstarted(self, task: Task, why: str) -> None:
+        if task.state == WAITING:
+            self._keep_secret(task)
         task.why = why
         task.state = DRAINING
         self.draining += 1
@@ -1884,7 +1900,7 @@ class Core:
             yield ["notice", source, reason, deadline]
         for task in self.tasks.values():
             held: Message = {name: getattr(task, name) for name in _HELD}
-            held["command"], held["streams"] = task.command, None
+            held["command"], held["streams"] = _without_secrets(task.command), None
             if task.streams is not None:
                 held["streams"] = [[s.noted, s.noted, s.acked, s.released, s.unacked] for s in task.streams]
             yield ["held", held]
@@ -1904,8 +1920,10 @@ class Core:
             self.instance = ""  # the disk may have come from another machine's image
         if self.health is not None:
             self.health_at = self.now + float(self.health["every_s"])
-        for task in self.tasks.values():
-            if task.state == WAITING:
+        for task in list(self.tasks.values()):
+            if task.state == WAITING and task.command.get("secret"):
+                del self.tasks[task.key]  # its secrets died with us: the daemon will say it again
+            elif task.state == WAITING:
                 self.waiting.append(task)
             elif task.state != ENDED:
                 task.state = RUNNING if task.started else SPAWNING
@@ -2018,6 +2036,14 @@ def _key_of(message: Message) -> Key:
     return (task, attempt)
 
 
+def _without_secrets(command: Message) -> Message:
+    """What of a `start` may be on disk."""
+    secret = command.get("secret")
+    if not secret:
+        return command
+    return dict(command, env={key: value for key, value in command["env"].items() if key not in secret})
+
+
 def _check_start(message: Message) -> None:
     argv, shell = message.get("argv"), message.get("shell")
     if not argv and not shell:
@@ -2026,6 +2052,8 @@ def _check_start(message: Message) -> None:
         raise Malformed("argv must be strings")
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in (message.get("env") or {}).items()):
         raise Malformed("env must be strings")
+    if not all(isinstance(key, str) for key in message.get("secret") or ()):
+        raise Malformed("secret must be names")
     int(message["log_bytes_max"]), float(message.get("grace_s", 10))
 
 
@@ -2068,6 +2096,16 @@ class _Kernel:
         except AttributeError:
             return -1
         return fd
+
+
+def _environ(pid: int) -> Dict[str, str]:
+    """The environment that a process was started with; empty when it can't be had."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = [os.fsdecode(pair).partition("=") for pair in file.read().split(b"\0")]
+    except OSError:
+        return {}
+    return {key: value for key, _, value in pairs if key}
 
 
 class _Stat(NamedTuple):
@@ -3153,6 +3191,12 @@ class Loop:
             self.inputs.append(HookEnded(*key))
             return
         env = self._task_env(attempt, task.command)
+        lost = [key for key in task.command.get("secret") or () if key not in task.command["env"]]
+        if lost:  # an earlier agent started it, and wrote them nowhere: the task itself has them
+            theirs = _environ(attempt.pid)
+            env.update((key, theirs[key]) for key in lost if key in theirs)
+            if not theirs:
+                _log(f"on_notice of {key}: runs without {', '.join(lost)}, which can't be had any more")
         env["EVERPOOL_NOTICE_REASON"] = action.reason
         env["EVERPOOL_NOTICE_SECONDS"] = "" if action.seconds is None else str(int(action.seconds))
         env["EVERPOOL_TASK_PID"] = str(attempt.pid)

@@ -115,6 +115,18 @@ class Start(_Message):
     log_bytes_max: int
 
 
+class StartWithSecrets(Start):
+    """Run an attempt with values in its environment that the agent keeps in memory only.
+
+    Attributes:
+        secret: the keys of `env` whose values are never written down there.
+        env_groups: where they are from, group and revision; said again when the attempt has started.
+    """
+
+    secret: tuple[str, ...] = ()
+    env_groups: tuple[tuple[str, int], ...] = ()
+
+
 class Stop(_Message):
     """TERM to the attempt's process group, KILL after the grace. Unheard-of: it will never start."""
 
@@ -223,12 +235,13 @@ class BootstrapEnded(_Report):
 
 
 class Started(_Report):
-    """The attempt's process runs."""
+    """The attempt's process runs. `env_groups`: as `start` told them."""
 
     t: Literal["started"] = "started"
     task: str
     attempt: int
     pid: int
+    env_groups: tuple[tuple[str, int], ...] = ()
 
 
 class Ended(_Report):
@@ -240,7 +253,8 @@ class Ended(_Report):
         started: whether a process ever ran.
         oom: the kernel's out-of-memory killer took it (evidence in cgroup or kernel counters).
         why: stop, notice, timeout or lease when the agent ended it; lost when it ended unseen,
-            while the agent was dead; spawn when it could not be started; error says more.
+            while the agent was dead; spawn when it could not be started; secrets, which no agent says, when
+            the groups it names can't be had; error says more.
         lines_dropped: log lines beyond the quota.
     """
 
@@ -251,7 +265,7 @@ class Ended(_Report):
     signal: int | None = None
     started: bool = True
     oom: bool = False
-    why: Literal["", "stop", "notice", "timeout", "lease", "lost", "spawn"] = ""
+    why: Literal["", "stop", "notice", "timeout", "lease", "lost", "spawn", "secrets"] = ""
     error: str | None = None
     seconds: float = 0
     lines_dropped: int = 0

@@ -46,6 +46,7 @@ from providers.container.wire import (
 from providers.contract import AgentChannel
 from providers.errors import Fault, HostError, ProviderError
 from providers.host.exec import SIGNALLED, ExecHost
+from providers.logins import Logins, NoLogins
 from providers.model import (
     Capabilities,
     Check,
@@ -77,6 +78,7 @@ class ContainerProvider:
         config: its engine, offers, and what is in each container.
         directory: where it notes which keys were used; made when something is noted.
         agent_source: the agent's program.
+        logins: to registries that the config does not name.
         now: wall time, seconds since the epoch.
     """
 
@@ -87,6 +89,7 @@ class ContainerProvider:
         directory: Path,
         agent_source: bytes,
         *,
+        logins: Logins | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
@@ -110,7 +113,7 @@ class ContainerProvider:
         self._agent_source = agent_source
         self._now = now
         self._engine = Engine(name, config.engine, config.socket, lambda: secrets_of(config))
-        self._images = Images(name, config, self._engine)
+        self._images = Images(name, config, self._engine, logins or NoLogins())
         self._surroundings = Surroundings(name, config, self._engine)
         self._ledger = Ledger(directory / "keys", now)
         self._ends = Ends(name, self._engine, self._ledger, now)

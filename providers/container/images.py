@@ -22,6 +22,7 @@ from pydantic_core import to_json
 from providers.container.config import ContainerConfig, Registry
 from providers.container.engine import Engine, segment
 from providers.errors import Fault, ProviderError
+from providers.logins import Login, Logins
 
 WAIT_S = 60.0  # that a launch waits for a pull
 AGAIN_S = 5.0
@@ -48,11 +49,11 @@ def split_tag(image: str) -> tuple[str, str]:
 
 def registry_auth(registry: Registry) -> str:
     """The value of X-Registry-Auth. Raises ProviderError(credentials) when the password can't be read."""
-    said = {
-        "username": registry.username,
-        "password": registry.password.read(),
-        "serveraddress": registry.server,
-    }
+    return _auth(Login(registry.server, registry.username, registry.password.read()))
+
+
+def _auth(login: Login) -> str:
+    said = {"username": login.username, "password": login.password, "serveraddress": login.server}
     return base64.urlsafe_b64encode(to_json(said)).decode()
 
 
@@ -70,7 +71,12 @@ def secrets_of(config: ContainerConfig) -> Iterator[str]:
             password = registry.password.read()
         except ProviderError:
             continue
-        yield from (password, f"{registry.username}:{password}", registry_auth(registry))
+        yield from _shown_as(Login(registry.server, registry.username, password))
+
+
+def _shown_as(login: Login) -> tuple[str, ...]:
+    """How a login may turn up in what an engine says."""
+    return (login.password, f"{login.username}:{login.password}", _auth(login))
 
 
 class _Pull:
@@ -114,8 +120,9 @@ class _Pull:
 class Images:
     """The images that containers are made of."""
 
-    def __init__(self, provider: str, config: ContainerConfig, engine: Engine) -> None:
+    def __init__(self, provider: str, config: ContainerConfig, engine: Engine, logins: Logins) -> None:
         self._provider, self._config, self._engine = provider, config, engine
+        self._logins = logins
         self._pulls: dict[str, _Pull] = {}
         self.proven: set[str] = set()  # ids of images whose Python was asked
 
@@ -158,9 +165,10 @@ class Images:
     async def _pulled(self, image: str) -> None:
         pull = self._pulls.get(image)
         if pull is None or pull.ended_at is not None:
+            login = self._login(registry_host(image))  # here: who keeps it knows of no other thread
 
             async def work(pull: _Pull) -> None:
-                await self._pull(pull, image)
+                await self._pull(pull, image, login)
 
             pull = self._pulls[image] = _Pull(image, work)
         with anyio.move_on_after(WAIT_S):
@@ -171,16 +179,20 @@ class Images:
         if pull.error is not None:
             raise ProviderError(pull.error.fault, pull.error.detail, pull.error.retry_after_s)
 
-    async def _pull(self, pull: _Pull, image: str) -> None:
+    def _login(self, host: str) -> Login | None:
+        """Who we are to a registry: as the config says, else as is kept. May raise ProviderError."""
+        for one in self._config.registries:
+            if one.server == host:
+                return Login(host, one.username, one.password.read())
+        return self._logins.login(host)
+
+    async def _pull(self, pull: _Pull, image: str, login: Login | None) -> None:
         """Runs in the pull's own thread and event loop, so with an engine's connection of its own."""
         name, tag = split_tag(image)
-        host = registry_host(image)
         # To that registry and no other: the engine sends it to whichever the image's name names.
-        known = next((one for one in self._config.registries if one.server == host), None)
-        headers = {} if known is None else {"X-Registry-Auth": registry_auth(known)}
-        engine = Engine(
-            self._provider, self._config.engine, self._config.socket, lambda: secrets_of(self._config)
-        )
+        headers = {} if login is None else {"X-Registry-Auth": _auth(login)}
+        hidden = (*secrets_of(self._config), *(() if login is None else _shown_as(login)))
+        engine = Engine(self._provider, self._config.engine, self._config.socket, lambda: hidden)
         timeout_s = self._config.pull_timeout_s
         try:
             with anyio.fail_after(timeout_s):

@@ -161,6 +161,29 @@ class ExecHost:
         finally:
             await command.end(patient=True)
 
+    @asynccontextmanager
+    async def session(self, argv: Sequence[str], *, tty: bool) -> AsyncGenerator["Session"]:
+        """Run a command that a person talks to; leaving ends the command.
+
+        Args:
+            argv: the command.
+            tty: in a terminal of its own, where stdout and stderr are one.
+
+        Raises:
+            HostError: it can't be started.
+        """
+        command = _Command(self._engine, self._container, f"{self._name}: {argv[0]}", self._python, tty=tty)
+        try:
+            try:
+                with anyio.fail_after(START_WITHIN_S):
+                    await command.start(argv)
+            except TimeoutError as error:
+                text = f"{self._name}: {argv[0]}: not started in {START_WITHIN_S:g} s"
+                raise HostError(Fault.UNKNOWN, text) from error
+            yield Session(command)
+        finally:
+            await command.end(patient=False)
+
     async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Write a file whole or not at all; parent directories are made."""
         argv = (self._python, "-I", "-S", "-c", _PUT, path, str(len(data)), f"{mode:o}")
@@ -230,8 +253,11 @@ class _Wire:
 class _Command:
     """One command in a container: started, talked to, ended."""
 
-    def __init__(self, engine: EngineApi, container: str, what: str, python: str) -> None:
+    def __init__(
+        self, engine: EngineApi, container: str, what: str, python: str, *, tty: bool = False
+    ) -> None:
         self.what = what
+        self._tty = tty  # then there are no frames: all comes as it is
         self._engine, self._container, self._python = engine, container, python
         self._id = ""
         self._group: int | None = None  # of processes, inside
@@ -247,9 +273,11 @@ class _Command:
             "AttachStdin": True,
             "AttachStdout": True,
             "AttachStderr": True,
-            "Tty": False,
+            "Tty": self._tty,
             "Cmd": [self._python, "-I", "-S", "-c", _BECOME, *argv],
         }
+        if self._tty:
+            body["Env"] = ["TERM=xterm-256color"]
         try:
             made = await self._engine.make_exec(f"/containers/{self._container}/exec", body)
             self._id = str(made.json()["Id"])
@@ -264,7 +292,7 @@ class _Command:
 
     async def _upgrade(self, target: str) -> None:
         """Say what HTTP there is to say, and hear the head of the answer."""
-        body = to_json({"Detach": False, "Tty": False})
+        body = to_json({"Detach": False, "Tty": self._tty})
         head = (
             f"POST {target} HTTP/1.1\r\nHost: engine\r\nUser-Agent: everpool\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -289,7 +317,7 @@ class _Command:
         said, complaint = bytearray(), bytearray()
         while not said.endswith(b"\n"):
             # No byte more than the line has: what follows is the command's own.
-            piece = await self.read(1 if not said or said.isdigit() else READ_BYTES)
+            piece = await self.read(1 if not said or said.strip().isdigit() else READ_BYTES)
             if piece is None or len(said) + len(complaint) > HEAD_BYTES_MAX:
                 raise await self._not_begun(bytes(complaint + said))
             (said if piece[0] == STDOUT else complaint).extend(piece[1])
@@ -332,7 +360,7 @@ class _Command:
             HostError: unknown; the connection broke, or what comes are no frames.
             anyio.ClosedResourceError: `end` was called.
         """
-        while not self._left:
+        while not self._left and not self._tty:
             if len(self._raw) < 8:
                 if not await self._hear():
                     return None
@@ -345,11 +373,20 @@ class _Command:
         while not self._raw:
             if not await self._hear():
                 return None
+        if self._tty:
+            self._kind, self._left = STDOUT, len(self._raw)
         most = bytes_max if self._kind == STDOUT else READ_BYTES
         data = bytes(self._raw[: min(self._left, most)])
         del self._raw[: len(data)]
         self._left -= len(data)
         return self._kind, data
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size. One that is over has none, which is no failure."""
+        try:
+            await self._engine.make_exec(f"/exec/{self._id}/resize?h={rows}&w={columns}", {})
+        except ProviderError:
+            return
 
     async def send(self, data: bytes) -> None:
         """Write to its stdin. Raises HostError when it is over."""
@@ -512,3 +549,30 @@ class ExecStream(ByteStream):
         """End the command."""
         self._closed = True
         await self._command.end(patient=True)
+
+
+class Session:
+    """A running command that a person talks to."""
+
+    def __init__(self, command: _Command) -> None:
+        self._command = command
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """Some output as (STDOUT or STDERR, data); None when there is no more. Raises HostError."""
+        return await self._command.read(READ_BYTES)
+
+    async def send(self, data: bytes) -> None:
+        """Write to its stdin. Raises HostError when it is over."""
+        await self._command.send(data)
+
+    async def send_eof(self) -> None:
+        """End its stdin."""
+        await self._command.send_eof()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size."""
+        await self._command.resize(rows, columns)
+
+    async def exit_code(self) -> int | None:
+        """How it ended; None: the container did, or nobody knows."""
+        return await self._command.exit_code()

@@ -11,6 +11,7 @@ from actors.events import (
     DrainRequested,
     Envelope,
     InstanceRequested,
+    PoolPauseRequested,
     PoolReady,
     PoolRequested,
     PoolResizeRequested,
@@ -262,6 +263,15 @@ POOLS: list[pools.PoolState] = [
         steered=((0, ()), (1, ())),
         removed=((), (1,)),
     ),
+    *_all(
+        pools.Active,
+        _POOL,
+        clusters=_CLUSTERS,
+        waiting=((), _WAITING),
+        paused=(pools.Paused(by="unix", since=NOW - 5),),
+        look_at=TIMES,
+        spares=(0, 2),
+    ),
     *_all(pools.Active, _POOL, spares=(0, 2), look_at=TIMES, spares_at=(None, *TIMES), proven=(False, True)),
     *_all(
         pools.Parked, _POOL | {"reason": "broken"}, clusters=_CLUSTERS, waiting=((), _WAITING), spares=(0, 2)
@@ -396,6 +406,7 @@ REQUESTS: list[Request] = [
     PoolUpdateRequested(request_id="r", pool=POOL, spec=SPEC),
     PoolUpdateRequested(request_id="r", pool=POOL, spec=SPEC.model_copy(update={"vcpus": 2.0})),
     PoolUpdateRequested(request_id="r", pool=POOL, spec=SPEC.model_copy(update={"lease_s": 60.0})),
+    *(PoolPauseRequested(request_id="r", pool=POOL, paused=paused) for paused in (True, False)),
     *(DrainRequested(request_id="r", pool=POOL, node=node) for node in (0, 7)),
     DrainRequested(request_id="r", pool=POOL, node=0, then="remove"),
     *(TaskRequested(request_id="r", pool=POOL, task=spec) for spec in _SPECS),

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.bench import fleet, memory, notices, recovery, submits, tasks
+from tests.bench import fleet, memory, notices, recovery, scrape, submits, tasks
 from tests.bench.report import Figures, lines
 
 PARTS: dict[str, Callable[..., None]] = {
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[..., None]] = {
     "notices": notices.measure,
     "recovery": recovery.measure,
     "fleet": fleet.measure,
+    "scrape": scrape.measure,
 }
 
 

@@ -96,6 +96,7 @@ url = "no url"
         "f.toml:28: pools.C: 'C' is not a name: use 1 to 48 of a-z, 0-9 and '-', starting with a letter",
         "f.toml:29: provider 'elsewhere' is not known; there are bare, good, home",
         "f.toml:30: pools.d.provider: is missing",
+        "f.toml:31: webhooks.w.secret: is missing",
         "f.toml:32: webhooks.w.url: should be a valid URL, relative URL without a base",
     ]
 
@@ -110,8 +111,10 @@ url = "no url"
         ("[pools]\na = 3", "f:2: pools.a: has to be a table: write [pools.a] above its keys"),
         ("[pools.a]\nremove = 1", "f:2: pools.a.remove: has to be true or false"),
         ("[daemon]\nstate_dir = 'here'", "f:2: daemon.state_dir: 'here' is relative: give an absolute path"),
-        ("[daemon]\nlisten = '127.0.0.1:80'", "f:1: daemon: 'listen' needs 'token_file'"),
-        ("[daemon]\nlisten = '0.0.0.0:80'", "f:2: daemon.listen: 0.0.0.0 is not a loopback address"),
+        (
+            "[daemon]\nlisten = '0.0.0.0:80'",
+            "f:1: daemon: 0.0.0.0 is not a loopback address: that needs [daemon.tls]",
+        ),
         ("[daemon]\nlisten = 'example.org:80'", "f:2: daemon.listen: 'example.org' is not an IP address"),
         ("[daemon]\nlisten = '7070'", "f:2: daemon.listen: '7070' is not host:port"),
         ("[daemon]\nlisten = '[::1]:99999'", "f:2: daemon.listen: 99999 is not a port"),

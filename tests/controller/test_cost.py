@@ -13,7 +13,8 @@ from actors.ports import Commit, StateRow
 from actors.spec import TaskSpec
 from actors.task.state import Stopped
 from controller.cli import costs as cli
-from controller.cli.command import Session, Where
+from controller.cli.addressing import Where
+from controller.cli.command import Session
 from controller.cost import Sum, brief, day_name, together, whole
 from controller.telemetry.costs import Costs
 from providers.model import MICRO

@@ -91,6 +91,7 @@ def desk(**providers: dict[str, Any]) -> Any:
         "journal": {"failing_since": None},
         "epoch": 4,
         "observing_only": False,
+        "warnings": ["certificate: it expires in 3.0 days: put a new pair into its files"],
         "providers": providers,
     }
     gateways = {name: SimpleNamespace(check=fine) for name in providers}

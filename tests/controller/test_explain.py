@@ -185,6 +185,20 @@ def test_a_parked_pool() -> None:
     assert all(row["why"] == "the pool is parked" and not row["allowed"] for row in told["markets"])
 
 
+def test_a_paused_pool() -> None:
+    paused = pools.Paused(by="unix:7", since=NOW - 600)
+    state = active(paused=paused, look_at=NOW + 5, scale_at=NOW + 5)
+    why = "the pool is paused by unix:7"
+    told = explained(picture(state, [*THREE, missing(3, why), missing(4, "sold out")], MACHINES))
+    assert (told["status"], told["ready"]) == ("paused", 3)
+    assert told["reason"].startswith("paused by unix:7 since ")
+    assert told["paused"] == {"by": "unix:7", "since": NOW - 600}
+    assert "It was paused by unix:7 10m ago (14:50:00 UTC): nothing is launched" in story(told)
+    assert "`everpool resume p`" in story(told)
+    assert [(one["why"], one["next_at"]) for one in told["missing_groups"]] == [(why, None)]
+    assert all(row["why"] == "the pool is paused" and not row["allowed"] for row in told["markets"])
+
+
 def test_the_step_that_failed_is_told_and_what_to_do_with_a_pool_of_the_config() -> None:
     failed = SetupFailed("i-9", "bad", "oh no")
     given: dict[str, Any] = {"name": "p", "generation": 1, "spec": SPEC, "desired": 5, "since": NOW}
@@ -407,6 +421,13 @@ def test_a_task_that_is_held_back_after_interruptions() -> None:
     assert "Of its retries 1 of 3 were used by failures of its own, 2 of 10 by lost machines." in text
     assert "it may be placed in 8s (15:00:08 UTC)" in text
     assert "Attempt 3 ended 2s ago (14:59:58 UTC) on i-1: resource_failure (preempted)." in text
+
+
+def test_a_task_in_a_paused_pool() -> None:
+    state = active(paused=pools.Paused(by="unix:7", since=NOW - 600))
+    told = task_explained(pending(), around(pool=state), (0, 1), ())
+    text = "The pool was paused by unix:7 10m ago (14:50:00 UTC): no task starts until `everpool resume p`."
+    assert text in told["story"]
 
 
 def test_a_task_in_a_parked_pool() -> None:

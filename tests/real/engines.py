@@ -89,6 +89,7 @@ class RealEngine:
         query: Mapping[str, Any] | None = None,
         body: object | None = None,
         file: Path | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
         """One call: its status and its answer."""
         connection = _Unix(self.socket)
@@ -104,7 +105,8 @@ class RealEngine:
                     response = connection.getresponse()
             else:
                 text = None if body is None else json.dumps(body)
-                connection.request(method, target, text, {"Content-Type": "application/json"})
+                told = {"Content-Type": "application/json", **(headers or {})}
+                connection.request(method, target, text, told)
                 response = connection.getresponse()
             raw = response.read()
         finally:

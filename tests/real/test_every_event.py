@@ -20,6 +20,7 @@ from actors.events import (
     EventJson,
     Instance,
     NodeInstance,
+    PoolPauseRequested,
     PoolRequested,
     PoolResizeRequested,
     PoolUpdateRequested,
@@ -28,11 +29,13 @@ from actors.events import (
 )
 from actors.spec import Nodes
 from controller.client import Operation
+from controller.secrets.keys import write_new_key
 from providers.agent.attach import agent_sha
 from providers.host.keys import KeyStore
 from providers.local.adapter import LocalProvider
 from providers.local.config import LocalConfig
 from providers.model import ClusterOrder, Order
+from tests.real.receiver import Receiver, receiving
 from tests.real.rig import REPOSITORY, Rig, pool_spec, until
 
 pytestmark = pytest.mark.real
@@ -46,6 +49,7 @@ ENDS = {
     "shutdown_requested": {"cluster_destroyed"},
     "pool_resize_requested": {"pool_resized"},
     "pool_update_requested": {"pool_updated"},
+    "pool_pause_requested": {"pool_paused", "pool_resumed"},
     "drain_requested": {"instance_replaced", "instance_destroyed"},
     "task_requested": {"task_completed"},
     "task_stop_requested": {"task_completed"},
@@ -113,15 +117,23 @@ def test_every_kind_of_event_is_seen(rig: Rig) -> None:
     (rig.root / "planted.py").write_text(PLANTED)
     rig.program = (str(rig.root / "planted.py"),)
     rig.bugs_wanted = True
-    rig.configure(daemon="quarantine_s = 1", rest=CONFIG)
+    write_new_key(rig.root / "secrets.key")
+    settings = f'quarantine_s = 1\nsecrets_key = {{ file = "{rig.root / "secrets.key"}" }}'
+    rig.configure(daemon=settings, rest=CONFIG)
     (rig.root / "disk").touch()
     rig.start()
     seen: set[str] = set()
+    with receiving() as receiver:
+        rig.configure(daemon=settings, rest=CONFIG + receiver.config(rig.root, "pager"))
+        administered(rig, receiver)
+        rig.configure(daemon=settings, rest=CONFIG)
+        rig.client.reload()
     instance = pools(rig)
     seen |= tasks(rig, instance)
     trouble(rig)
     strangers(rig)
     resizes(rig)
+    pauses(rig)
     wishes(rig)
     for one in list(rig.client.pools()):
         rig.down(one["name"])
@@ -284,6 +296,45 @@ def resizes(rig: Rig) -> None:
     assert removed.end is not None and removed.end["kind"] == "instance_destroyed"
     time.sleep(0.2)
     assert [one["desired"] for one in rig.client.pools() if one["name"] == "main"] == [1]
+
+
+def pauses(rig: Rig) -> None:
+    """A pool that rests for a moment."""
+    for paused, kind in ((True, "pool_paused"), (False, "pool_resumed")):
+        ended = rig.end_of(rig.client.submit(PoolPauseRequested(pool="main", paused=paused)).request_id)
+        assert ended.end is not None and ended.end["kind"] == kind
+
+
+def administered(rig: Rig, receiver: Receiver) -> None:
+    """What administrators do, and a webhook that fails for a while."""
+    rig.client.reload()
+    rig.until_event("config_reloaded")
+    until(lambda: rig.client.webhooks(), "the webhook is there")
+    rig.client.hold(60)
+    rig.until_event("administered")
+    receiver.status = 500
+    full = PoolRequested(pool="later", spec=pool_spec(0, zone="good"), reply_to="pager")
+    rig.client.submit(full)
+    rig.until_event("webhook_failing")
+    receiver.status = 204
+    rig.client.webhook_retry("pager")
+    rig.until_event("webhook_recovered")
+    assert rig.client.webhook_test("pager")["taken"]
+    ask(rig, "POST", "/v1/tokens", {"name": "ci", "scope": "read"})
+    ask(rig, "DELETE", "/v1/tokens/ci")
+    ask(rig, "PUT", "/v1/secrets/db", {"values": {"PASSWORD": "x"}})
+    ask(rig, "DELETE", "/v1/secrets/db")
+    login = {"hostname": "registry.example", "user": "u", "password": "p"}
+    ask(rig, "PUT", "/v1/credentials/hub", login)
+    ask(rig, "DELETE", "/v1/credentials/hub")
+
+
+def ask(rig: Rig, method: str, path: str, body: object = None) -> None:
+    """Ask the API for something that has to be granted."""
+    transport = httpx.HTTPTransport(uds=str(rig.state / "api.sock"))
+    with httpx.Client(base_url="http://everpool", transport=transport, timeout=30) as client:
+        answered = client.request(method, path, json=body)
+        assert answered.is_success, (path, answered.text)
 
 
 def wishes(rig: Rig) -> None:

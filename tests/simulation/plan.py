@@ -35,6 +35,7 @@ class Users:
     repeat: float = 6  # a request sent again
     remake: float = 1.5
     reload: float = 3
+    pause: float = 2  # and most of them resumed within hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ SHARES = (
     *Faults.model_fields,
     "preemptions",
 )  # faults of the clouds that come as shares of calls, or by the hour
+LAST = ("pause",)  # drawn last, so that the acts that were there before it keep their indices
 KINDS = (*USERS, *MISFORTUNES, *SHARES)
 
 
@@ -126,6 +128,7 @@ def plan_of(case: Case, habits: Habits) -> list[Act]:
     for kind in MISFORTUNES:
         temper = random.Random(f"{seed}/temper/{kind}").choice(TEMPERS)
         rates.append((kind, getattr(habits.misfortunes, kind) * temper))
+    rates.sort(key=lambda rate: rate[0] in LAST)
     day = 0
     while day < case.days:
         for kind, rate in rates:

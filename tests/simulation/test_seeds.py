@@ -42,7 +42,9 @@ SEEN = (
     "launch_refused",
     "lines",
     "notice_withdrawn",
+    "pool_paused",
     "pool_resized",
+    "pool_resumed",
     "pool_updated",
     "task_attempt_ended",
 )

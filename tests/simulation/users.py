@@ -10,6 +10,7 @@ import anyio
 from actors.events import (
     BootstrapRequested,
     DrainRequested,
+    PoolPauseRequested,
     PoolRequested,
     PoolResizeRequested,
     PoolUpdateRequested,
@@ -37,6 +38,7 @@ TASKS_OF_A_BURST = 10
 REMEMBERED = 200  # requests that may be sent again
 LEASE_S, SHORT_LEASE_S = 7200.0, 1200.0  # of most pools, of some: machines end that nobody can reach so long
 LONG_S = 3600.0  # and more run some of the tasks
+PAUSE_S = 8 * 3600.0  # the longest pause that ends by itself
 HASTE_S = 60.0  # within which users who are in a hurry ask for something else
 
 
@@ -106,6 +108,7 @@ class Users:
             "repeat": self._repeat,
             "remake": self._remake,
             "reload": self._reload,
+            "pause": self._pause,
         }
         self._seed = seed
         self._lives = lives
@@ -374,6 +377,22 @@ class Users:
         for other_name in self.pools:
             self.config.pop(other_name, None)
 
+    async def _pause(self, act: Act, dice: random.Random) -> None:
+        """Pause a pool, and mostly resume it later; some pause or resume one that is so already."""
+        pool, draws = self._some_pool(dice).name, [dice.random() for _ in range(4)]
+        if draws[0] < 0.1:  # somebody else might have paused it
+            await self._ask_pause(f"{act.index}.early", pool, paused=False)
+        await self._ask_pause(f"{act.index}", pool, paused=True)
+        if draws[1] < 0.2:
+            await self._ask_pause(f"{act.index}.again", pool, paused=True)
+        if draws[2] < 0.8:
+            await anyio.sleep(round(PAUSE_S * draws[3] ** 3, 3))
+            await self._ask_pause(f"{act.index}.end", pool, paused=False)
+
+    async def _ask_pause(self, mark: str, pool: str, *, paused: bool) -> None:
+        request = PoolPauseRequested(request_id=f"pause-{mark}", pool=pool, paused=paused)
+        await self.submit(pool, request)
+
     # --- the end ----------------------------------------------------------------------------------
 
     async def settle(self) -> None:
@@ -387,6 +406,8 @@ class Users:
             pool.wishes = unlimited(pool.wishes)
             request = PoolUpdateRequested(request_id=f"settle-{name}", pool=name, spec=pool.spec())
             await self.submit(name, request)
+        for name in self.names:
+            await self._ask_pause(f"settle-{name}", name, paused=False)
 
     async def end_pools(self) -> None:
         """Shut everything down."""

@@ -148,7 +148,7 @@ def _is_whole(loop: Loop) -> bool:
     """As many machines as are wanted, all at work, and not one more: but for nodes that move, and machines
     that they left, which may have hours for their tasks."""
     pool, index = loop.index.pool, loop.index
-    if not (isinstance(pool, Active) and pool.whole):
+    if not (isinstance(pool, Active) and pool.whole and pool.paused is None):
         return False
     staying = len(index.instances) - index.instance_counts["draining"]
     return staying == wanted_count(pool) + index.node_counts["replacing"]

@@ -11,6 +11,7 @@ from actors.effects import Launch
 from actors.events import (
     BootstrapRequested,
     DrainRequested,
+    PoolPauseRequested,
     PoolRequested,
     PoolResizeRequested,
     PoolUpdateRequested,
@@ -149,6 +150,10 @@ class PoolRules(RuleBasedStateMachine):
             case _:
                 self.ask(DrainRequested(request_id=request, pool=POOL, node=number, then="remove"))
 
+    @rule(paused=st.sampled_from([True, False, False]))
+    def pause(self, paused: bool) -> None:
+        self.ask(PoolPauseRequested(request_id=self.name("pause"), pool=POOL, paused=paused))
+
     @rule(
         pinned=st.sampled_from([None, None, 0, 1, 7]),
         retries=st.integers(0, 1),
@@ -236,6 +241,8 @@ class PoolRules(RuleBasedStateMachine):
     def moves_of(self, pool: PoolState | None) -> list[tuple[int, ClusterHandle]]:
         """Nodes that placement might move, and where to."""
         if not isinstance(pool, Active) or pool.spec.max_hourly_cost is not None or pool.spend.reached:
+            return []
+        if pool.paused is not None:
             return []
         there = [one.handle for one in pool.clusters.values() if isinstance(one, OpenCluster)]
         filled = [node for node, it in sorted(self.turns.index.nodes.items()) if isinstance(it, Filled)]
@@ -330,7 +337,7 @@ class PoolRules(RuleBasedStateMachine):
     @invariant()
     def the_nodes_are_what_is_wanted(self) -> None:
         pool = self.turns.index.pool
-        if not isinstance(pool, Active):
+        if not isinstance(pool, Active) or pool.paused is not None:
             return
         assert pool.steered == told(pool)
         wanted = set(wanted_ranks(pool))

@@ -3,7 +3,7 @@
 import random
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,18 @@ from controller.followers import Followers
 from controller.journal.errors import JournalFailing
 from controller.journal.journal import SqliteJournal
 from controller.records import Records
+from controller.secrets.keys import KeyRing
+from controller.secrets.store import SecretStore
+from controller.secrets.uses import LoopUses
+from controller.security.guard import Guard
 from controller.status import Status
 from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
 from controller.telemetry.series import Series
+from controller.webhooks.hook import Tools
+from controller.webhooks.webhooks import Webhooks
 from providers.errors import Fault
 from providers.model import (
     Address,
@@ -46,6 +52,7 @@ from providers.model import (
     Machine,
     Offer,
 )
+from providers.secret import SecretSource
 
 OFFER = Offer(
     id="small",
@@ -89,6 +96,11 @@ class SoldOut:
         return World(offers={"local": (OFFER,)})
 
 
+async def _once(what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """In the place of the daemon's supervision: a bug is a bug of the test."""
+    await run()
+
+
 class SmallDesk:
     """Implements `controller.api.port.Desk`."""
 
@@ -102,15 +114,30 @@ class SmallDesk:
         self.metrics = MetricsStore()
         self.series = Series(CollectorRegistry(), providers=["local"], now=time.time)
         self.records = Records(self.journal, self, SystemClock(), {})
+        tools = Tools(self.journal, lambda: self.records, SystemClock(), random.Random(1))
+        self.webhooks = Webhooks(self.journal, tools, _once)
+        self.guard = Guard(self.records, time.time)
         self.acting = SoldOut()
         self.loops: dict[str, Loop] = {}
+        self.hidden: list[str] = []
+        self.secrets_key: SecretSource | None = None
+        self.secrets = SecretStore(
+            records=lambda: self.records,
+            ring=KeyRing(lambda: (self.secrets_key, None)),
+            clock=SystemClock(),
+            hide=self.hidden.append,
+            uses=LoopUses(lambda: self.loops),
+        )
         self.bugs: list[str] = []
         self.busy = False
         self.failing = False
         self._group = group
 
+    def pool_of(self, request: Request) -> str | None:
+        return _pool_of(request)
+
     async def submit(
-        self, requests: Sequence[Request], principal: str
+        self, requests: Sequence[Request], principal: str, may_see: Callable[[str], bool] | None = None
     ) -> Sequence[Accepted | Conflict | Refused]:
         if self.failing:
             raise JournalFailing("the journal can't be written: disk is full")
@@ -124,7 +151,8 @@ class SmallDesk:
             pool = _pool_of(request)
             makes = isinstance(request, PoolRequested | ClusterRequested)
             if not makes and pool not in known:
-                answers.append(Refused(404, f"no pool {pool!r}: there are {', '.join(sorted(known))}"))
+                there = ", ".join(sorted(filter(may_see, known)))
+                answers.append(Refused(404, f"no pool {pool!r}: there are {there}"))
                 continue
             known.add(pool)
             named = request.request_id or f"r-{secrets.token_hex(8)}"
@@ -138,6 +166,7 @@ class SmallDesk:
             answers[place] = answer
             if isinstance(answer, Accepted) and answer.new:
                 envelope = answer.envelope
+                self.webhooks.accepted(envelope)
                 loop = self.loops.get(envelope.pool) or self._open(envelope.pool)
                 await loop.post(Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq))
         return [answer for answer in answers if answer is not None]
@@ -163,7 +192,7 @@ class SmallDesk:
     # --- observer -----------------------------------------------------------------------------
 
     def committed(self, commit: Commit) -> None:
-        for observer in (self.status, self.series, self.followers):
+        for observer in (self.status, self.series, self.followers, self.webhooks):
             observer.committed(commit)
 
     def turn_ended(self, pool: str, *, messages: int, seconds: float, waiting: int) -> None:
@@ -185,8 +214,8 @@ class SmallDesk:
     async def backup(self, path: Path) -> Mapping[str, Any]:
         return {"path": str(path), "bytes": await self.journal.backup(path)}
 
-    async def reload(self) -> Mapping[str, Any]:
-        return {"pools": {}}
+    async def reload(self, *, dry_run: bool = False) -> Mapping[str, Any]:
+        return {"applied": not dry_run, "pools": {}, "plan": [], "needs_restart": []}
 
     async def doctor(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         return [{"what": name, "ok": True} for name in chosen(names, ["local", "far"])]

@@ -45,7 +45,7 @@ async def test_tcp_needs_the_token(tmp_path: Path, anyio_backend: Any) -> None:
                 async with AsyncClient(url, token=TOKEN) as everpool:
                     assert await everpool.pools() == []
                 async with AsyncClient(url, token="wrong") as everpool:
-                    with pytest.raises(EverpoolError, match="token_file"):
+                    with pytest.raises(EverpoolError, match="not known here"):
                         await everpool.pools()
                 group.cancel_scope.cancel()
     assert not (tmp_path / "s").exists()
@@ -100,7 +100,7 @@ def test_taken_port_is_named(tmp_path: Path) -> None:
         with pytest.raises(AddressInUse, match=f"127.0.0.1:{port} is taken"):
             bind_to(tmp_path / "s", address=("127.0.0.1", port))
     assert not (tmp_path / "s").exists()
-    with pytest.raises(AddressInUse, match="no TLS"):
+    with pytest.raises(AddressInUse, match="daemon.tls"):
         bind_to(tmp_path / "s", address=("0.0.0.0", 0))
 
 

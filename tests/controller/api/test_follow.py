@@ -10,7 +10,7 @@ import pytest
 
 from actors.events import TaskStopRequested
 from controller.client import AsyncClient
-from controller.followers import PAGE, Followers, Wanted
+from controller.followers import PAGE, Followers, OneOrMore, Wanted
 from controller.journal.reader import StoredRequest
 from tests.controller.api.conftest import task
 from tests.controller.api.desk import SmallDesk
@@ -202,6 +202,7 @@ class EndsMeanwhile:
     """A journal in which a request ends right behind the first read of a page."""
 
     last_seq = 1
+    pruned_seq = 0
     reads = 0
 
     def _there(self) -> int:
@@ -212,9 +213,9 @@ class EndsMeanwhile:
         self,
         after: int,
         limit: int,
-        pool: str | None = None,
+        pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
-        request_id: str | None = None,
+        request_id: OneOrMore | None = None,
     ) -> list[tuple[int, bytes]]:
         del pool, kinds, request_id
         seqs = range(after + 1, self._there() + 1)

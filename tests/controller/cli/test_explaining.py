@@ -8,8 +8,9 @@ import pytest
 
 from actors.policy.situation import clock_time
 from actors.spec import Nodes
+from controller.cli.addressing import Where
 from controller.cli.codes import USAGE, CliError
-from controller.cli.command import Session, Where
+from controller.cli.command import Session
 from controller.cli.explaining import accelerator_of, show_offers, show_pool, show_story
 from controller.explain import explained
 from controller.offering import Sort, Wanted, offered

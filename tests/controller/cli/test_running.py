@@ -1,13 +1,19 @@
 """The commands, against a real daemon with real machines."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.controller.cli.running import Face, until
+from tests.controller.cli.running import EVERPOOL, Face, until
 
 pytestmark = pytest.mark.real
 
@@ -58,7 +64,8 @@ def test_run_takes_environment_files_and_brings_files_back(house: Face) -> None:
 
 def test_a_file_that_can_not_be_fetched_is_said(house: Face) -> None:
     done = house("run", "web", "--fetch", "nothing", "--", "true")
-    assert "--fetch nothing" in done.err
+    assert (done.code, "--fetch nothing" in done.err) == (123, True)
+    assert house("run", "web", "--fetch", "nothing", "--", "false").code == 1  # its own code counts more
 
 
 def test_run_as_json(house: Face) -> None:
@@ -145,7 +152,7 @@ def test_events(house: Face) -> None:
     ready = [json.loads(line) for line in house("events", "--json", "--kind", "pool_ready").out.splitlines()]
     assert [one["event"]["pool"] for one in ready] == ["web"]
     after = house("events", "--after", str(ready[0]["seq"] - 1), "--limit", "1").out
-    assert after.startswith(f"{ready[0]['seq']} ")
+    assert after.endswith(f"pool_ready #{ready[0]['seq']}\n")
     follower = house.start("events", "--follow", "--kind", "task_completed", "--limit", "1", "--after", "1")
     house("run", "web", "--", "true")
     out, _ = follower.communicate(timeout=30)
@@ -181,6 +188,114 @@ def test_exec_verifies_the_host_and_passes_words_on(house: Face) -> None:
     assert house("ssh", "web/0", "--", "-o", "BatchMode=yes", "-T").code == 0
 
 
+def test_on_a_terminal_a_task_is_run_and_a_pool_resized(house: Face) -> None:
+    for arguments, shows in (
+        (("run", "web", "--", "echo", "hi"), "hi"),
+        (("resize", "web", "2"), "2 of 2 ready"),
+    ):
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            [*EVERPOOL, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=house.env,
+            cwd=house.directory,
+        )
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # so a terminal says that the other side is closed
+            while piece := os.read(ours, 65_536):
+                said += piece
+        os.close(ours)
+        assert process.wait(30) == 0, said
+        assert shows.encode() in said and b"Traceback" not in said
+
+
+def test_logs_and_top_without_a_name(house: Face) -> None:
+    task = house("run", "web", "--detach", "--", "true").out.strip()
+    listed = house("logs")
+    assert task in listed.out and "say which" in listed.err
+    screen = house("top").out
+    assert "3 tasks  of web" in screen and "ready     2/2" in screen
+    assert [one["name"] for one in house("top", "--json").json["pools"]] == ["web"]
+
+
+def test_the_newest_events_and_those_since(house: Face) -> None:
+    everything = [json.loads(line)["seq"] for line in house("events", "--json").out.splitlines()]
+    newest = [json.loads(line)["seq"] for line in house("events", "--json", "--limit", "3").out.splitlines()]
+    assert newest == everything[-3:]
+    since = [json.loads(line)["seq"] for line in house("events", "--json", "--since", "1h").out.splitlines()]
+    assert since == everything
+    task = house("run", "web", "--detach", "--", "true").out.strip()
+    until(lambda: house("ps", "tasks", "--json").json[0]["status"] == "stopped")
+    lines = house("events", "--task", task, "--since", "1h").out.splitlines()
+    assert len(lines) >= 4 and all(task in line for line in lines)
+    assert house("events", "--since", "0s").out == ""
+    assert house("events", "--since", "1h", "--after", "1").code == 2
+
+
+def test_run_says_what_it_waits_for(house: Face) -> None:
+    assert house("up", "empty", "--nodes", "0").code == 0
+    waiting = house.start("run", "empty", "--", "true")
+    assert waiting.stderr is not None
+    said = waiting.stderr.readline()
+    assert "explain empty --task t-" in said
+    waiting.send_signal(signal.SIGINT)
+    waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert house("down", "empty", "--quiet").err == ""
+
+
+def test_bash_completes_names_of_the_daemon(house: Face) -> None:
+    programs = house.directory / "bin"
+    programs.mkdir(exist_ok=True)
+    program = programs / "everpool"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m controller "$@"\n')
+    program.chmod(0o755)
+    script = """
+    eval "$(everpool completion bash)"
+    tried() {
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _everpool_completion everpool; echo "${COMPREPLY[*]}"
+    }
+    tried everpool down w
+    tried everpool ssh web/
+    tried everpool --socket /nowhere down w
+    """
+    env = house.env | {"PATH": f"{programs}:{house.env['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.splitlines(), done.stderr) == (["web", "web/0\nweb/1".replace("\n", " "), ""], "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_take_their_script(house: Face, shell: str) -> None:
+    script = house("completion", shell).out
+    assert "_EVERPOOL_COMPLETE" in script
+    if shutil.which(shell) is not None:
+        done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_pages_url_lets_in_who_has_it_and_only_then(house: Face) -> None:
+    page = house.start("dashboard", "--json")
+    assert page.stdout is not None
+    base, _, token = json.loads(page.stdout.readline())["url"].partition("#token=")
+
+    def status(path: str, **headers: str) -> int:
+        try:
+            with urlopen(Request(base + path, headers=headers), timeout=30) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+
+    shows = {"Authorization": f"Bearer {token}"}
+    assert [status("v1/pools"), status("v1/pools", **shows), status("v1/tokens", **shows)] == [401, 200, 403]
+    page.send_signal(signal.SIGINT)
+    page.communicate(timeout=30)
+    assert page.returncode == 130
+    assert house("token", "list", "--json").json == []
+
+
 # --- what is refused ---------------------------------------------------------------------------------
 
 
@@ -210,6 +325,20 @@ def test_exec_verifies_the_host_and_passes_words_on(house: Face) -> None:
         (("events", "--kind", "pool_redy"), 2, "did you mean pool_ready"),
         (("--url", "http://127.0.0.1:1", "ps"), 3, "no daemon answers"),
         (("frobnicate",), 2, "frobnicate"),
+        (("ssh", "web"), 4, "such as web/0"),
+        (("ssh", "0"), 2, "no profile is used"),
+        (("run", ".", "--", "true"), 2, "no profile is used"),
+        (("-p", "lab", "ps"), 2, "everpool profile add lab"),
+        (("--url", "https://127.0.0.1:1", "--ca-file", "/nowhere", "ps"), 2, "--ca-file"),
+        (("--url", "http://127.0.0.1:1", "--token-file", "/nowhere", "ps"), 2, "--token-file"),
+        (("top", "nope"), 4, "nope"),
+        (("explain", "nope"), 4, "no pool 'nope'"),
+        (("events", "--since", "soon"), 2, "no duration"),
+        (("completion", "tcsh"), 2, "tcsh"),
+        (("drain", "nope", "0"), 4, "nope"),
+        (("update", "nope", "--slots", "2"), 4, "nope"),
+        (("cost", "nope"), 4, "nope"),
+        (("dashboard", "--for", "0s"), 2, "--for"),
     ],
 )
 def test_what_is_refused(house: Face, arguments: tuple[str, ...], code: int, says: str) -> None:

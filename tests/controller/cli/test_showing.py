@@ -22,10 +22,11 @@ from actors.events import (
 from controller.cli import waiting
 from controller.cli.codes import CONFLICT, FAILED, NOT_FOUND, TIMEOUT, UNREACHABLE, USAGE
 from controller.cli.command import as_cli_error
+from controller.cli.happenings import line as event_line
 from controller.cli.machines import command_line
-from controller.cli.shows import span, told
+from controller.cli.progress import Progress
+from controller.cli.shows import span
 from controller.cli.tasks import exit_code_of
-from controller.cli.waiting import Progress
 from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut
 
 
@@ -81,8 +82,9 @@ def test_spans(seconds: float, text: str) -> None:
 
 
 def test_events_as_lines() -> None:
-    line = told(envelope(PoolParked(pool="web", reason="all markets\nfailed")))
-    assert line.startswith("7 ") and line.endswith(' web pool_parked pool=web reason="all markets failed"')
+    line = event_line(envelope(PoolParked(pool="web", reason="all markets\nfailed"))).plain
+    assert line.startswith("1970-01-01 ")
+    assert line.endswith("  web           pool parked: all markets failed  pool_parked #7")
 
 
 def test_progress_of_nodes_as_lines() -> None:

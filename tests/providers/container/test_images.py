@@ -18,6 +18,7 @@ from providers.container.config import ContainerConfig
 from providers.container.engine import Engine
 from providers.errors import Fault, ProviderError
 from providers.http import Answer
+from providers.logins import NoLogins
 from providers.model import Handle
 from tests.contract.container import ContainerHarness, PodmanHarness
 from tests.fakes.serving import served
@@ -225,7 +226,7 @@ async def pull_waits(
         work()
 
     monkeypatch.setattr(images.Images, "_pull", pull)
-    found = images.Images("box", ContainerConfig(), Nowhere("box", "auto", None))
+    found = images.Images("box", ContainerConfig(), Nowhere("box", "auto", None), NoLogins())
     faults: list[Fault] = []
 
     async def wait() -> None:

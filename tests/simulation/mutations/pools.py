@@ -123,6 +123,25 @@ def forget_clusters(patch: Patch) -> None:
     patch.put(settle, "_close", make)
 
 
+def work_in_a_pause(patch: Patch) -> None:
+    """A paused pool goes on launching and starting tasks."""
+
+    def awake(step: Any) -> Any:
+        def works(state: Any, view: View) -> Any:
+            paused = getattr(state, "paused", None)
+            if paused is None:
+                return step(state, view)
+            decision = step(state.model_copy(update={"paused": None}), view)
+            if not isinstance(decision, Decision) or decision.state is None:
+                return decision
+            return replace(decision, state=decision.state.model_copy(update={"paused": paused}))
+
+        return works
+
+    for name in ("place", "schedule"):
+        patch.put(settle, name, awake)
+
+
 ALL: tuple[Mutation, ...] = (
     count_nodes,
     give_a_rank_twice,
@@ -132,4 +151,5 @@ ALL: tuple[Mutation, ...] = (
     supersede_silently,
     miss_deadlines,
     forget_clusters,
+    work_in_a_pause,
 )

@@ -258,7 +258,8 @@ class SlotsAreUsed(Checker):
         for pool, waiting in self._waiting.items():
             state = self.book.pools.get(pool)
             free = None
-            if waiting and fair.up and fair.writable and isinstance(state, Active | Parked):
+            may_work = waiting and fair.up and fair.writable
+            if may_work and isinstance(state, Active | Parked) and state.paused is None:
                 slots = state.spec.worker.concurrency
                 free = next((one for one in self._ready.get(pool, ()) if self._on.get(one, 0) < slots), None)
             self._ticks[pool] = self._ticks.get(pool, 0) + 1 if free is not None else 0

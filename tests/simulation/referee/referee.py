@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import anyio
 
 from actors.events import Envelope
+from actors.pool.pausing import is_paused
 from actors.ports import Commit
 from controller.simulation.house import Watcher
 from controller.simulation.ledger import Ledger
@@ -39,11 +40,12 @@ from tests.simulation.referee.machines import (
     OneMachineAKey,
 )
 from tests.simulation.referee.order import LegalOrder
+from tests.simulation.referee.paused import PausedRests
 from tests.simulation.referee.places import LimitsHold, OneReadyARank, OnlyWantedAtWork
 from tests.simulation.referee.progress import AgentsWordComes, NothingIsStuck, OverdueIsHeard, SlotsAreUsed
 from tests.simulation.referee.requests import RequestsEnd
 from tests.simulation.referee.tasks import LinesAreKept, OneProcessATask, OneResultATask, RetriesInBudget
-from tests.simulation.referee.times import Fair, FairTime
+from tests.simulation.referee.times import Fair
 
 CHECKERS: tuple[type[Checker], ...] = (
     OneMachineAKey,
@@ -66,6 +68,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     CeilingHolds,
     SizeIsWithinBounds,
     SpentIsEnded,
+    PausedRests,
     LegalOrder,
     NothingIsStuck,
     OverdueIsHeard,
@@ -184,8 +187,10 @@ class Referee(Watcher):
 
         `mailboxes`: letters that wait, by pool.
         """
-        served = [f"{FairTime.WHOLE}:{pool}" for pool in self._slots.served()]
-        self.book.fair.tick(seconds, fair, self.book.clouds, served)
+        at_work = [pool for pool, state in self.book.pools.items() if not is_paused(state)]
+        clocks = [f"unpaused:{pool}" for pool in at_work]
+        clocks += [f"served:{pool}" for pool in self._slots.served() if pool in at_work]
+        self.book.fair.tick(seconds, fair, self.book.clouds, clocks)
         for pool, waiting in (mailboxes or {}).items():
             self._limits.mailbox(pool, waiting)
         for hook in self._hooks["tick"]:

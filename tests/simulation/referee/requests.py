@@ -23,6 +23,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "shutdown_requested": ("cluster_destroyed", "error"),
     "pool_resize_requested": ("pool_resized", "error"),
     "pool_update_requested": ("pool_updated", "error"),
+    "pool_pause_requested": ("pool_paused", "pool_resumed", "error"),
     "drain_requested": ("instance_replaced", "instance_destroyed", "error"),
     "task_requested": ("task_completed", "error"),
     "task_stop_requested": ("task_completed", "error"),
@@ -37,7 +38,8 @@ class Deadline:
     Attributes:
         seconds: of fair time.
         clock: "house" where the daemon alone can keep it, "whole" where all clouds must work for it,
-            "served" where the pool must besides have a machine that takes tasks.
+            "unpaused" where its pool must besides not be paused, "served" where it must besides have a
+            machine that takes tasks.
         why: the reason for the number.
     """
 
@@ -53,6 +55,7 @@ DEADLINES: dict[str, Deadline] = {
     "pool_requested": Deadline(60, "house", "ready_within_s, kept by a timer of the pool"),
     "pool_resize_requested": Deadline(60, "house", "ready_within_s, kept by a timer of the pool"),
     "pool_update_requested": Deadline(120, "house", "decided in the turn that hears it"),
+    "pool_pause_requested": Deadline(120, "house", "decided in the turn that hears it"),
     "cluster_requested": Deadline(
         1800, "whole", "calls of 60 s, tried again after at most 120 s; a user's: 3600 s"
     ),
@@ -63,7 +66,9 @@ DEADLINES: dict[str, Deadline] = {
     ),
     "bootstrap_requested": Deadline(120, "whole", "bootstrap_timeout, kept by a timer of the instance"),
     "drain_requested": Deadline(
-        FILLED_S + ENDED_S, "whole", "within_s for the tasks, then a replacement, or the end of the machine"
+        FILLED_S + ENDED_S,
+        "unpaused",
+        "within_s for the tasks, then a replacement, or the end of the machine",
     ),
     "shutdown_requested": Deadline(3 * ENDED_S, "whole", "drain_timeout, launches in flight, ends, clusters"),
     "task_requested": Deadline(86_400, "served", "it waits for a slot, and may be tried many times"),
@@ -109,7 +114,11 @@ class RequestsEnd(Checker):
             self._machines[request_id] = ((envelope.pool, event.node_id), 0.0)
             return
         deadline = DEADLINES[event.kind]
-        clock = f"{FairTime.WHOLE}:{envelope.pool}" if deadline.clock == "served" else deadline.clock
+        clock = deadline.clock
+        if clock == "unpaused" and envelope.pool not in self.book.pools:
+            clock = FairTime.WHOLE
+        elif clock in ("served", "unpaused"):
+            clock = f"{clock}:{envelope.pool}"
         self._ages.start(request_id, clock, deadline.seconds + self._own_s(envelope, event))
 
     def _own_s(self, envelope: Envelope, event: Any) -> float:

@@ -6,7 +6,7 @@ from actors.buying import Budget, OnDemand, Scaling
 from actors.instance.state import Requested
 from actors.node.state import Replacing
 from actors.policy.budget import Spend
-from actors.pool.state import Parked, Scaled
+from actors.pool.state import Parked, Paused, Scaled
 from actors.spec import Nodes
 from tests.simulation.referee.story import POOL, Story, pool, requested
 from tests.simulation.referee.told.histories import broken, holds
@@ -121,3 +121,32 @@ def machines_are_kept_without_money(story: Story) -> None:
 def machines_are_given_up(story: Story) -> None:
     state = pool(steered=0, budget=Budget(per_day=5, then="drain"))
     story.keep(state.model_copy(update={"spend": Spend(reached="day")}))
+
+
+RESTS = "a paused pool rests"
+
+
+def _paused(story: Story) -> Any:
+    """A pool that a user paused a while ago."""
+    state = pool().model_copy(update={"paused": Paused(by="user", since=story.now)})
+    story.keep(state)
+    story.wait(60)
+    return state
+
+
+@broken(RESTS)
+def ordered_in_a_pause(story: Story) -> None:
+    _paused(story)
+    story.keep(requested(now=story.now))
+
+
+@broken(RESTS)
+def scaled_in_a_pause(story: Story) -> None:
+    state = _paused(story)
+    story.keep(state.model_copy(update={"scaled": Scaled(shrank_at=story.now, why="idle")}))
+
+
+@holds(RESTS)
+def ordered_in_the_commit_that_resumes(story: Story) -> None:
+    state = _paused(story)
+    story.keep(state.model_copy(update={"paused": None}), requested(now=story.now))

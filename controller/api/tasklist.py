@@ -1,0 +1,81 @@
+"""A list of tasks: those that live from memory, those that are over from the journal, newest first."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from actors.task.state import Stopped, TaskState
+from controller.api.paging import fits
+from controller.api.port import Desk
+from controller.journal.errors import StateUnreadable
+from controller.recovery import decoded
+from controller.views import task_view
+
+LIVING = ("pending", "assigned", "created", "running", "stopping", "invalid")
+DECODED_MAX = 2_000  # tasks that are over, looked at for one page
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which tasks a list shows; None: all. `before`: those whose Request has a lower seq."""
+
+    pool: str | None
+    statuses: Sequence[str] | None
+    results: Sequence[str] | None
+    names: Sequence[str] | None
+    may_see: Callable[[str], bool]
+    limit: int
+    before: int | None
+
+    def shows(self, state: TaskState) -> bool:
+        """Whether a task fits, its status and pool aside."""
+        result = state.result if isinstance(state, Stopped) else None
+        if self.results is not None and result not in self.results:
+            return False
+        return fits(state.spec.title, self.names) and self.may_see(state.pool)
+
+
+async def page(desk: Desk, wanted: Wanted) -> tuple[list[dict[str, Any]], int | None]:
+    """Views of tasks, and the seq to go on behind; None: there are no more.
+
+    What lives is read first: a task that ends meanwhile is found as one that is over.
+    """
+    living, living_to = _living(desk, wanted)
+    over, over_to = await _over(desk, wanted)
+    states = {state.id: state for state in (*living, *over)}
+    ordered = sorted(states.values(), key=lambda state: -state.seq)
+    complete_to = max(living_to or 0, over_to or 0)  # all that fits and is newer is here
+    shown = [state for state in ordered if state.seq >= complete_to][: wanted.limit]
+    views = [desk.status.task(state.id) or task_view(state) for state in shown]
+    if len(shown) == wanted.limit and (complete_to or len(ordered) > len(shown)):
+        return views, shown[-1].seq
+    return views, complete_to or None
+
+
+def _living(desk: Desk, wanted: Wanted) -> tuple[list[TaskState], int | None]:
+    statuses = [one for one in LIVING if wanted.statuses is None or one in wanted.statuses]
+    if not statuses or wanted.results is not None:
+        return [], None
+    found = desk.status.task_page(wanted.pool, statuses, wanted.limit, wanted.before, wanted.shows)
+    return found.tasks, found.cursor
+
+
+async def _over(desk: Desk, wanted: Wanted) -> tuple[list[TaskState], int | None]:
+    if wanted.statuses is not None and "stopped" not in wanted.statuses:
+        return [], None
+    filtering = wanted.results is not None or wanted.names is not None
+    limit = DECODED_MAX if filtering else wanted.limit
+    rows = await desk.journal.ended_tasks(wanted.before, limit, wanted.pool)
+    found: list[TaskState] = []
+    for row in rows:
+        if not wanted.may_see(row.pool):
+            continue
+        try:
+            state = cast(TaskState, decoded("task", row.version, row.body))
+        except StateUnreadable:  # of a release that is too old; by its id it is found in its events
+            continue
+        if wanted.shows(state):
+            found.append(state)
+            if len(found) == wanted.limit:
+                return found, state.seq
+    return found, rows[-1].seq if len(rows) == limit else None

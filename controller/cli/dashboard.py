@@ -1,0 +1,115 @@
+"""The command `dashboard`: the page's URL, with a token of its own in the fragment."""
+
+import secrets
+import webbrowser
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import anyio
+import typer
+from anyio.abc import SocketAttribute
+
+from controller import client_tokens as calls
+from controller.cli import specs
+from controller.cli.codes import FAILED, OK, USAGE, CliError
+from controller.cli.command import Session, command
+from controller.cli.completing import pool_names
+from controller.cli.forwarder import Forwarder
+from controller.client import AsyncClient, EverpoolError
+
+LASTS = "12h"
+Scope = Literal["read", "submit"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    command(app)(dashboard)
+
+
+async def dashboard(
+    session: Session,
+    scope: Annotated[
+        Scope, typer.Option("--scope", help="submit: the page can also ask for things.")
+    ] = "read",
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pool",
+            metavar="PATTERN",
+            help="Only these pools. Repeatable. [default: all]",
+            autocompletion=pool_names,
+        ),
+    ] = None,
+    lasts: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="How long the token is good.")
+    ] = LASTS,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in this host's browser.")] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="On loopback, for a daemon on a socket. 0: any.")
+    ] = 0,
+) -> int:
+    """Print the page's URL, with a token that lasts 12 hours and can only read.
+
+    A daemon on a unix socket has no URL: then a port on 127.0.0.1 leads there until Ctrl-C. It lets nobody in
+    without the token, which is revoked when it closes.
+    """
+    seconds = specs.seconds(lasts)
+    if seconds <= 0:
+        raise CliError(USAGE, f"--for {lasts!r}: the token has to last a while")
+    address = session.found.address
+    name = f"dashboard-{secrets.token_hex(4)}"
+    async with session.client() as client:
+        token = await _token(client, name, scope, pool or [], seconds)
+        if address.startswith(("http://", "https://")):
+            _show(session, f"{address.rstrip('/')}/", token, name, open_it=open_it)
+            return OK
+        try:
+            await _forward(session, address, token, name, port, seconds, open_it=open_it)
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                await _revoke(client, name)
+    return OK
+
+
+async def _token(client: AsyncClient, name: str, scope: Scope, pools: list[str], lasts_s: float) -> str:
+    try:
+        made = await client.ask(calls.create(name, scope=scope, pools=pools, expires_in_s=lasts_s))
+    except EverpoolError as error:
+        if error.status == 403:
+            text = "only an admin may make the page's token: use the daemon's socket, or an admin's token"
+            raise CliError(USAGE, text) from error
+        raise
+    return str(made["token"])
+
+
+async def _revoke(client: AsyncClient, name: str) -> None:
+    try:
+        await client.ask(calls.revoke(name))
+    except EverpoolError:  # the daemon is gone; it ends by itself in time
+        return
+
+
+def _show(session: Session, base: str, token: str, name: str, *, open_it: bool) -> None:
+    url = f"{base}#token={quote(token, safe='')}"
+    session.show({"url": url, "token": name}, url)
+    if open_it and not webbrowser.open(url):
+        session.say("no browser opens here: open the URL by hand")
+
+
+async def _forward(
+    session: Session, socket: str, token: str, name: str, port: int, seconds: float, *, open_it: bool
+) -> None:
+    try:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
+    except OSError as error:
+        raise CliError(
+            FAILED, f"port {port} of 127.0.0.1 can't be had: {error.strerror}: take another"
+        ) from error
+    async with listener:
+        number = listener.extra(SocketAttribute.local_port)
+        base = f"http://127.0.0.1:{number}/"
+        _show(session, base, token, name, open_it=open_it)
+        session.say("the URL works until Ctrl-C; whoever has it is let in: keep it to yourself")
+        session.on_detach = "the page's port is closed, and its token revoked"
+        with anyio.move_on_after(seconds):
+            await listener.serve(Forwarder(socket, token, (f"127.0.0.1:{number}", f"localhost:{number}")))

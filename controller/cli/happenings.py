@@ -1,0 +1,197 @@
+"""The command `events`: what happened, one sentence each."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from actors.events import Envelope
+from controller.cli import specs
+from controller.cli.codes import USAGE, CliError
+from controller.cli.command import Session, command
+from controller.cli.completing import pool_names, task_ids
+from controller.client import AsyncClient
+from controller.sentences import Level, told
+
+PAGE = 1000
+FIRST_WINDOW = 2000  # seqs looked through for the newest events; doubled until there are enough
+FOLLOWED_LAST = 10  # events shown before those to come, when nobody says how many
+STYLES: dict[Level, str] = {
+    "DEBUG": "dim",
+    "INFO": "",
+    "SUCCESS": "green",
+    "WARNING": "yellow",
+    "ERROR": "bold red",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    command(app)(events)
+
+
+async def events(
+    session: Session,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on for ever, after the newest 10 (or --limit) events.")
+    ] = False,
+    after: Annotated[
+        int | None, typer.Option("--after", min=0, help="Begin behind this seq. 0: with the first.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="DURATION", help="Only those of the last such as 10m.")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Only of this pool.", autocompletion=pool_names)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", metavar="ID", help="Only of this task.", autocompletion=task_ids),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="Only of this kind, such as instance_replaced. Repeatable."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="The newest so many; with --after the first so many."),
+    ] = None,
+) -> None:
+    """Print what happened, in order, and with --follow what happens.
+
+    A line is: time, pool, what happened, and in the end its kind and seq (a narrow terminal does without).
+    With --json: an envelope a line.
+    """
+    if after is not None and since is not None:
+        raise CliError(USAGE, "--after and --since: say one of them")
+    since_s = None if since is None else specs.seconds(since)
+    ends_at_limit = after is not None  # else those to come are wanted besides
+    async with session.client() as client:
+        chosen = Chosen(client, pool, kind or (), task)
+        newest: Sequence[Envelope] = ()
+        if since_s is not None:
+            after = await chosen.seq_before(time.time() - since_s)
+        if limit is not None and not ends_at_limit:
+            newest = await chosen.newest(limit, behind=after or 0)
+        elif follow and after is None:
+            newest = await chosen.newest(FOLLOWED_LAST)
+        show = shown(session)
+        for envelope in newest:
+            show(envelope)
+        if newest:
+            after = newest[-1].seq
+        if limit is not None and not ends_at_limit and not follow:
+            return
+        if follow and after is None:
+            after = await chosen.last_seq()
+        left = limit if ends_at_limit else None
+        async with aclosing(chosen.following(after or 0) if follow else chosen.pages(after or 0)) as found:
+            async for envelope in found:
+                show(envelope)
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+
+
+class Chosen:
+    """The events that somebody wants to see."""
+
+    def __init__(self, client: AsyncClient, pool: str | None, kinds: Sequence[str], task: str | None) -> None:
+        self._client, self._pool, self._kinds, self._task = client, pool, kinds, task
+
+    def following(self, after: int) -> AsyncGenerator[Envelope, None]:
+        """Those behind a seq, then those to come."""
+        return self._client.follow(after, pool=self._pool, kinds=self._kinds, task=self._task)
+
+    async def pages(self, after: int) -> AsyncGenerator[Envelope, None]:
+        """Those behind a seq that are there now."""
+        while True:
+            page = await self._page(after, PAGE)
+            for envelope in page:
+                yield envelope
+            if not page:
+                return
+            after = page[-1].seq
+
+    async def _page(self, after: int, limit: int) -> list[Envelope]:
+        return await self._client.events(
+            after, limit=limit, pool=self._pool, kinds=self._kinds, task=self._task
+        )
+
+    async def last_seq(self) -> int:
+        """The seq of the newest event of all; 0 when there is none. About 2 log2(seq) small questions."""
+        low, high = 0, 1
+        while (there := await self._first_behind(high)) is not None:
+            low, high = there.seq, 2 * there.seq
+        return await self._bisected(low, high, lambda envelope: True)
+
+    async def seq_before(self, at: float) -> int:
+        """A seq behind which are the events since a time."""
+        first = await self._first_behind(0)
+        if first is None or first.at >= at:
+            return 0
+        return await self._bisected(first.seq, await self.last_seq(), lambda envelope: envelope.at < at)
+
+    async def _bisected(self, low: int, high: int, before: Callable[[Envelope], bool]) -> int:
+        """The greatest seq in `low` to `high` whose event is `before`, as that of `low` is."""
+        while low < high:
+            middle = (low + high) // 2
+            there = await self._first_behind(middle)
+            if there is None or there.seq > high or not before(there):
+                high = middle
+            else:
+                low = there.seq
+        return low
+
+    async def _first_behind(self, seq: int) -> Envelope | None:
+        found = await self._client.events(seq, limit=1)
+        return found[0] if found else None
+
+    async def newest(self, number: int, *, behind: int = 0) -> list[Envelope]:
+        """The newest so many behind a seq, oldest first."""
+        last = await self.last_seq()
+        window = max(FIRST_WINDOW, 2 * number)
+        while True:
+            start = max(behind, last - window)
+            kept: deque[Envelope] = deque(maxlen=number)
+            async for envelope in self.pages(start):
+                kept.append(envelope)
+            if len(kept) >= number or start <= behind:
+                return list(kept)
+            window *= 8
+
+
+def shown(session: Session) -> Callable[[Envelope], None]:
+    """How an event is printed: as JSON, or as a line, in colour on a terminal."""
+
+    def as_json(envelope: Envelope) -> None:
+        sys.stdout.write(envelope.model_dump_json() + "\n")
+        sys.stdout.flush()
+
+    def as_line(envelope: Envelope) -> None:
+        text = line(envelope)
+        if session.out.is_terminal and text.cell_len > session.out.width:
+            text = line(envelope, kind=False)  # the sentence is what counts; --json and pipes have all
+        session.out.print(text)
+
+    return as_json if session.json else as_line
+
+
+def line(envelope: Envelope, *, kind: bool = True) -> Text:
+    """An event as one line: nothing is cut off."""
+    level, words = told(envelope)
+    moment = time.localtime(envelope.at)
+    today = time.localtime()[:3] == moment[:3]
+    clock = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", moment)
+    text = Text(clock, style="dim")
+    text.append(f"  {envelope.pool or '-':<12}", style="bold not dim" if level != "DEBUG" else "dim")
+    text.append("  ")
+    text.append(words, style=f"not dim {STYLES[level]}" if level != "DEBUG" else "dim")
+    if kind:
+        text.append(f"  {envelope.event.kind} #{envelope.seq}", style="dim")
+    return text

@@ -1,0 +1,92 @@
+"""Whether the secrets that a config names are where it says: for `everpool check`. None is kept or shown."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from controller.config import Config
+from controller.config_errors import Problem, dotted, sorted_lines
+from controller.secrets.errors import NoKey
+from controller.secrets.keys import read_key
+from providers.errors import ProviderError
+from providers.secret import SecretSource
+
+KEYS = ("secrets_key", "secrets_key_old")  # of [daemon]: may be bytes that are no text
+Location = tuple[str | int, ...]
+
+
+class Looked(NamedTuple):
+    """What is to be said of one secret; `wrong`: the daemon would not get it either."""
+
+    location: Location
+    text: str
+    wrong: bool
+
+    def __str__(self) -> str:
+        return f"{dotted(self.location)}: {self.text}"
+
+
+def lines(path: Path, looked: Iterable[Looked]) -> list[str]:
+    """What was found, as lines that name the file and where in it."""
+    text = path.read_text()
+    return sorted_lines(str(path), text, [Problem(one.location, one.text) for one in looked])
+
+
+def look(config: Config) -> list[Looked]:
+    """What can be said from here of every secret that the config names; nothing where all is well.
+
+    What only the daemon will see, such as a credential of its unit, or a file that this user may not read,
+    is not wrong.
+    """
+    found: list[Looked] = []
+    for location, source in _all(config):
+        if source.credential is not None and not os.environ.get("CREDENTIALS_DIRECTORY"):
+            text = f"credential {source.credential!r} is seen by the service only: not looked at"
+            found.append(Looked(location, text, False))
+        elif source.env is not None and not os.environ.get(source.env):
+            found.append(Looked(location, f"${source.env} is not set here: the daemon needs it", False))
+        elif source.file is not None and _forbidden(source.file):
+            found.append(
+                Looked(location, f"{source.file} may not be read by this user: not looked at", False)
+            )
+        else:
+            try:
+                if location[-1] in KEYS:
+                    read_key(source)
+                else:
+                    source.read()
+            except (ProviderError, NoKey) as error:
+                found.append(Looked(location, str(error), True))
+    return found
+
+
+def _all(config: Config) -> Iterator[tuple[Location, SecretSource]]:
+    yield from _within(config.daemon, ("daemon",))
+    for name, provider in config.providers.items():
+        yield from _within(provider.settings, ("providers", name))
+    for name, webhook in config.webhooks.items():
+        yield from _within(webhook, ("webhooks", name))
+
+
+def _within(value: object, location: Location) -> Iterator[tuple[Location, SecretSource]]:
+    if isinstance(value, SecretSource):
+        yield location, value
+    elif isinstance(value, BaseModel):
+        for key in type(value).model_fields:
+            yield from _within(getattr(value, key), (*location, key))
+    elif isinstance(value, tuple | list):
+        for place, one in enumerate(value):
+            yield from _within(one, (*location, place))
+
+
+def _forbidden(path: Path) -> bool:
+    try:
+        path.expanduser().open("rb").close()
+    except PermissionError:
+        return True
+    except (OSError, RuntimeError):
+        return False
+    return False

@@ -1,0 +1,68 @@
+"""What differs between two configs, or two specs, key by key, for people to read. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+SHOWN_MAX = 60  # letters of a value
+HIDDEN_UNDER = frozenset({"env"})  # tables whose values are the user's own: their names are enough
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key that differs. `before` and `after` are as JSON would say them, cut short; "" when not there."""
+
+    key: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        if not self.before:
+            return f"{self.key}: {self.after} (new)"
+        if not self.after:
+            return f"{self.key}: {self.before} (taken away)"
+        return f"{self.key}: {self.before} -> {self.after}"
+
+
+def differences(before: BaseModel, after: BaseModel, prefix: str = "") -> list[Difference]:
+    """Every key whose value differs, by its dotted name under `prefix`, in the order of the models' keys."""
+    return list(
+        _between(
+            before.model_dump(mode="json", exclude_none=True),
+            after.model_dump(mode="json", exclude_none=True),
+            prefix,
+        )
+    )
+
+
+def _between(before: Any, after: Any, key: str) -> Iterator[Difference]:
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in [*before, *(name for name in after if name not in before)]:
+            below = f"{key}.{name}" if key else str(name)
+            yield from _between(before.get(name, _NOTHING), after.get(name, _NOTHING), below)
+        return
+    if _tables(before) and _tables(after) and len(before) == len(after):
+        for place, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _between(old, new, f"{key}[{place}]")
+        return
+    hidden = not HIDDEN_UNDER.isdisjoint(key.split("."))
+    yield Difference(key, _shown(before, hidden), _shown(after, hidden))
+
+
+def _tables(value: Any) -> bool:
+    return isinstance(value, Sequence) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
+def _shown(value: Any, hidden: bool) -> str:
+    if value is _NOTHING:
+        return ""
+    if hidden:
+        return "(a value)"
+    text = to_json(value, inf_nan_mode="constants").decode()
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"

@@ -1,0 +1,116 @@
+"""The live screen: what it shows, and its keys."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from actors.events import Envelope, PoolReady, TaskQueued
+from controller.cli.keyboard import named
+from controller.cli.top_view import Known, View, frame
+
+
+def pool(name: str, **more: Any) -> dict[str, Any]:
+    there = {
+        "name": name,
+        "status": "ready",
+        "ready": 2,
+        "desired": 3,
+        "queue": 1,
+        "tasks": {"running": 4, "pending": 1},
+        "usd_per_hour": 0.5,
+        "reason": "",
+    }
+    return there | more
+
+
+def node(number: int, status: str = "filled") -> dict[str, Any]:
+    return {
+        "node": number,
+        "status": status,
+        "instance_id": f"web-{number}-1.1.1",
+        "old_instance_id": None,
+        "instance_status": "ready",
+        "since": 0.0,
+        "why_waiting": "a very long reason that no terminal has room for, " * 4,
+    }
+
+
+def known(pools: int = 2, nodes: int = 40, view: View = "nodes") -> Known:
+    found = Known(view=view)
+    found.took_pools([pool(f"pool-{number}") for number in range(pools)])
+    found.cost = {
+        "today_usd": 1.5,
+        "pools": [
+            {
+                "pool": "pool-0",
+                "today_usd": 1.0,
+                "budget": {
+                    "periods": [{"period": "day", "limit_usd": 4.0, "left_usd": 1.0, "reached": False}]
+                },
+            }
+        ],
+    }
+    found.rows, found.rows_of = [node(number) for number in range(nodes)], ("pool-0", "nodes")
+    for seq in range(50):
+        event = PoolReady(pool="pool-0", nodes=seq)
+        found.events.append(Envelope(seq=seq, at=0, pool="pool-0", event=event))
+    return found
+
+
+def lines(it: Known, width: int, height: int) -> list[str]:
+    console = Console(width=width, height=height, record=True, file=open("/dev/null", "w"))
+    with console.capture() as shown:
+        console.print(frame(it, width, height))
+    console.file.close()
+    return shown.get().splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (200, 60)])
+@pytest.mark.parametrize("pools", [0, 1, 30])
+def test_a_frame_fits(width: int, height: int, pools: int) -> None:
+    shown = lines(known(pools), width, height)
+    assert len(shown) <= height
+    assert all(len(line) <= width for line in shown)
+
+
+def test_what_is_shown() -> None:
+    shown = "\n".join(lines(known(), 100, 30))
+    assert "▶  pool-0" in shown and "75% of $4.00 a day" in shown and "$1.50 today" in shown
+    assert "pool ready: 49 nodes" in shown and "more" in shown and "2/3" in shown
+
+
+def test_what_is_on_its_way_comes_first_and_chatter_not_at_all() -> None:
+    it = known(nodes=20)
+    it.rows = [*it.rows, node(77, "vacant")]
+    it.events.append(Envelope(seq=99, at=0, pool="pool-0", event=TaskQueued(task_id="t", attempt=1)))
+    shown = lines(it, 100, 24)
+    first = next(place for place, line in enumerate(shown) if line.lstrip().startswith("NODE"))
+    assert shown[first + 1].split()[0] == "77"
+    assert not any("is queued" in line for line in shown)
+
+
+def test_rows_of_another_pool_are_never_shown() -> None:
+    it = known()
+    it.choose(1)
+    assert it.chosen == "pool-1"
+    assert not any("web-3" in line for line in lines(it, 100, 30))
+    it.choose(5)
+    assert it.chosen == "pool-1"
+    it.took_pools([pool("other")])
+    assert it.chosen == "other"
+
+
+@pytest.mark.parametrize(
+    ("raw", "keys"),
+    [
+        (b"q", ["q"]),
+        (b"\x1b[A\x1b[B", ["up", "down"]),
+        (b"\x1bOAjk", ["up", "j", "k"]),
+        (b"\t\x1b[Z", ["tab", "back-tab"]),
+        (b"\x1b", ["escape"]),
+        (b"\x1b[15~", []),
+    ],
+)
+def test_keys(raw: bytes, keys: list[str]) -> None:
+    assert named(raw) == keys

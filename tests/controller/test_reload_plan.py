@@ -1,0 +1,116 @@
+"""The plan of a reload: every key that differs is told, once, with what becomes of it."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.pool.state import Active
+from controller.config import Config, DaemonConfig, parse
+from controller.desk import CONFIG
+from controller.differences import differences
+from controller.reload import LIVE, Plan, in_force, plan
+
+BASE = """\
+[daemon]
+observe_every_s = 5
+
+[providers.home]
+type = "local"
+
+[pools.p]
+provider = "home"
+nodes = 2
+"""
+
+
+def config(*changed: tuple[str, str], more: str = "") -> Config:
+    text = BASE
+    for old, new in changed:
+        assert old in text
+        text = text.replace(old, new)
+    return parse(text + more, "x")
+
+
+def planned(new: Config, *, machines: int = 0) -> Plan:
+    old = config()
+    pool = old.pools["p"]
+    assert pool.spec is not None
+    state = Active(name="p", generation=1, spec=pool.spec, desired=2, made_by=CONFIG)
+    return plan(old, new, {"p": state}, {"p": machines})
+
+
+def test_nothing_changed() -> None:
+    made = planned(config())
+    assert (made.lines, made.requests, made.needs_restart) == ([], {}, [])
+
+
+def test_each_key_is_told_with_what_becomes_of_it() -> None:
+    changed = config(
+        ("observe_every_s = 5", 'observe_every_s = 7\nsocket_mode = "0660"'),
+        ("nodes = 2", "nodes = { desired = 3, min = 1 }"),
+        more='[providers.far]\ntype = "simulated"\n'
+        '[webhooks.w]\nurl = "https://e.org"\nsecret = { env = "X" }\n',
+    )
+    made = planned(changed)
+    assert made.lines == [
+        'at the next start: daemon.socket_mode: "0600" -> "0660"',
+        "in place: daemon.observe_every_s: 5.0 -> 7.0",
+        "in place: providers.far: new, of type simulated",
+        "in place: webhooks.w: new",
+        "in place: pools.p.nodes.desired: 2 -> 3",
+        "in place: pools.p.nodes.min: 1 (new)",
+    ]
+    assert made.providers_added == ["far"]
+    assert made.needs_restart == ["daemon.socket_mode"]
+    assert list(made.requests) == ["p"]
+
+
+def test_providers_that_change_wait_for_a_restart_and_are_told_again() -> None:
+    changed = config(('type = "local"', 'type = "local"\nmachines_max = 3'))
+    made = planned(changed)
+    (line,) = made.lines
+    assert line.startswith("at the next start: providers.home.machines_max: ") and line.endswith(" -> 3")
+    held = in_force(config(), changed, made.providers_added)
+    assert held.providers == config().providers
+    assert plan(held, changed, {}).needs_restart == ["providers.home"]
+
+
+def test_what_is_live_holds_and_the_rest_stays() -> None:
+    changed = config(("observe_every_s = 5", 'observe_every_s = 7\nsocket_mode = "0660"'))
+    held = in_force(config(), changed, ())
+    assert (held.daemon.observe_every_s, held.daemon.socket_mode) == (7, "0600")
+
+
+def test_what_is_built_into_machines_is_refused_while_there_are_any() -> None:
+    changed = config(("nodes = 2", "nodes = 2\nvcpus = 2"))
+    made = planned(changed, machines=2)
+    assert made.pools["p"] == "not applied: vcpus can't change under living machines: resize to 0 first"
+    assert made.requests == {} and all(line.startswith("refused: pools.p") for line in made.lines)
+    assert list(planned(changed).requests) == ["p"]
+
+
+def test_values_of_environments_are_not_told() -> None:
+    changed = config(("nodes = 2", 'nodes = 2\n[pools.p.image]\nenv = { KEY = "hush" }'))
+    lines = planned(changed).lines
+    assert lines and not any("hush" in line for line in lines)
+
+
+def test_every_live_key_exists() -> None:
+    assert set(DaemonConfig.model_fields) >= LIVE
+
+
+_KEYS: dict[str, st.SearchStrategy[Any]] = {
+    "observe_every_s": st.integers(1, 100),
+    "quarantine_s": st.integers(1, 100),
+    "events_max": st.integers(1000, 5000),
+    "log_level": st.sampled_from(["debug", "info"]),
+    "socket_mode": st.sampled_from(["0600", "0660"]),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=_KEYS), st.fixed_dictionaries({}, optional=_KEYS))
+def test_differences_name_exactly_the_keys_that_differ(one: dict[str, Any], other: dict[str, Any]) -> None:
+    before, after = DaemonConfig(**one), DaemonConfig(**other)
+    told = {found.key for found in differences(before, after)}
+    assert told == {key for key in _KEYS if getattr(before, key) != getattr(after, key)}

@@ -1,0 +1,259 @@
+"""The page for people, in a browser, on a real daemon: what it shows, what it lets one do, and to whom."""
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.real.browser import Served, artefacts, chromium, looking, needs_chromium
+from tests.real.conftest import made
+
+pytestmark = [pytest.mark.real, needs_chromium]
+
+MARKUP = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
+SIZES = {"three": 3, "hundred": 100, "thousand": 1000}
+ROUTES = ("/", "/pools/three", "/tasks", "/events", "/nowhere")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """Pools of 3, 100 and 1,000 made-up machines that are taken now and then, and one real one."""
+    with made() as rig:
+        served = Served(rig, preemptions_per_hour=2)
+        for name, nodes in SIZES.items():
+            served.pool(name, nodes, budget={"per_day": 1.5 * nodes})
+        rig.up("real", 1)
+        for name, nodes in SIZES.items():
+            served.until_whole(name, nodes * 9 // 10)
+        for number in range(9):
+            argv = ("sim-sleep", str(number * 40), str(number % 2), "9")
+            rig.task(pool="three", name=f"fold {number}", argv=argv)
+        yield served
+
+
+def whole(page: Page, *wanted: str) -> None:
+    """Wait until these are there, and the stream is up."""
+    expect(page.locator("#connection")).to_have_text("Live")
+    for one in wanted:
+        expect(page.locator(one).first).to_be_visible()
+
+
+def no_violations(page: Page, where: str) -> None:
+    """Nothing that axe finds hinders anybody."""
+    found = Axe().run(page).response["violations"]
+    told = [(one["id"], one["help"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+    assert told == [], where
+
+
+def test_screenshots(served: Served, browser: Browser) -> None:
+    """Kept for people to look at; what can be asserted of a picture is that nothing sticks out."""
+    views = [(f"/pools/{name}", f"page-{nodes}", ".cell", nodes) for name, nodes in SIZES.items()]
+    views.append(("/", "page-pools", ".card", 0))
+    for route, picture, shown, nodes in views:
+        for look in ("light", "dark", "phone") if nodes in (0, 1000) else ("light", "dark"):
+            with looking(browser, dark=look == "dark", phone=look == "phone", still=True) as tab:
+                tab.page.goto(served.at(route))
+                whole(tab.page, shown, ".event", ".spark" if not nodes else ".chart canvas")
+                expect(tab.page.locator("#node-grid [role=option]")).to_have_count(nodes)
+                tab.page.screenshot(path=artefacts() / f"{picture}-{look}.png", full_page=True)
+                assert tab.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_hinders_anybody(served: Served, browser: Browser, dark: bool) -> None:
+    with looking(browser, dark=dark, still=True) as tab:
+        tab.page.goto(served.at("/"))
+        whole(tab.page, ".card")
+        for route in (*ROUTES, "/pools/hundred", "/pools/no-such-pool"):
+            tab.page.evaluate("route => { location.hash = route }", route)
+            expect(tab.page.locator("#main h1, #main .empty, #main .problem").first).to_be_attached()
+            if route.startswith("/pools/") and "no-such" not in route:
+                whole(tab.page, ".cell", ".story", ".chart canvas")
+            no_violations(tab.page, route)
+        tab.page.evaluate("location.hash = '/tasks'")
+        tab.page.locator("td.name a").first.click()
+        whole(tab.page, ".story", "ol.log")
+        no_violations(tab.page, "a task")
+        tab.page.evaluate("location.hash = '/pools/three'")
+        tab.page.get_by_role("button", name="Resize", exact=True).click()
+        expect(tab.page.get_by_role("dialog")).to_be_visible()
+        no_violations(tab.page, "a dialog")
+
+
+def test_by_keyboard_alone(served: Served, browser: Browser) -> None:
+    with looking(browser, still=True) as tab:
+        page = tab.page
+        page.goto(served.at("/"))
+        whole(page, ".card")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#main")).to_be_focused()
+        link = page.get_by_role("heading").get_by_role("link", name="hundred")
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if link.evaluate("one => one === document.activeElement"):
+                break
+        page.keyboard.press("Enter")
+        whole(page, ".cell")
+        grid = page.get_by_role("listbox")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if grid.evaluate("one => one === document.activeElement"):
+                break
+        expect(grid).to_be_focused()
+        page.keyboard.press("Home")
+        head = page.locator("aside.node h3")
+        expect(head).to_have_text("Node 0")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        expect(head).to_have_text("Node 2")
+        expect(grid).to_have_attribute("aria-activedescendant", "node-2")
+        page.keyboard.press("ArrowDown")
+        below = int(head.inner_text().removeprefix("Node "))
+        assert below > 5, "a row further"
+        page.keyboard.press("ArrowUp")
+        expect(head).to_have_text("Node 2")
+        page.keyboard.press("End")
+        expect(head).to_have_text("Node 99")
+        assert re.search("spot|on_demand", page.locator("aside.node").inner_text())
+
+
+def test_colours_are_chosen_and_kept(served: Served, browser: Browser) -> None:
+    with looking(browser, dark=True) as tab:
+        tab.page.goto(served.at("/"))
+        whole(tab.page, ".card")
+        ground = "getComputedStyle(document.body).backgroundColor"
+        dark = tab.page.evaluate(ground)
+        tab.page.get_by_role("button", name="Colours: as the system").click()
+        expect(tab.page.get_by_role("button", name="Colours: light")).to_be_visible()
+        light = tab.page.evaluate(ground)
+        assert light != dark
+        tab.page.reload()
+        whole(tab.page, ".card")
+        assert tab.page.evaluate(ground) == light
+
+
+def test_markup_is_text(served: Served, browser: Browser) -> None:
+    """Names, output and errors of whoever submits are shown as they are."""
+    shell = f"echo {shlex.quote(MARKUP)}; printf '\\033[31mred\\033[0m plain\\n' >&2; exit 3"
+    task = served.rig.task(shell, pool="real", name=MARKUP)
+    served.rig.done(task)
+    with looking(browser) as tab:
+        page = tab.page
+        page.goto(served.at(f"/task/{task}"))
+        whole(page, "ol.log li span")
+        expect(page.get_by_role("heading", level=1)).to_have_text(MARKUP)
+        expect(page.locator("ol.log")).to_contain_text("<b>bold</b>")
+        expect(page.locator("ol.log .err")).to_have_text(re.compile("red plain$"))
+        for route in ("/tasks?pool=real", "/pools/real", "/events?pool=real&level=all", "/"):
+            page.evaluate("route => { location.hash = route }", route)
+            expect(page.get_by_text(MARKUP).first).to_be_visible()
+            assert page.locator("main img, main .line b").count() == 0
+        assert "owned" not in page.title()
+        page.evaluate("location.hash = '/pools/%3Cimg%20src=x%20onerror=alert(1)%3E'")
+        expect(page.get_by_role("heading", level=1)).to_have_text("<img src=x onerror=alert(1)>")
+        expect(page.get_by_role("alert").first).to_contain_text("no pool")
+
+
+def test_only_who_may_acts(served: Served, browser: Browser) -> None:
+    with looking(browser) as tab:
+        page = tab.page
+        page.goto(served.url)
+        field = page.get_by_label("Token", exact=True)
+        expect(field).to_be_focused()
+        field.fill("not-the-right-token")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_be_visible()
+        no_violations(page, "login")
+        page.get_by_label("Token", exact=True).fill(served.token("watcher", "read"))
+        page.keyboard.press("Enter")
+        whole(page, ".card")
+        expect(page.locator("#identity")).to_contain_text("read only")
+        page.evaluate("location.hash = '/pools/three'")
+        whole(page, ".cell")
+        for name in ("Resize", "Drain", "Run a command", "Pause"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
+        assert "token" not in page.url
+        page.goto(served.at("/pools/three", served.token("operator", "submit")))
+        expect(page.get_by_role("button", name="Resize", exact=True)).to_be_visible()
+        assert "token" not in page.url
+        assert "token" not in page.evaluate("JSON.stringify(history.state) + location.href")
+        page.reload()  # it is kept for this tab
+        expect(page.get_by_role("button", name="Resize", exact=True)).to_be_visible()
+
+
+def test_what_is_asked_for_is_done_and_told(served: Served, browser: Browser) -> None:
+    served.pool("small", 2)
+    served.until_whole("small", 2)
+    with looking(browser) as tab:
+        page = tab.page
+        page.goto(served.at("/pools/small", served.token("doer", "submit")))
+        page.get_by_role("button", name="Resize", exact=True).click()
+        page.get_by_role("spinbutton", name="Nodes").fill("4")
+        page.get_by_role("dialog").get_by_role("button", name="Resize", exact=True).click()
+        expect(page.locator(".toast .chip").first).to_have_text("done", timeout=30_000)
+        expect(page.locator("#node-grid [role=option]")).to_have_count(4)
+        page.get_by_role("button", name="Pause", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
+        expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
+        page.get_by_role("button", name="Resume", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Resume", exact=True).click()
+        expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+        page.locator("#node-0").click()
+        page.get_by_role("button", name="Drain", exact=True).click()
+        page.get_by_role("dialog").get_by_label("Then the node is").select_option("remove")
+        page.get_by_role("dialog").get_by_role("button", name="Drain", exact=True).click()
+        expect(page.locator(".toast", has_text="Drain node 0").locator(".chip")).to_have_text(
+            "done", timeout=30_000
+        )
+        served.rig.down("small")
+        expect(page.locator("header.title .chip")).to_have_text("destroyed")
+        expect(page.get_by_role("button", name="Resize", exact=True)).to_have_count(0)
+
+
+def test_a_command_and_its_output_live(served: Served, browser: Browser) -> None:
+    with looking(browser) as tab:
+        page = tab.page
+        page.goto(served.at("/pools/real"))
+        page.get_by_role("button", name="Run a command", exact=True).click()
+        page.get_by_role("textbox", name="Command").fill(
+            "for i in 1 2 3; do echo step $i; done; touch ready; sleep 600"
+        )
+        page.get_by_role("textbox", name="Name").fill("steps")
+        page.get_by_role("dialog").get_by_role("button", name="Run", exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("steps")
+        expect(page.locator("ol.log")).to_contain_text("step 3")
+        expect(page.locator("header.title .chip")).to_have_text("running")
+        page.get_by_role("button", name="Stop", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop it").click()
+        expect(page.locator("header.title .chip")).to_have_text("terminated")
+        expect(page.locator(".story").first).to_be_visible()
+
+
+def test_a_daemon_that_comes_back_is_followed_again(browser: Browser) -> None:
+    with made() as rig:
+        served = Served(rig)
+        rig.up("real", 1)
+        with looking(browser) as tab:
+            page = tab.page
+            page.goto(served.at("/pools/real"))
+            whole(page, ".cell")
+            rig.kill()
+            expect(page.locator("#connection")).to_contain_text("Not connected")
+            rig.start()
+            task = rig.task("echo back", pool="real", name="after the restart")
+            rig.done(task)
+            expect(page.locator("#connection")).to_have_text("Live")
+            expect(page.locator("table.tasks")).to_contain_text("after the restart")
+            expect(page.locator(".events")).to_contain_text("after the restart done")
+            expect(page.locator(".figure .num").first).to_have_text("1")

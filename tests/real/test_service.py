@@ -1,0 +1,309 @@
+"""The service of systemd, from the install page to the letter, in a Debian that has a systemd of its own."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.service.files import DROP_INS, UNIT
+from tests.real.booted import Booted, Steps, booted, lacking, wheelhouse
+from tests.real.rig import REPOSITORY, until
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+PAGE = REPOSITORY / "deploy/docs/install.md"
+COMMANDS_MAX = 4
+EXPOSURE_MAX = 1.5
+SITE = "/opt/everpool/lib/python3*/site-packages"
+BEAT = "while :; do date +%s%N > /tmp/beat; sleep 0.1; done"
+# What providers over the network need of the sandbox: keys, ssh both ways, TLS, names.
+PROBE = """
+import asyncio, asyncssh, ssl
+async def answer(process):
+    process.stdout.write("heard")
+    process.exit(0)
+class Server(asyncssh.SSHServer):
+    def begin_auth(self, username):
+        return False
+async def main():
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    server = await asyncssh.listen("127.0.0.1", 0, server_host_keys=[key], process_factory=answer, server_factory=Server)
+    known = ([key.convert_to_public()], [], [])
+    async with asyncssh.connect("127.0.0.1", server.get_port(), known_hosts=known, config=None, username="me") as one:
+        assert (await one.run("x")).stdout == "heard"
+    ssl.create_default_context()
+    print("probe: ok")
+asyncio.run(main())
+"""  # noqa: E501
+STICK = """
+import signal, sys, time
+if "serve" in sys.orig_argv:
+    signal.signal(signal.SIGUSR2, lambda *_: time.sleep(3600))
+"""
+HARDENED = """
+[daemon]
+socket = "/run/everpool/api.sock"
+socket_mode = "0660"
+
+[providers.sim]
+type = "simulated"
+boot_delay = { least_s = 0 }
+
+[providers.vast]
+type = "vastai"
+api_key = { credential = "everpool_vast.key" }
+"""
+
+
+def block(name: str) -> list[str]:
+    """The commands of one block of the page."""
+    found = re.search(rf"^```sh {name}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    assert found is not None, f"{PAGE} has no block {name}"
+    return found[1].splitlines()
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[Booted]:
+    """A Debian that runs; what the page's commands fetch is at hand there."""
+    with tempfile.TemporaryDirectory(prefix="everpool-", ignore_cleanup_errors=True) as directory:
+        with booted(Path(directory)) as system:
+            version = system.sh("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
+            if tuple(map(int, version.split("."))) < (3, 11):
+                lacking(f"this Debian has Python {version} only")
+            wheels = wheelhouse(version)
+            shutil.copytree(wheels, system.root / "srv/wheels")
+            for wheel in wheels.glob("everpool-*.whl"):
+                shutil.copy(wheel, system.root / "root")
+            system.environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/srv/wheels"}
+            yield system
+
+
+def test_service(system: Booted) -> None:
+    steps = Steps()
+    try:
+        with_local(system, steps)
+        hardened(system, steps)
+    except BaseException:
+        print(system.sh("journalctl --no-pager --output cat --lines 150 --unit everpool", ok=False))  # noqa: T201
+        raise
+    finally:
+        tell(steps)
+
+
+def with_local(system: Booted, steps: Steps) -> None:
+    """From nothing to a pool, and all that befalls it."""
+    commands = block("install")
+    assert len(commands) <= COMMANDS_MAX
+    for command in commands:
+        with steps.step(command):
+            system.sh(command)
+    with steps.step("look"):
+        said = [system.sh(command) for command in block("look")]
+        assert "2 of 2 nodes ready" in said[0] and said[2] == "hello\n" and "pool_ready" in said[4]
+    with steps.step("again: nothing changes"):
+        before = main_pid(system)
+        system.sh(commands[-1])
+        assert main_pid(system) == before
+
+    task = system.sh(f"everpool run first --detach --shell -- '{BEAT}'").strip()
+    until(lambda: "running" in system.sh(f"everpool ps tasks | grep {task}"), "the task runs")
+    first = nodes(system)
+    with steps.step("kill -9: back, adopted, the task goes on"):
+        system.sh("systemctl kill --kill-whom=main -s KILL everpool")
+        until_other(system, before)
+        assert_goes_on(system, task, first)
+    with steps.step("a loop that is stuck: ended by the watchdog, back, adopted"):
+        watchdog(system)
+        assert_goes_on(system, task, first)
+    with steps.step("reload: the plan in the journal, applied; a wrong config changes nothing"):
+        reload(system)
+    with steps.step("stop: the task goes on; start: adopted"):
+        system.sh("systemctl stop everpool")
+        assert_beats(system)
+        system.sh("systemctl start everpool")
+        assert_goes_on(system, task, first)
+    with steps.step("journalctl by fields"):
+        fields(system, first)
+    with steps.step("upgrade"):
+        before = main_pid(system)
+        for command in block("upgrade"):
+            system.sh(command)
+        assert main_pid(system) == before  # it is the same version
+        system.sh("touch /opt/everpool/bin/everpool && everpool service install")
+        assert main_pid(system) != before
+        assert_goes_on(system, task, first)
+    with steps.step("a unit that was edited is not overwritten"):
+        system.sh(f"echo '# mine' >> /etc/systemd/system/{UNIT}")
+        refused = system.ran("everpool service install")
+        assert refused.returncode == 5 and "was edited" in refused.stdout
+        system.sh("everpool service install --force")
+    with steps.step("uninstall: refused while machines live, then nothing is left"):
+        refused = system.ran("everpool service uninstall --purge")
+        assert refused.returncode == 5 and "machines live" in refused.stdout
+        system.sh("everpool down first && everpool service uninstall --purge")
+        assert_gone(system)
+
+
+def hardened(system: Booted, steps: Steps) -> None:
+    """The unit without `local`: a user that lives with the daemon, and the tight sandbox."""
+    (system.root / "etc/everpool/config.toml").unlink()
+    (system.root / "root/my.toml").write_text(HARDENED)
+    (system.root / "srv/probe.py").write_text(PROBE)
+    drop_in = "[Service]\nExecStartPre=/opt/everpool/bin/python /srv/probe.py\n"
+    system.sh(f"mkdir -p /etc/systemd/system/{UNIT}.d")
+    (system.root / f"etc/systemd/system/{UNIT}.d/probe.conf").write_text(drop_in)
+    for command in block("secret"):
+        system.sh(command)
+    (system.root / "etc/everpool/credentials/vast.key").write_text("sesame-opens-it\n")
+    with steps.step("hardened: install with a config and a secret"):
+        system.sh("/opt/everpool/bin/everpool service install --config my.toml --pool first", ok=False)
+        said = until_said(system, "probe: ok")
+        assert "sesame" not in said
+        assert "DynamicUser=yes" in system.sh(f"systemctl show {UNIT} --property DynamicUser")
+        until(
+            lambda: "1 of 1 nodes ready" in system.sh("everpool service status", ok=False),
+            "the pool is whole",
+        )
+        doctor = system.sh("everpool doctor vast", ok=False)
+        assert "systemd" not in doctor, doctor  # the credential was handed in: what fails is the network
+    with steps.step("hardened: systemctl kill -s KILL, back"):
+        before = main_pid(system)
+        system.sh("systemctl kill -s KILL everpool")
+        until_other(system, before)  # what was simulated is gone with it
+    with steps.step("hardened: who may use the socket"):
+        system.sh("useradd --groups everpool-operators alice && useradd bob")
+        assert "first" in system.sh("runuser -u alice -- everpool ps nodes")
+        assert system.ran("runuser -u bob -- everpool ps nodes").returncode != 0
+    said = system.sh(f"systemd-analyze security --no-pager {UNIT} | tail -1")
+    with steps.step(f"systemd-analyze security: {said.split(':', 1)[1].strip()}"):
+        figure = re.search(r": (\d+\.\d)", said)
+        assert figure is not None and float(figure[1]) <= EXPOSURE_MAX, said
+    with steps.step("uninstall, by the page"):
+        for command in block("uninstall"):
+            system.sh(command)
+        assert_gone(system)
+
+
+def watchdog(system: Booted) -> None:
+    """Block the event loop of the running daemon, by a module that only this test puts there."""
+    system.sh(f"cat > $(echo {SITE})/stick.py <<'END'\n{STICK}END")
+    system.sh(f"echo 'import stick' > $(echo {SITE})/stick.pth")
+    system.sh(f"mkdir -p /run/systemd/system/{UNIT}.d")
+    short = "[Service]\\nWatchdogSec=3\\n"
+    system.sh(f"printf '{short}' > /run/systemd/system/{UNIT}.d/short.conf && systemctl daemon-reload")
+    system.sh("systemctl restart everpool")
+    before = main_pid(system)
+    system.sh("systemctl kill --kill-whom=main -s USR2 everpool")
+    until_other(system, before)
+    until_said(system, "Failed with result 'watchdog'")
+    until_said(system, r'stick\.py", line 4')  # where it hung
+    system.sh(f"rm $(echo {SITE})/stick.* /run/systemd/system/{UNIT}.d/short.conf && systemctl daemon-reload")
+    system.sh("systemctl restart everpool")
+
+
+def reload(system: Booted) -> None:
+    """Change the config, well and badly."""
+    config = system.root / "etc/everpool/config.toml"
+    text = config.read_text()
+    config.write_text(f'{text}\n[pools.second]\nprovider = "local"\nnodes = 1\n')
+    system.sh("systemctl reload everpool")
+    until_said(system, r"pools\.second.*made")
+    until(lambda: "second" in system.sh("everpool ps nodes"), "the new pool is there")
+    config.write_text(f'{text}\n[pools.second]\nprovder = "local"\n')
+    refused = system.ran("systemctl reload everpool")
+    assert refused.returncode != 0
+    until_said(system, "provder")
+    assert "active" == system.sh("systemctl is-active everpool").strip()
+    config.write_text(f"{text}\n[pools.second]\nremove = true\n")
+    system.sh("systemctl reload everpool")
+    until(lambda: "second" not in system.sh("everpool ps nodes"), "the pool is gone")
+    config.write_text(text)
+    system.sh("systemctl reload everpool")
+
+
+def until_said(system: Booted, pattern: str) -> str:
+    """Wait until the journal has got around to it; all of the unit's entries."""
+
+    def said() -> str | None:
+        text = system.sh(f"journalctl --no-pager --output cat --unit {UNIT}")
+        return text if re.search(pattern, text) else None
+
+    return until(said, f"the journal has {pattern}", 20)
+
+
+def fields(system: Booted, first: dict[str, str]) -> None:
+    """Entries are found by what they are about."""
+    entries = journal(system, "EVERPOOL_POOL=first")
+    assert {one["EVERPOOL_POOL"] for one in entries} == {"first"}
+    kinds = {one["EVERPOOL_EVENT"] for one in entries}
+    assert {"instance_launched", "instance_bootstrapped", "pool_ready"} <= kinds
+    assert {one["SYSLOG_IDENTIFIER"] for one in entries} == {"everpool"}
+    instance = first["0"]
+    about = journal(system, f"EVERPOOL_INSTANCE={instance}")
+    assert {one["EVERPOOL_NODE"] for one in about if "EVERPOOL_NODE" in one} == {"0"}
+    assert {one["PRIORITY"] for one in about} <= {"3", "4", "6"}
+
+
+def journal(system: Booted, match: str) -> list[dict[str, str]]:
+    """Entries of the journal."""
+    return [json.loads(line) for line in system.sh(f"journalctl --output json {match}").splitlines()]
+
+
+def nodes(system: Booted) -> dict[str, str]:
+    """The machine of each node of the first pool."""
+    found = json.loads(system.sh("everpool --json ps nodes"))
+    return {str(one["node"]): one["instance_id"] for one in found if one["pool"] == "first"}
+
+
+def main_pid(system: Booted) -> int:
+    """The daemon's pid."""
+    return int(system.sh(f"systemctl show --property MainPID --value {UNIT}"))
+
+
+def until_other(system: Booted, before: int) -> None:
+    """Wait until another daemon is ready."""
+
+    def other() -> bool:
+        shown = system.sh(f"systemctl show --property MainPID,ActiveState {UNIT}")
+        return "ActiveState=active" in shown and f"MainPID={before}\n" not in shown
+
+    until(other, "another daemon runs", 60)
+
+
+def assert_goes_on(system: Booted, task: str, first: dict[str, str]) -> None:
+    """The same machines, and the same attempt of the task, which does something."""
+    until(lambda: "2 of 2 nodes ready" in system.sh("everpool service status", ok=False), "the pool is whole")
+    assert nodes(system) == first
+    view = next(one for one in json.loads(system.sh("everpool --json ps tasks")) if one["id"] == task)
+    assert (view["status"], view["attempt"]) == ("running", 1)
+    assert_beats(system)
+
+
+def assert_beats(system: Booted) -> None:
+    """The task does something."""
+    before = system.sh("cat /tmp/beat")
+    until(lambda: system.sh("cat /tmp/beat") != before, "the task goes on", 20)
+
+
+def assert_gone(system: Booted) -> None:
+    """Nothing of the service is left: unit, state, user, processes."""
+    there = [f"/etc/systemd/system/{UNIT}", "/var/lib/everpool", "/var/lib/private/everpool", "/run/everpool"]
+    there += [f"/etc/systemd/system/{UNIT}.d/{name}" for name in DROP_INS.values()]
+    assert system.sh(f"ls -d {' '.join(there)} 2>/dev/null", ok=False) == ""
+    assert system.sh("getent passwd everpool; getent group everpool-operators", ok=False) == ""
+    running = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'opt/everpool/bin/[p]ython.*agent'"
+    until(lambda: system.sh(running, ok=False).strip() == "0", "no machine is left", 20)
+
+
+def tell(steps: Steps) -> None:
+    """Print the steps with their times, and keep them where artefacts are kept."""
+    print("\n" + steps.table())  # noqa: T201
+    named = os.environ.get("EVERPOOL_ARTEFACTS")
+    if named:
+        Path(named).mkdir(parents=True, exist_ok=True)
+        Path(named, "service-steps.txt").write_text(steps.table())
