@@ -157,9 +157,8 @@ class Target:
     def parse(cls, address: str | os.PathLike[str] | None, token: str | None) -> "Target":
         """From a path or a URL; None: see `default_address`."""
         text = os.fspath(address) if address is not None else default_address()
-        token = token if token is not None else os.environ.get("EVERPOOL_TOKEN")
         if text.startswith(("http://", "https://")):
-            return cls(None, text, token)
+            return cls(None, text, token if token is not None else _token_of_environment())
         return cls(text.removeprefix("unix:"), "http://everpool", None)
 
     @property
@@ -203,14 +202,32 @@ class Target:
 
 
 def default_address() -> str:
-    """Where a daemon is looked for: $EVERPOOL_ADDRESS, else where those of this user or of root listen."""
-    given = os.environ.get("EVERPOOL_ADDRESS")
-    if given:
-        return given
+    """Where a daemon is looked for.
+
+    $EVERPOOL_ADDRESS, $EVERPOOL_URL or $EVERPOOL_SOCKET, as the command reads them; else the first socket
+    that is there: of this user's daemon, of the service, of root's.
+    """
+    for variable in ("EVERPOOL_ADDRESS", "EVERPOOL_URL", "EVERPOOL_SOCKET"):
+        if given := os.environ.get(variable):
+            return given
     own = Path("~/.local/state/everpool/api.sock").expanduser()
-    system = Path("/var/lib/everpool/api.sock")
-    first, second = (system, own) if os.geteuid() == 0 else (own, system)
-    return str(second if second.exists() and not first.exists() else first)
+    places = [own, Path("/run/everpool/api.sock"), Path("/var/lib/everpool/api.sock")]
+    if os.geteuid() == 0:
+        places = [*places[1:], own]
+    usual = places[1] if os.geteuid() == 0 else own
+    return str(next((place for place in places if place.exists()), usual))
+
+
+def _token_of_environment() -> str | None:
+    """$EVERPOOL_TOKEN, or what is in the file that $EVERPOOL_TOKEN_FILE names. Raises EverpoolError."""
+    named = os.environ.get("EVERPOOL_TOKEN_FILE")
+    token = os.environ.get("EVERPOOL_TOKEN")
+    if token or not named:
+        return token
+    try:
+        return Path(named).read_text().strip()
+    except OSError as error:
+        raise EverpoolError(0, f"{named} can't be read: {error.strerror}") from error
 
 
 def trusted(ca_file: Address | None, url: str) -> ssl.SSLContext | bool:

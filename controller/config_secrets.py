@@ -11,6 +11,7 @@ from controller.config import Config
 from controller.config_errors import Problem, dotted, sorted_lines
 from controller.secrets.errors import NoKey
 from controller.secrets.keys import read_key
+from controller.webhooks.sending import SECRET_CHARS_MIN
 from providers.errors import ProviderError
 from providers.secret import SecretSource
 
@@ -56,8 +57,9 @@ def look(config: Config) -> list[Looked]:
             try:
                 if location[-1] in KEYS:
                     read_key(source)
-                else:
-                    source.read()
+                elif len(source.read()) < SECRET_CHARS_MIN and location[0] == "webhooks":
+                    text = f"the secret has less than {SECRET_CHARS_MIN} characters: make a longer one"
+                    found.append(Looked(location, text, True))
             except (ProviderError, NoKey) as error:
                 found.append(Looked(location, str(error), True))
     return found

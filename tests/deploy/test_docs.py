@@ -1,6 +1,7 @@
 """The docs say what is: configs in them are sound, links lead somewhere, and every command in them is run."""
 
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ DOCS = ROOT / "deploy" / "docs"
 ALL = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 # These are run to the letter elsewhere: in a booted systemd, and as the first pool of a new user.
 ELSEWHERE = {"install.md", "README.md"}
+NEEDS_A_POOL = {"alerts.md", "metrics.md"}  # the one that is in trouble there is called `main`
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -76,13 +78,15 @@ def pages_with_commands() -> list[Path]:
 def test_every_command_of_a_page_runs(page: Path, face: Face, tmp_path: Path) -> None:
     """In order, in one folder, against one daemon on `local`, whose config is $EVERPOOL_CONFIG."""
     home = tmp_path
+    (home / "deploy").symlink_to(ROOT / "deploy")
     programs = face.directory / "bin"
     programs.mkdir()
     for name, command in (("everpool", '-m controller "$@"'), ("python3", '"$@"')):
         wrapper = programs / name
         wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command}\n')
         wrapper.chmod(0o755)
-    listen = 'listen = "127.0.0.1:0"\n'
+    port = free_port()
+    listen = f'listen = "127.0.0.1:{port}"\n'
     config = face.directory / "everpool.toml"
     with daemon(face, f'{listen}[providers.local]\ntype = "local"\n'):
         env = face.env | {
@@ -91,10 +95,12 @@ def test_every_command_of_a_page_runs(page: Path, face: Face, tmp_path: Path) ->
             "DOCS": str(DOCS),
             "HOME": str(home),
         }
+        if page.name in NEEDS_A_POOL:
+            assert face("up", "main", "--nodes", "1").code == 0
         for language, text in scripts(page):
             shell = ["sh", "-eu"] if language == "sh" else [str(programs / "python3")]
             done = subprocess.run(
-                [*shell, "-c", text],
+                [*shell, "-c", text.replace("127.0.0.1:7070", f"127.0.0.1:{port}")],
                 env=env,
                 cwd=home,
                 stdin=subprocess.DEVNULL,
@@ -106,10 +112,16 @@ def test_every_command_of_a_page_runs(page: Path, face: Face, tmp_path: Path) ->
             assert "Traceback" not in done.stderr
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
 def scripts(page: Path) -> list[tuple[str, str]]:
     """(language, text) of each block that is run, in the order of the page."""
     found = re.findall(r"^```(sh|python)( [^\n]*)?\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [(language, text) for language, _, text in found]
+    return list(dict.fromkeys((language, text) for language, _, text in found))  # once each
 
 
 def test_no_command_is_shown_that_nobody_runs() -> None:
