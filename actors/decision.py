@@ -1,13 +1,14 @@
 """What a rule decides, and what it may look at while deciding. Pure values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from actors.address import Address
 from actors.effects import Effect
 from actors.events import Event, RequestId
 from actors.messages import Message
+from actors.quick import dataclass
 from providers.model import Capabilities, Offer, Value
 
 if TYPE_CHECKING:

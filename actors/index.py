@@ -36,7 +36,6 @@ _POOL = (Active, Parked, DrainingPool, DestroyedPool)
 _NODE = (Vacant, Filling, Filled, Replacing, Retired)
 _INSTANCE = (Requested, Provisioning, Bootstrapping, Ready, Draining, Destroying, Destroyed)
 _HELD = (Provisioning, Bootstrapping, Ready, Draining)
-_TASK = (Pending, Assigned, Created, Running, Stopping, Invalid, Stopped)
 _PLACED = (Assigned, Created, Running, Stopping, Invalid)
 
 
@@ -236,8 +235,8 @@ class Index:
 
     def apply(self, address: Address, old: Value | None, new: Value | None) -> None:
         """Replace the contribution of one state by another's."""
-        _, name = address
-        if isinstance(old, _TASK) or isinstance(new, _TASK):
+        kind, name = address
+        if kind == "task":
             self._task(name, old, new)  # type: ignore[arg-type]
         elif isinstance(old, _INSTANCE) or isinstance(new, _INSTANCE):
             self._instance(name, old, new)  # type: ignore[arg-type]
@@ -255,21 +254,23 @@ class Index:
     def _task(self, task: str, old: TaskState | None, new: TaskState | None) -> None:
         if old is not None and not isinstance(old, Stopped):
             self.task_counts[old.status] -= 1
-            if isinstance(old, _PLACED):
+            if isinstance(old, Pending):
+                self._leave_queue(old)
+            else:
                 self._on[old.instance_id].pop(task, None)
                 if not self._on[old.instance_id]:
                     del self._on[old.instance_id]
-            else:
-                self._leave_queue(old)
         if new is None or isinstance(new, Stopped):
             self.tasks.pop(task, None)
         else:
             self.tasks[task] = new
             self.task_counts[new.status] += 1
-            if isinstance(new, _PLACED):
-                self._on.setdefault(new.instance_id, {})[task] = None
-            else:
+            if isinstance(new, Pending):
                 self._join_queue(new)
+                if old is None:
+                    return
+            else:
+                self._on.setdefault(new.instance_id, {})[task] = None
         was = old.instance_id if isinstance(old, _PLACED) else None
         now = new.instance_id if isinstance(new, _PLACED) else None
         if was != now:

@@ -9,7 +9,7 @@ back as a letter. Timers are derived from states (`due_at`) and kept in one heap
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass as changeable
 from typing import Any, Protocol
 
 import anyio
@@ -59,11 +59,12 @@ from actors.pool import money, scale, settle
 from actors.pool import rules as pool_rules
 from actors.pool import state as pool_state
 from actors.ports import Clock, Commit, Dice, Journal, Observer, StateRow
+from actors.quick import dataclass
 from actors.supervisor import Bug, Supervisor, attempt
 from actors.task import rules as task_rules
 from actors.task import state as task_state
 from providers.errors import Fault
-from providers.model import Value, at_rest
+from providers.model import Value, at_rest, made
 
 MAILBOX_MAX = 20_000  # letters waiting; senders wait when it is full, the API refuses earlier
 BATCH_MAX = 2_000  # letters taken into one turn
@@ -79,7 +80,8 @@ VERSIONS: dict[Kind, int] = {
     "task": task_state.VERSION,
     "market": market_state.VERSION,
 }
-_TERMINAL = (pool_state.Destroyed, instance_state.Destroyed, task_state.Stopped)
+_TERMINAL = frozenset({pool_state.Destroyed, instance_state.Destroyed, task_state.Stopped})
+_FORGOTTEN = (instance_state.Destroyed, task_state.Stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Outside(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@changeable(slots=True)
 class Identity:
     """Who we are on machines and in launch keys. The epoch grows when a backup is taken or adopted."""
 
@@ -270,15 +272,8 @@ class Loop:
 
     def _view(self, now: float) -> View:
         identity = self._identity
-        return View(
-            now=now,
-            began=self._began,
-            draw=self._dice.random(),
-            owner=identity.owner,
-            epoch=identity.epoch,
-            world=self._world(),
-            index=self.index,
-        )
+        draw = self._dice.random()
+        return View(now, self._began, draw, identity.owner, identity.epoch, self._world(), self.index)
 
     # --- the mailbox and the timers ---------------------------------------------------------------
 
@@ -313,7 +308,7 @@ class Loop:
         return max(0.0, self._timers[0][0] - self._clock.now())
 
     def _arm(self, address: Address, state: Value | None, *, not_before: float = 0.0) -> None:
-        due: float | None = None if isinstance(state, _TERMINAL) else getattr(state, "due_at", None)
+        due: float | None = None if type(state) in _TERMINAL else getattr(state, "due_at", None)
         if due is None:
             self._due.pop(address, None)
             return
@@ -509,11 +504,7 @@ class Loop:
                 return decisions, Bug(address, type(message).__name__, RuntimeError("tells without end"))
             state = self._states.get(address)
             view = self._view(now)
-            decision = attempt(
-                address,
-                type(message).__name__,
-                lambda: self._decide(address, state, message, view),  # noqa: B023
-            )
+            decision = attempt(address, type(message).__name__, self._decide, address, state, message, view)
             if isinstance(decision, Bug):
                 return decisions, decision
             self._take(draft, address, decision, cause, queue)
@@ -587,7 +578,9 @@ class Loop:
                 decision = attempt(
                     address,
                     step.__name__,
-                    lambda: step(self._states[address], self._view(now)),  # type: ignore[arg-type]  # noqa: B023
+                    step,
+                    self._states[address],  # type: ignore[arg-type]
+                    self._view(now),
                 )
                 if isinstance(decision, Bug):
                     return decision
@@ -611,7 +604,9 @@ class Loop:
             tells = attempt(
                 address,
                 "schedule",
-                lambda: settle.schedule(self._states[address], view),  # type: ignore[arg-type]
+                settle.schedule,
+                self._states[address],  # type: ignore[arg-type]
+                view,
             )
             if isinstance(tells, Bug):
                 return tells
@@ -628,7 +623,8 @@ class Loop:
     def _commit_of(self, draft: Draft, now: float) -> Commit:
         base = self._journal.reserve(len(draft.facts)) if draft.facts else 0
         envelopes = [
-            Envelope(
+            made(
+                Envelope,
                 seq=base + i,
                 at=now,
                 pool=self.name,
@@ -640,7 +636,7 @@ class Loop:
             for i, (published, cause) in enumerate(draft.facts)
         ]
         rows = [
-            StateRow(kind, name, VERSIONS[kind], state, isinstance(state, _TERMINAL))
+            StateRow(kind, name, VERSIONS[kind], state, type(state) in _TERMINAL)
             for (kind, name), state in draft.changed.items()
         ]
         return Commit(self.name, rows, envelopes, draft.taken)
@@ -651,7 +647,7 @@ class Loop:
             if (seq := _resolved(cause, base)) is not None:
                 self._last_fact[address] = seq
         for address, state in draft.changed.items():
-            if isinstance(state, instance_state.Destroyed | task_state.Stopped):
+            if isinstance(state, _FORGOTTEN):
                 self._states.pop(address, None)
                 self._last_fact.pop(address, None)
                 if address[0] == "instance":

@@ -4,9 +4,8 @@ Messages carry ids and values, never references. They are grouped by who hears t
 `rules.decide` handles every member of its union, and mypy proves it (`assert_never`).
 """
 
-from dataclasses import dataclass
-
 from actors.events import Envelope, InstanceId
+from actors.quick import dataclass
 from providers.agent.wire import Report
 from providers.errors import Fault
 from providers.model import ClusterHandle, Handle, Market, Notice, Offer, Sighting

@@ -1,10 +1,10 @@
 """What the actors need from whoever hosts them: the daemon, or the simulation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from actors.events import Envelope, Request, RequestId
+from actors.quick import dataclass
 from providers.model import Value
 
 

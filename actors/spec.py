@@ -225,11 +225,11 @@ class TaskSpec(Value):
     def _one_command(self) -> Self:
         if bool(self.argv) == (self.shell is not None):
             raise ValueError("give either argv (a list) or shell (one string)")
-        if any("\0" in arg for arg in self.argv) or (self.shell is not None and not self.shell.strip()):
+        if "\0" in "".join(self.argv) or (self.shell is not None and not self.shell.strip()):
             raise ValueError("the command is empty or has a NUL byte")
         if self.argv and not self.argv[0]:
             raise ValueError("argv[0], the program, is empty")
-        if sum(len(file.data) for file in self.files) * 3 // 4 > FILES_BYTES_MAX:
+        if self.files and sum(len(file.data) for file in self.files) * 3 // 4 > FILES_BYTES_MAX:
             raise ValueError(f"files hold more than {FILES_BYTES_MAX} bytes")
         for path in self.fetch:
             checked_relative(path)

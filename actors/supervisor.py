@@ -8,11 +8,12 @@ node -> pool. A pool whose budget is spent is parked, loudly; the others live on
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from actors.address import Address, Kind
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +72,12 @@ class Supervisor:
             del self._bugs[address]
 
 
-def attempt(address: Address, message: str, rule: Callable[[], T]) -> "T | Bug":
+def attempt(
+    address: Address, message: str, rule: Callable[P, T], *args: P.args, **named: P.kwargs
+) -> "T | Bug":
     """Run a rule; a bug in it becomes a value."""
     try:
-        return rule()
+        return rule(*args, **named)
     except Exception as error:  # noqa: BLE001
         return Bug(address, message, error)
 

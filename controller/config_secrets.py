@@ -11,7 +11,7 @@ from controller.config import Config
 from controller.config_errors import Problem, dotted, sorted_lines
 from controller.secrets.errors import NoKey
 from controller.secrets.keys import read_key
-from controller.webhooks.sending import SECRET_CHARS_MIN
+from controller.webhook_signature import SECRET_CHARS_MIN
 from providers.errors import ProviderError
 from providers.secret import SecretSource
 

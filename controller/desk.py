@@ -19,6 +19,7 @@ from actors.events import (
     BootstrapRequested,
     ClusterRequested,
     DrainRequested,
+    Envelope,
     InstanceRequested,
     PoolRequested,
     PoolUpdateRequested,
@@ -71,6 +72,28 @@ class Refused:
 
 
 Answer = Accepted | Conflict | Refused
+_OPENING = (PoolRequested, ClusterRequested)
+_OF_CONFIG = (PoolUpdateRequested, ShutdownRequested)
+
+
+@dataclass(slots=True)
+class _Sender:
+    """Who sends a list of Requests; `opening` are the pools that those before this one open.
+
+    How full mailboxes are is looked at once for a list: none of it is in them before all are judged.
+    """
+
+    principal: str
+    may_see: Callable[[str], bool] | None
+    opening: set[str] = field(default_factory=set)
+    busy: dict[str, bool] = field(default_factory=dict)
+
+    def is_busy(self, loop: Loop) -> bool:
+        """Whether a pool takes no new requests."""
+        known = self.busy.get(loop.name)
+        if known is None:
+            known = self.busy[loop.name] = loop.waiting > BUSY_LETTERS
+        return known
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,43 +144,50 @@ class Desk:
             JournalFailing, JournalClosed: nothing was taken.
         """
         answers: list[Answer | None] = [None] * len(requests)
-        submissions: list[tuple[int, Submission]] = []
+        places: list[int] = []
+        submissions: list[Submission] = []
         now = self.clock.now()
-        opening: set[str] = set()
+        sender = _Sender(principal, may_see)
         for i, request in enumerate(requests):
-            completed = await self._completed(request)
+            completed = request if _is_complete(request) else await self._completed(request)
             if isinstance(completed, Refused):
                 answers[i] = completed
                 continue
-            pool = self._pool_of(completed, opening)
-            refusal = self._refusal(completed, pool, principal, opening, may_see)
+            pool = self._pool_of(completed, sender.opening)
+            refusal = self._refusal(completed, pool, sender)
             if refusal is not None and not await self._known(request, refusal):
                 answers[i] = refusal
                 continue
             assert pool is not None
-            if isinstance(completed, PoolRequested | ClusterRequested):
-                opening.add(pool)
-            submissions.append((i, Submission(pool, completed, principal, now)))
+            if isinstance(completed, _OPENING):
+                sender.opening.add(pool)
+            places.append(i)
+            submissions.append(Submission(pool, completed, principal, now))
         if submissions:
-            accepted = await self.journal.accept([submission for _, submission in submissions])
+            accepted = await self.journal.accept(submissions)
             self.followers.wake()
             self.webhooks.wake()
-            for (i, _), answer in zip(submissions, accepted, strict=True):
+            for i, answer in zip(places, accepted, strict=True):
                 answers[i] = answer
                 if isinstance(answer, Accepted) and answer.new:
                     self.webhooks.accepted(answer.envelope)  # before anything can end it
-                    await self.hand_over(answer)
+                    if not self._handed_over(answer.envelope):
+                        await self.hand_over(answer)
         return [answer if answer is not None else Refused(500, "not answered") for answer in answers]
 
     async def hand_over(self, accepted: Accepted) -> None:
         """Give a durable Request to its pool's loop."""
         envelope = accepted.envelope
-        letter = Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq)
-        loop = self.acting.loops.get(envelope.pool) or self.open_pool(envelope.pool)
-        if loop.post_nowait(letter):  # does not yield, so that a long list is one turn
+        if self._handed_over(envelope):
             return
-        while not await loop.post(letter):  # it came to its end just now; another answers
+        loop = self.acting.loops.get(envelope.pool) or self.open_pool(envelope.pool)
+        while not await loop.post(_letter(envelope)):  # it came to its end just now; another answers
             loop = self.open_pool(envelope.pool)
+
+    def _handed_over(self, envelope: Envelope) -> bool:
+        """Give it to the loop if there is room: without a wait, so that a long list is one turn."""
+        loop = self.acting.loops.get(envelope.pool) or self.open_pool(envelope.pool)
+        return loop.post_nowait(_letter(envelope))
 
     async def _known(self, request: Request, refusal: Refused) -> bool:
         """Whether what seems wrong is in the journal: a repetition, or a stop right behind its task."""
@@ -195,6 +225,8 @@ class Desk:
 
     def _pool_of(self, request: Request, opening: set[str]) -> str | None:
         match request:
+            case TaskRequested(pool=pool):  # there are most of them
+                return pool
             case ShutdownRequested(cluster_id=cluster):
                 if cluster in self.acting.loops or cluster in opening:
                     return cluster
@@ -214,9 +246,7 @@ class Desk:
         self,
         request: Request,
         pool: str | None,
-        principal: str,
-        opening: set[str],
-        may_see: Callable[[str], bool] | None,
+        sender: _Sender,
     ) -> Refused | None:
         if self.observing_only:
             return Refused(503, "observing only: a newer daemon led these machines; see `everpool adopt`")
@@ -234,17 +264,19 @@ class Desk:
             missing = self.secrets.refusal(request.pool, request.task.env_groups)
             if missing is not None:
                 return Refused(422, f"env_groups: {missing}")
-        if isinstance(request, PoolRequested | ClusterRequested):
+        if isinstance(request, _OPENING):
             return self._unknown_provider(request) or self._unfillable(request, None)
         loop = self.acting.loops.get(pool) if pool is not None else None
-        if loop is None and (pool is None or pool not in opening):
-            return Refused(404, self._no_such(request, pool, may_see))
+        if loop is None and (pool is None or pool not in sender.opening):
+            return Refused(404, self._no_such(request, pool, sender.may_see))
         if loop is None:
             return None
-        if loop.waiting > BUSY_LETTERS:
+        if sender.is_busy(loop):
             return Refused(429, f"pool {pool!r} is busy ({loop.waiting} messages wait): try again", 1.0)
+        if isinstance(request, TaskRequested):
+            return None if request.task.node is None else self._unknown_node(loop, request.task.node)
         owned = loop.index.pool is not None and loop.index.pool.made_by == CONFIG
-        if owned and principal != CONFIG and isinstance(request, PoolUpdateRequested | ShutdownRequested):
+        if owned and sender.principal != CONFIG and isinstance(request, _OF_CONFIG):
             return Refused(409, f"pool {pool!r} belongs to the config: change it there, then reload")
         match request:
             case PoolUpdateRequested():
@@ -252,8 +284,6 @@ class Desk:
                 return self._unknown_provider(request) or self._unfillable(request, now)
             case DrainRequested(node=node):
                 return self._unknown_node(loop, node)
-            case TaskRequested(task=task) if task.node is not None:
-                return self._unknown_node(loop, task.node)
             case TaskStopRequested(task_id=task_id) if self.status.task_state(task_id) is None:
                 living = list(islice(loop.index.tasks, 5))
                 there = ", ".join(living) + (", ..." if len(loop.index.tasks) > 5 else "")
@@ -402,6 +432,19 @@ class Desk:
         """Where a machine is and which keys open it."""
         machine = self.machine(instance_id)
         return None if machine is None else with_door(machine, self.config.providers)
+
+
+def _is_complete(request: Request) -> bool:
+    """Whether nothing has to be filled in or stored before a Request is journaled."""
+    if not request.request_id:
+        return False
+    if isinstance(request, TaskRequested):
+        return not request.task.files
+    return not isinstance(request, ClusterRequested) or bool(request.pool)
+
+
+def _letter(envelope: Envelope) -> Letter:
+    return Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq)
 
 
 def _because(error: str | None) -> str:

@@ -3,7 +3,8 @@
 Money is integer micro-dollars, times are seconds since the epoch (UTC), memory is GB.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,8 +22,10 @@ class Value(BaseModel):
 
 
 V = TypeVar("V", bound=Value)
+P = ParamSpec("P")
 _NAMES: dict[type[Value], set[str]] = {}
-_IS_VALUE: dict[type, bool] = {}  # of each type that was met; faster than to ask again
+_PARTS: dict[type[Value], tuple[str, ...]] = {}
+_DEFAULTS: dict[type[Value], dict[str, Any]] = {}
 
 
 def at_rest(value: V) -> V:
@@ -32,16 +35,56 @@ def at_rest(value: V) -> V:
     here asks for it, so that all values of a class can share one.
     """
     kind = type(value)
-    names = _NAMES.get(kind) or _NAMES.setdefault(kind, set(kind.model_fields))
+    names = _NAMES.get(kind) or _names(kind)
     if value.__pydantic_fields_set__ is not names:
         object.__setattr__(value, "__pydantic_fields_set__", names)
-        for part in value.__dict__.values():
-            is_value = _IS_VALUE.get(type(part))
-            if is_value is None:
-                is_value = _IS_VALUE[type(part)] = isinstance(part, Value)
-            if is_value:
+        fields = value.__dict__
+        for name in _PARTS[kind]:
+            if isinstance(part := fields[name], Value):
                 at_rest(part)
     return value
+
+
+def _names(kind: type[Value]) -> set[str]:
+    """The names of a class's fields; notes which of them may hold a value."""
+    _PARTS[kind] = tuple(name for name, one in kind.model_fields.items() if _may_be_value(one.annotation))
+    return _NAMES.setdefault(kind, set(kind.model_fields))
+
+
+def _may_be_value(annotation: Any) -> bool:
+    if isinstance(annotation, type) and not get_args(annotation):
+        return issubclass(annotation, Value) or annotation is object
+    return annotation is Any or any(_may_be_value(one) for one in get_args(annotation))
+
+
+def made(kind: Callable[P, V], *_: P.args, **fields: P.kwargs) -> V:
+    """The same as `kind(**fields)` in a third of the time, for fields that are surely right: none is checked.
+
+    For what is made many thousand times a second of values that were checked already. The class may have no
+    default that has to be made anew each time.
+    """
+    defaults = _DEFAULTS.get(kind)  # type: ignore[call-overload]
+    if defaults is None:
+        defaults = _defaults(kind)  # type: ignore[arg-type]
+    value: V = _new(kind)
+    _set(value, "__dict__", {**defaults, **fields})
+    _set(value, "__pydantic_fields_set__", _GIVEN)
+    _set(value, "__pydantic_extra__", None)
+    _set(value, "__pydantic_private__", None)
+    return value
+
+
+_new: Any = object.__new__
+_set = object.__setattr__
+_GIVEN: set[str] = set()  # of values that were not given field by field
+
+
+def _defaults(kind: type[Value]) -> dict[str, Any]:
+    """A class's fields in their order, each with its default, if it has one."""
+    for name, one in kind.model_fields.items():
+        if one.default_factory is not None or isinstance(one.default, dict | list | set):
+            raise TypeError(f"{kind.__name__}.{name} has a default that values can't share")
+    return _DEFAULTS.setdefault(kind, {name: one.default for name, one in kind.model_fields.items()})
 
 
 class Market(Value):

@@ -86,6 +86,9 @@ BUILT_IN = (
 )
 
 
+_LIVING = (Active, Parked)
+
+
 def decide(state: PoolState | None, message: PoolMessage, view: View) -> Decision:
     """Next step of a pool."""
     if state is None:
@@ -182,6 +185,8 @@ def _made(request: PoolRequested | ClusterRequested, envelope: Envelope, view: V
 def _request(state: PoolState, envelope: Envelope, view: View) -> Decision:
     request = envelope.event
     match request:
+        case TaskRequested() if isinstance(state, _LIVING):  # there are most of them
+            return _task(state, request, envelope, view)
         case PoolRequested() | ClusterRequested() as asked:
             if isinstance(state, Destroyed):
                 return Decision(_made(asked, envelope, view), taken=(asked.request_id,))
@@ -200,8 +205,6 @@ def _request(state: PoolState, envelope: Envelope, view: View) -> Decision:
             return pausing.asked(state, request, envelope, view)
         case DrainRequested():
             return _drain(state, request, view)
-        case TaskRequested():
-            return _task(state, request, envelope, view)
         case TaskStopRequested(request_id=request_id, task_id=task, grace_s=grace_s):
             if task not in view.index.tasks:
                 text = f"no task {task!r} lives in pool {state.name!r}: it is over, or never was"

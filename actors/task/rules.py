@@ -42,6 +42,7 @@ from actors.task.state import (
     TaskState,
 )
 from providers.agent.wire import Ended, Refused, Start, Started, Stop
+from providers.model import made
 
 SAY_AGAIN_S = 30.0  # a stop that was not confirmed is said again
 REFUSED_WAIT_S = 5.0  # before a task goes again to a machine that seemed well and would not start it
@@ -90,7 +91,8 @@ def _first(submitted: Submitted, view: View) -> Decision:
     envelope = submitted.envelope
     request = envelope.event
     assert isinstance(request, TaskRequested)
-    state = Pending(
+    state = made(
+        Pending,
         id=request.request_id,
         pool=request.pool,
         spec=request.task,

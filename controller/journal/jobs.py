@@ -7,20 +7,21 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Protocol, get_args
+from typing import Protocol, TypeGuard, get_args
 
 import anyio
 from anyio.lowlevel import current_token
 
-from actors.events import Envelope, Request
+from actors.events import Envelope, Event, Request
 from actors.ports import Accepted, Commit, Conflict, Submission
+from providers.model import made
 
 Key = tuple[str, str, str]  # pool, kind, id
 StateValues = tuple[str, str, str, int, int, float, str]
 EventValues = tuple[int, float, str, str, str | None, str]
 RequestValues = tuple[str, int, str, str, bytes, float]
 
-REQUESTS = get_args(Request)
+_REQUESTS = frozenset(get_args(Request))
 _EVENT = {"event"}
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
@@ -84,7 +85,7 @@ class CommitJob(Job):
         for row in self.commit.states:
             values = None
             if row.state is not None:
-                body = row.state.model_dump_json()
+                body = row.state.__pydantic_serializer__.to_json(row.state).decode()
                 values = (pool, row.kind, row.id, row.version, int(row.terminal), now, body)
             self.states[pool, row.kind, row.id] = values
         self.events = [event_values(envelope) for envelope in self.commit.envelopes]
@@ -98,7 +99,7 @@ class CommitJob(Job):
                 envelope.at,
             )
             for envelope in self.commit.envelopes
-            if isinstance(envelope.event, REQUESTS)
+            if _is_request(envelope.event)
         ]
         self.taken = [(request_id,) for request_id in self.commit.taken]
         self.ended = [
@@ -153,7 +154,8 @@ class CallJob(Job):
 
 def enveloped(submission: Submission, seq: int) -> Envelope:
     """Return the envelope under which a request enters the journal."""
-    return Envelope(
+    return made(
+        Envelope,
         seq=seq,
         at=submission.at,
         pool=submission.pool,
@@ -161,6 +163,10 @@ def enveloped(submission: Submission, seq: int) -> Envelope:
         principal=submission.principal,
         event=submission.request,
     )
+
+
+def _is_request(event: Event) -> TypeGuard[Request]:
+    return type(event) in _REQUESTS  # a third of the time of `isinstance`, which tries them all
 
 
 def event_values(envelope: Envelope) -> EventValues:
@@ -177,8 +183,10 @@ def event_values(envelope: Envelope) -> EventValues:
 
 def envelope_json(envelope: Envelope) -> str:
     """Return `envelope.model_dump_json()`, made of two: to find an event among its kinds takes longer."""
-    head = envelope.model_dump_json(exclude=_EVENT)
-    return f'{head[:-1]},"event":{envelope.event.model_dump_json()}}}'
+    event = envelope.event  # by the serializers themselves: `model_dump_json` takes half as long again
+    head = envelope.__pydantic_serializer__.to_json(envelope, exclude=_EVENT)
+    body: bytes = head[:-1] + b',"event":' + event.__pydantic_serializer__.to_json(event) + b"}"
+    return body.decode()
 
 
 def body_hash(request: Request) -> bytes:
@@ -187,5 +195,7 @@ def body_hash(request: Request) -> bytes:
     Defaults are left out, so that a request repeated after an upgrade that brought a new field is still
     known; keys are sorted, so that the order of a table in it doesn't matter.
     """
-    body = _CANONICAL.encode(request.model_dump(mode="json", exclude_defaults=True))
+    body = _CANONICAL.encode(
+        request.__pydantic_serializer__.to_python(request, mode="json", exclude_defaults=True)
+    )
     return hashlib.sha256(f"{request.kind} {body}".encode()).digest()

@@ -224,9 +224,9 @@ def configure(
 # --- what is committed --------------------------------------------------------------------------
 
 _DEBUG_KINDS: tuple[type, ...] = (
+    events.TaskQueued,
     events.TaskRequested,
     events.TaskStopRequested,
-    events.TaskQueued,
     events.TaskStarted,
     events.TaskAttemptEnded,
     events.TaskCompleted,
@@ -249,13 +249,15 @@ _RENAMED = {"instance_id": "instance", "node_id": "node", "task_id": "task", "me
 
 def level_of(event: Event) -> int:
     """How loud an event is."""
+    if isinstance(event, _DEBUG_KINDS):  # there are most of them
+        return logging.DEBUG
     if isinstance(event, events.BootstrapPhase):
         return logging.WARNING if event.event == "failed" else logging.DEBUG
     if isinstance(event, events.Error):
         if called_off(event):  # such as what waited for a pool that was told to end
             return logging.INFO
         return logging.ERROR if event.fatal else logging.WARNING
-    for kinds, level in ((_DEBUG_KINDS, 10), (_WARNING_KINDS, 30), (_ERROR_KINDS, 40)):
+    for kinds, level in ((_WARNING_KINDS, 30), (_ERROR_KINDS, 40)):
         if isinstance(event, kinds):
             return level
     return logging.INFO

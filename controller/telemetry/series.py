@@ -5,6 +5,7 @@ other parts keep is read by `sources.py`, and the series of single machines are 
 """
 
 import platform
+from collections import Counter as Tally
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import product
@@ -205,8 +206,9 @@ class Series:
         """Count what was published and what changed."""
         self.states.committed(commit)
         self.costs.committed(commit)
+        for kind, count in Tally(envelope.event.kind for envelope in commit.envelopes).items():
+            self.events.labels(kind).inc(count)
         for envelope in commit.envelopes:
-            self.events.labels(envelope.event.kind).inc()
             self._count(envelope)
         for row in commit.states:
             if row.kind == "pool":
@@ -249,6 +251,8 @@ class Series:
 
     def _count(self, envelope: Envelope) -> None:
         match envelope.event:
+            case events.TaskQueued() | events.TaskStarted():
+                pass  # there are most of them
             case events.InstanceRequested(request_id=request_id, replacing=replacing):
                 _note(self._requested, request_id, envelope.at)
                 if replacing is not None and replacing in self._noticed and replacing not in self._asked:
