@@ -69,7 +69,11 @@ def write(connection: sqlite3.Connection, jobs: Sequence[Job], epoch: int) -> in
     _in_steps(connection, _PUT_SENT, "(?, ?, ?, ?, ?, 'taken', ?)", sent)
     _change_states(connection, commits)
     _in_steps(connection, _TAKE, "(?)", [row for job in commits for row in job.taken])
-    _in_steps(connection, _END, "(?, ?, ?)", [row for job in commits for row in job.ended])
+    ended: dict[object, tuple[object, ...]] = {}  # the first end counts, also among those of one step
+    for commit in commits:
+        for row in commit.ended:
+            ended.setdefault(row[2], row)
+    _in_steps(connection, _END, "(?, ?, ?)", list(ended.values()))
     for job in jobs:
         if isinstance(job, CallJob):
             job.result = job.call(connection)

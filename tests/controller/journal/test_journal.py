@@ -136,6 +136,15 @@ async def test_a_request_is_taken_then_ended_and_keeps_its_first_end(journal: Sq
     assert await journal.request("r3") is None
 
 
+@pytest.mark.parametrize("times", [2, 9, 20, 40, 130])
+async def test_the_first_end_counts_among_many_of_one_commit(journal: SqliteJournal, times: int) -> None:
+    await journal.accept([submission("r")])
+    ends = [completed(journal, "r") for _ in range(times)]
+    await journal.commit(Commit("main", envelopes=ends))
+    known = await journal.request("r")
+    assert known is not None and known.ended_by == ends[0].seq
+
+
 async def test_events_are_filtered(journal: SqliteJournal) -> None:
     await journal.accept([submission("r1", pool="a")])
     await journal.commit(numbered(journal, 1, "a"))
