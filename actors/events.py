@@ -618,7 +618,7 @@ class Administered(Value):
     """(ours) Somebody with scope admin did something that is no Request; the envelope says who."""
 
     kind: Literal["administered"] = "administered"
-    action: Literal["adopt", "hold", "backup", "reload", "rotate"]
+    action: Literal["adopt", "hold", "backup", "reload", "rotate", "retry"]
     detail: str = ""
 
 
@@ -706,6 +706,19 @@ class WebhookRecovered(Value):
     dropped: int = 0
 
 
+class WebhookRemoved(Value):
+    """(ours) The config names a webhook no more. What waited for it is not sent.
+
+    `dropped`: events that it chose; null when the daemon was not running as it was taken out, so that what it
+    chose is not known. `replies`: requests whose end it was to be sent.
+    """
+
+    kind: Literal["webhook_removed"] = "webhook_removed"
+    webhook: str
+    dropped: int | None = None
+    replies: int = 0
+
+
 class Error(Value):
     """Something went wrong. `fatal`: the request is over; the pool lives on unless it is parked."""
 
@@ -772,6 +785,7 @@ Fact = (
     | CredentialRemoved
     | WebhookFailing
     | WebhookRecovered
+    | WebhookRemoved
     | WebhookTested
     | Error
     | BugCaught

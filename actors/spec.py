@@ -1,9 +1,10 @@
 """What a user asks for: the spec of a pool and of a task. Names follow the main seed where it has one."""
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, FailFast, Field, field_validator, model_validator
 
 from actors.buying import Alternative, Budget, Buying, OnDemand, Scaling
 from providers.model import Accelerator, Architecture, Value
@@ -12,11 +13,13 @@ Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 NODES_MAX = 20_000  # of one pool
 FILES_BYTES_MAX = 16 * 2**20  # of all files put before one task, decoded
 FETCH_BYTES_MAX = 256 * 2**20  # of each file fetched after a task
+TITLE_CHARS_MAX = 128
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
+@lru_cache(1_000)
 def checked_name(name: str) -> str:
     """Return `name` when it may name a pool or provider, else raise ValueError."""
     if not _NAME.fullmatch(name):
@@ -92,7 +95,7 @@ class Image(Value):
 
     base: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = None
     env: Env = {}
-    steps: Annotated[tuple[Step, ...], Field(max_length=64)] = ()
+    steps: Annotated[tuple[Step, ...], FailFast(), Field(max_length=64)] = ()
 
     @model_validator(mode="after")
     def _phases_differ(self) -> Self:
@@ -114,7 +117,7 @@ class HealthCheck(Value):
 class PoolSpec(Value):
     """What a pool is. Every key but `provider` and `nodes` has a default."""
 
-    provider: Annotated[tuple[str, ...], Field(min_length=1)]
+    provider: Annotated[tuple[str, ...], FailFast(), Field(min_length=1)]
     nodes: Nodes = Nodes(desired=1)
     worker: Worker = Worker()
     image: Image = Image()
@@ -130,7 +133,8 @@ class PoolSpec(Value):
     zone: str | None = None
     instance_type: str | None = None
     allocation: Literal["spot", "on-demand", "spot-if-available", "cheapest"] = "spot-if-available"
-    alternatives: Annotated[tuple[Alternative, ...], Field(max_length=64)] = ()  # one of them must hold
+    # one of them must hold
+    alternatives: Annotated[tuple[Alternative, ...], FailFast(), Field(max_length=64)] = ()
     on_demand: OnDemand = OnDemand()
     spread: Literal["zones", "together"] | None = None  # evenly over zones; or all in one, for gangs
     max_hourly_cost: Annotated[float, Field(gt=0)] | None = None  # dollars, of one node
@@ -204,13 +208,14 @@ class TaskSpec(Value):
     """One thing to run: `argv` without a shell, or `shell` as one string for /bin/sh."""
 
     name: Annotated[str, Field(max_length=128)] = ""
-    argv: Annotated[tuple[str, ...], Field(max_length=4096)] = ()
+    argv: Annotated[tuple[str, ...], FailFast(), Field(max_length=4096)] = ()
     shell: Annotated[str, Field(max_length=65_536)] | None = None
     env: Env = Field(default_factory=dict)  # `= {}` would be copied deeply for each task
-    env_groups: Annotated[tuple[PoolName, ...], Field(max_length=16)] = ()  # of secrets, later over earlier
+    # of secrets, later over earlier
+    env_groups: Annotated[tuple[PoolName, ...], FailFast(), Field(max_length=16)] = ()
     cwd: str | None = None  # None: a directory of the task's own
-    files: Annotated[tuple[FilePut, ...], Field(max_length=256)] = ()
-    fetch: Annotated[tuple[str, ...], Field(max_length=256)] = ()  # paths kept after the end
+    files: Annotated[tuple[FilePut, ...], FailFast(), Field(max_length=256)] = ()
+    fetch: Annotated[tuple[str, ...], FailFast(), Field(max_length=256)] = ()  # paths kept after the end
     timeout_s: Seconds | None = None
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 10  # between TERM and KILL
     on_notice: Annotated[str, Field(max_length=65_536)] | None = None  # shell; instead of TERM
@@ -237,5 +242,7 @@ class TaskSpec(Value):
 
     @property
     def title(self) -> str:
-        """What facts call this task: its name, else the program it runs."""
-        return self.name or (self.argv[0] if self.argv else (self.shell or "").split()[0])
+        """What facts call this task, in up to 128 characters: its name, else the program it runs."""
+        if self.name:
+            return self.name
+        return (self.argv[0] if self.argv else (self.shell or "").split(maxsplit=1)[0])[:TITLE_CHARS_MAX]

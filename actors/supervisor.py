@@ -8,12 +8,12 @@ node -> pool. A pool whose budget is spent is parked, loudly; the others live on
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from actors.address import Address, Kind
 
 T = TypeVar("T")
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +72,10 @@ class Supervisor:
             del self._bugs[address]
 
 
-def attempt(
-    address: Address, message: str, rule: Callable[P, T], *args: P.args, **named: P.kwargs
-) -> "T | Bug":
+def attempt(address: Address, message: str, rule: Callable[[*Ts], T], *args: *Ts) -> "T | Bug":
     """Run a rule; a bug in it becomes a value."""
     try:
-        return rule(*args, **named)
+        return rule(*args)
     except Exception as error:  # noqa: BLE001
         return Bug(address, message, error)
 

@@ -111,9 +111,9 @@ class Client:
         """Let go of connections."""
         self._http.close()
 
-    def _failed(self, error: httpx.TransportError) -> EverpoolError:
+    def _failed(self, error: httpx.TransportError, repeatable: bool = True) -> EverpoolError:
         self._probed = False
-        return self._target.failed(error)
+        return self._target.failed(error, repeatable)
 
     def _probe(self) -> None:
         if not self._probed:
@@ -136,9 +136,9 @@ class Client:
             )
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
             self._probed = False
-            if tries > 1:  # a kept connection that the daemon had closed; asking twice changes nothing
+            if tries > 1 and call.repeatable:  # a kept connection that the daemon had closed
                 return self._send(call, tries - 1)
-            raise self._failed(error) from error
+            raise self._failed(error, call.repeatable) from error
         except httpx.TransportError as error:
             raise self._failed(error) from error
 

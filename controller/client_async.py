@@ -87,9 +87,9 @@ class AsyncClient:
                 timeout=httpx.Timeout(self._timeout_s + call.wait_s, connect=10.0),
             )
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-            if tries > 1:  # a kept connection that the daemon had closed; asking twice changes nothing
+            if tries > 1 and call.repeatable:  # a kept connection that the daemon had closed
                 return await self._send(call, tries - 1)
-            raise self._target.failed(error) from error
+            raise self._target.failed(error, call.repeatable) from error
         except httpx.TransportError as error:
             raise self._target.failed(error) from error
 

@@ -29,7 +29,12 @@ PAGE = 1000  # of lists that are read page by page
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, and what is made of its answer. `wait_s`: how long the daemon may take besides."""
+    """One request, and what is made of its answer.
+
+    Attributes:
+        wait_s: how long the daemon may take besides.
+        named: it has an id by which the daemon knows it again.
+    """
 
     method: str
     path: str
@@ -37,6 +42,12 @@ class Call(Generic[T]):
     params: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     body: bytes | None = None
     wait_s: float = 0
+    named: bool = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether to ask twice is as good as once: a token that is made twice is lost the first time."""
+        return self.method == "GET" or self.named
 
     def behind(self, cursor: str) -> "Call[T]":
         """The same list from a cursor on."""
@@ -57,14 +68,15 @@ def _post(path: str, body: Json | None = None, wait_s: float = 60) -> Call[Json]
 
 def submit(request: Request) -> Call[Submitted]:
     """One Request."""
-    return Call(
-        "POST", "/v1/messages", Submitted.model_validate_json, body=request.model_dump_json().encode()
-    )
+    body = request.model_dump_json().encode()
+    named = bool(request.request_id)
+    return Call("POST", "/v1/messages", Submitted.model_validate_json, body=body, named=named)
 
 
 def submit_many(requests: Sequence[Request]) -> Call[list[Submitted]]:
     """A list of them."""
-    return Call("POST", "/v1/messages", SUBMITTED.validate_json, body=body_of(requests), wait_s=60)
+    body, named = body_of(requests), all(one.request_id for one in requests)
+    return Call("POST", "/v1/messages", SUBMITTED.validate_json, body=body, wait_s=60, named=named)
 
 
 def operation(request_id: str, wait_s: float = 0) -> Call[Operation]:

@@ -57,7 +57,7 @@ class NotRunning(EverpoolError):
 
 
 class EventsPruned(EverpoolError):
-    """Events behind the cursor of a follower are forgotten.
+    """Events behind the cursor of a follower are forgotten; or the cursor is ahead of the daemon's journal.
 
     Attributes:
         cursor: after this seq nothing is missing.
@@ -180,8 +180,8 @@ class Target:
             except OSError as error:
                 raise self.failed(httpx.ConnectError(str(error))) from error
 
-    def failed(self, error: httpx.TransportError) -> EverpoolError:
-        """What a failed connection means for a user."""
+    def failed(self, error: httpx.TransportError, repeatable: bool = True) -> EverpoolError:
+        """What a failed connection means for a user, who may have asked for what must not be done twice."""
         where = self.path or self.url
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             if self.path is None:
@@ -198,7 +198,8 @@ class Target:
             return NotRunning(0, f"no daemon answers on {where}: it is gone; start it with 'everpool serve'")
         if isinstance(error, httpx.TimeoutException):
             return TimedOut(0, f"the daemon on {where} did not answer in time")
-        return EverpoolError(0, f"the connection to {where} broke: {error}")
+        unsure = "" if repeatable else "; it may be done: look before you ask for it again"
+        return EverpoolError(0, f"the connection to {where} broke: {error}{unsure}")
 
 
 def default_address() -> str:

@@ -16,6 +16,7 @@ from providers.errors import ProviderError
 from providers.secret import SecretSource
 
 KEYS = ("secrets_key", "secrets_key_old")  # of [daemon]: may be bytes that are no text
+CERTIFICATE = ("daemon", "tls", "certificate")
 Location = tuple[str | int, ...]
 
 
@@ -53,6 +54,9 @@ def look(config: Config) -> list[Looked]:
             found.append(
                 Looked(location, f"{source.file} may not be read by this user: not looked at", False)
             )
+        elif source.file is not None and location == CERTIFICATE:  # is no secret: everybody may read it
+            if not source.file.expanduser().is_file():
+                found.append(Looked(location, f"{source.file} is no file", True))
         else:
             try:
                 if location[-1] in KEYS:

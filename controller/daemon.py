@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +27,6 @@ from anyio.abc import TaskGroup
 
 from actors.acting import Acting
 from actors.address import Address
-from actors.events import Administered, ConfigReloaded, Request
 from actors.links import Links
 from actors.loop import Identity, Letter, Loop
 from actors.market.state import MarketState
@@ -38,12 +36,12 @@ from controller import clock, sdnotify
 from controller.api.app import build_app
 from controller.api.serving import AddressInUse, Listening, bind, serve
 from controller.blobs import Blobs
-from controller.building import build_all, missing_extras
-from controller.config import Config, ConfigError, load, warnings
-from controller.desk import CONFIG, Desk, Refused
+from controller.building import build_all
+from controller.config import Config, ConfigError, warnings
+from controller.desk import Desk
 from controller.doctor import diagnose
 from controller.followers import Followers
-from controller.journal.errors import JournalError
+from controller.journal.errors import JournalError, JournalFailing
 from controller.journal.journal import SqliteJournal
 from controller.journal.lock import StateDirectory
 from controller.keys import Keys
@@ -51,7 +49,7 @@ from controller.leftovers import LeftoverSweep
 from controller.observing import HouseKeeping, Observers
 from controller.records import Records
 from controller.recovery import MARKETS, Recovered, Sweep, recover
-from controller.reload import NOT_APPLIED, as_json, changes, in_force, plan
+from controller.reloading import AGAIN_S, Hands, Reloading
 from controller.secrets.keys import KeyRing
 from controller.secrets.store import SecretStore
 from controller.secrets.uses import LoopUses
@@ -83,7 +81,6 @@ LOOP_WINDOW_S = 600.0
 STOP_WITHIN_S = 10.0
 FIRST_LOOK_S = 10.0  # how long a start waits for each provider's first listing
 HOLD_FILE = "hold.json"
-LINES_MAX = 200  # of a reload's plan in its fact
 OBSERVING_FILE = "observing-only"  # there while a newer epoch than ours was seen; holds that epoch
 
 log = structlog.get_logger()
@@ -166,10 +163,11 @@ class Daemon:
                 leftovers=lambda: self.leftovers.counted(),
             ),
         )
+        loud = LogObserver(settings.log_level)
         observers = (
             self.status,
             self.series,
-            LogObserver(settings.log_level),
+            loud,
             self._keeping,
             self.followers,
             self.vitals,
@@ -197,6 +195,7 @@ class Daemon:
         self.sweep = self._make_sweep(Recovered())
         self.leftovers = self._make_leftovers()
         self.desk = self._make_desk()
+        self.reloading = Reloading(self.desk, Hands(self._hold_to, self._start_provider), loud)
 
     def _make_borders(self) -> Borders:
         return Borders(
@@ -407,11 +406,22 @@ class Daemon:
             wait = 1.0 if self.clock.now() - began > LOOP_WINDOW_S else min(60.0, wait * 2)
             await anyio.sleep(wait)
 
-    async def _begin_secrets(self) -> None:
+    async def _unless_closed(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run what may find that the journal is closed: then we stop."""
         try:
-            await self.secrets.begin()
+            await run()
         except JournalClosed:
             self._stop.set()
+
+    async def _begin_secrets(self) -> None:
+        while True:
+            try:
+                await self.secrets.begin()
+            except JournalFailing as error:
+                log.warning("secrets are not encrypted anew yet", why=str(error))
+                await anyio.sleep(AGAIN_S)
+            else:
+                return
 
     async def _keep_loop(self, loop: Loop) -> None:
         """Run a loop to its end. One that breaks (its own bug) starts anew from what is durable."""
@@ -429,7 +439,8 @@ class Daemon:
                 del self.acting.loops[loop.name]
             named = self.config.pools.get(loop.name)
             if named is not None and named.spec is not None and not named.remove and self._tasks is not None:
-                self._tasks.start_soon(self._apply_at_start)  # the config was read again while it went
+                # the config was read again while it went
+                self._tasks.start_soon(self._unless_closed, self.reloading.apply_pools)
             return
         self.observer.bug(loop.name, "loop", error)
         self.desk.down.add(loop.name)
@@ -510,8 +521,8 @@ class Daemon:
                 )
             await tasks.start(serve, build_app(self.desk), listening)
             if not self.desk.observing_only:
-                tasks.start_soon(self._apply_at_start)
-                tasks.start_soon(self._begin_secrets)
+                tasks.start_soon(self._unless_closed, self.reloading.apply_pools)
+                tasks.start_soon(self._unless_closed, self._begin_secrets)
                 tasks.start_soon(self._supervised, "webhooks", self.webhooks.run)
             tasks.start_soon(self._supervised, "housekeeping", self._keep_house)
             tasks.start_soon(self._supervised, "certificate", self.guard.watch)
@@ -579,42 +590,12 @@ class Daemon:
 
     # --- the config -------------------------------------------------------------------------------
 
-    async def reload(self, *, dry_run: bool = False) -> dict[str, Any]:
-        """Read the config again, say what differs, and apply what can be applied while running.
+    async def reload(self, *, dry_run: bool = False, principal: str = "") -> dict[str, Any]:
+        """See `Reloading.reload`."""
+        return await self.reloading.reload(dry_run=dry_run, principal=principal)
 
-        Args:
-            dry_run: only say it.
-
-        Raises:
-            ConfigError: nothing was changed.
-        """
-        config = load(self.path)
-        states = {name: self.status.pool_state(name) for name in self.acting.loops}
-        busy = {name: len(loop.index.instances) for name, loop in self.acting.loops.items()}
-        made = plan(self.config, config, states, busy)
-        if dry_run:
-            return as_json(made, applied=False)
-        missing = missing_extras({name: config.providers[name] for name in made.providers_added})
-        if missing:
-            raise ConfigError(missing)
-        added = build_all(
-            replace(config, providers={name: config.providers[name] for name in made.providers_added}),
-            self._directory.providers,
-            self.secrets,
-        )
-        for name, provider in added.items():
-            self._start_provider(name, provider)
-        self.config = self.desk.config = in_force(self.config, config, list(added))
-        refused = self._apply_settings(self.config)
-        made = replace(made, lines=[*made.lines, *refused])
-        made = replace(made, pools={**made.pools, **await self._ask(made.requests)})
-        for line in made.lines:
-            log.info("reload", change=line)
-        log.info("reloaded", changes=len(made.lines), needs_restart=list(made.needs_restart))
-        await self.records.tell(
-            ConfigReloaded(plan=tuple(made.lines[:LINES_MAX]), needs_restart=tuple(made.needs_restart))
-        )
-        return as_json(made, applied=True)
+    def _hold_to(self, config: Config) -> None:
+        self.config = self.desk.config = config
 
     def _start_provider(self, name: str, provider: Provider) -> None:
         self.providers[name] = provider
@@ -625,60 +606,14 @@ class Daemon:
                 self._supervised, f"leftovers of {name}", partial(self.leftovers.watch, name)
             )
 
-    def _apply_settings(self, config: Config) -> list[str]:
-        """What of [daemon] holds at once, besides what is read where it is used; answers what was refused."""
-        for gateway in self.gateways.values():
-            gateway.observe_every(config.daemon.observe_every_s)
-        self.sweep.guard_s = self.leftovers.guard_s = config.daemon.quarantine_s
-        self.webhooks.apply(config.webhooks)
-        return [f"refused: {problem}" for problem in self.guard.reload(config.daemon)]
-
-    async def _ask(self, requests: Mapping[str, Request]) -> dict[str, str]:
-        """Send the config's Requests; answers why of those that were refused, by pool."""
-        refused: dict[str, str] = {}
-        if requests:
-            answers = await self.desk.submit(list(requests.values()), CONFIG)
-            for name, answer in zip(requests, answers, strict=True):
-                if isinstance(answer, Refused):
-                    refused[name] = f"{NOT_APPLIED}{answer.message}"
-                    log.error("a pool of the config is not applied", pool=name, why=answer.message)
-        return refused
-
-    async def _apply_pools(self) -> None:
-        """Make the pools that the config names what it says."""
-        states = {name: self.status.pool_state(name) for name in self.acting.loops}
-        wanted = changes(self.config.pools, states, self.config.unfillable)
-        for name, what, _ in wanted:
-            if what.startswith(NOT_APPLIED):
-                log.error("a pool of the config is not applied", pool=name, why=what)
-        await self._ask({name: request for name, _, request in wanted if request is not None})
-
-    async def _apply_at_start(self) -> None:
-        """Make the config's pools; tried again while the journal can't be written."""
-        while True:
-            try:
-                await self._apply_pools()
-            except JournalError as error:
-                log.warning("the config's pools wait", why=str(error))
-                await anyio.sleep(5)
-            else:
-                return
-
     # --- for ever ---------------------------------------------------------------------------------
 
     async def _heed_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-                    try:
-                        await self.reload()
-                        await self.records.tell(Administered(action="reload"), principal="signal")
-                    except ConfigError as error:
-                        log.error("config not reloaded", problems=list(error.problems))
-                    except JournalError as error:
-                        log.error("config not applied: reload again later", why=str(error))
-                    sdnotify.notify("READY=1")
+                    if self._tasks is not None:  # whatever it waits for, SIGTERM must be heard
+                        self._tasks.start_soon(self._unless_closed, self.reloading.by_signal)
                 else:
                     log.info("stopping; machines and tasks go on", signal=signal.Signals(number).name)
                     self._stop.set()
@@ -704,15 +639,18 @@ class Daemon:
         more = f", and {len(problems) - PROBLEMS_MAX} more" if len(problems) > PROBLEMS_MAX else ""
         return "; ".join([line, *problems[:PROBLEMS_MAX]]) + more
 
+    async def prune(self) -> None:
+        """Forget what the journal need not keep, by the config. Raises JournalError, JournalClosed."""
+        settings = self.config.daemon
+        oldest = self.clock.now() - settings.retention_days * 86_400
+        await self.journal.prune(oldest, events_max=settings.events_max, warn=self.webhooks.before_pruning)
+
     async def _keep_house(self) -> None:
         """Prune what is over and older than the retention; collect blobs that nobody names."""
         while True:
             await anyio.sleep(PRUNE_EVERY_S)
-            settings = self.config.daemon
-            oldest = self.clock.now() - settings.retention_days * 86_400
             try:
-                await self.webhooks.before_pruning(self.journal.last_seq - settings.events_max, oldest)
-                await self.journal.prune(oldest, events_max=settings.events_max)
+                await self.prune()
             except JournalError as error:
                 log.warning("not pruned", why=str(error))
             named = {

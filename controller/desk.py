@@ -413,7 +413,7 @@ class Desk:
             "live": self.journal.closed_reason is None,
             "ready": not reasons,
             "reasons": reasons,
-            "warnings": self.guard.warnings(),
+            "warnings": [*self.guard.warnings(), *self.secrets.warnings()],
             "owner": self.journal.owner,
             "epoch": self.journal.epoch,
             "journal": {"failing_since": self.journal.failing_since, "waiting": self.journal.stats().waiting},

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 SHOWN_MAX = 60  # letters of a value
 HIDDEN_UNDER = frozenset({"env"})  # tables whose values are the user's own: their names are enough
+HIDDEN = "(a value)"
 _NOTHING = object()
 
 
@@ -63,6 +65,27 @@ def _shown(value: Any, hidden: bool) -> str:
     if value is _NOTHING:
         return ""
     if hidden:
-        return "(a value)"
-    text = to_json(value, inf_nan_mode="constants").decode()
+        return HIDDEN
+    text = to_json(_without_secrets(value), inf_nan_mode="constants").decode()
     return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same without the user's own values, at any depth; of a URL only where it goes to."""
+    if isinstance(value, Mapping):
+        return {
+            name: HIDDEN if name in HIDDEN_UNDER else _without_secrets(one) for name, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_without_secrets(one) for one in value]
+    return _host_of(value) if isinstance(value, str) and "://" in value else value
+
+
+def _host_of(url: str) -> str:
+    """Scheme and host: a path or a query may be what lets in."""
+    try:
+        parts = urlsplit(url)
+        there = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    except ValueError:
+        return HIDDEN
+    return there if url.rstrip("/") == there else f"{there}/…"

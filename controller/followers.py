@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -19,6 +18,7 @@ from pydantic_core import from_json
 
 from actors.events import RequestId
 from actors.ports import Commit
+from controller.patterns import fitting
 
 PAGE = 500  # events read at once
 BATCH_MAX = 2_000  # events handed to a follower at once
@@ -101,6 +101,12 @@ class Wanted:
     kinds: tuple[str, ...] | None = None
     request_id: OneOrMore | None = None
     may_see: Callable[[str], bool] | None = None
+    _pool_fits: Callable[[str], object] = field(init=False, repr=False, compare=False)
+    _request_fits: Callable[[str], object] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_pool_fits", _fitting(self.pool))
+        object.__setattr__(self, "_request_fits", _fitting(self.request_id))
 
     @property
     def everything(self) -> bool:
@@ -111,28 +117,21 @@ class Wanted:
         """Whether an envelope, as parsed JSON, is wanted."""
         if self.may_see is not None and not self.may_see(envelope["pool"]):
             return False
-        if self.pool is not None and not _is_one_of(envelope["pool"], self.pool):
+        if self.pool is not None and not self._pool_fits(envelope["pool"]):
             return False
         if self.kinds is not None and envelope["event"]["kind"] not in self.kinds:
             return False
-        wanted = self.request_id
-        if wanted is None:
+        if self.request_id is None:
             return True
         named = (envelope["request_id"] or "", *envelope["ends"])
-        return any(_is_one_of(name, wanted) for name in named)
+        return any(map(self._request_fits, named))
+
+
+def _fitting(wanted: OneOrMore | None) -> Callable[[str], object]:
+    return fitting((wanted,) if isinstance(wanted, str) else wanted or ())
 
 
 _ALL = Wanted()
-
-
-def _is_one_of(name: str, wanted: OneOrMore) -> bool:
-    if isinstance(wanted, str):
-        wanted = (wanted,)
-    return name in wanted or any(
-        fnmatchcase(name, pattern.replace("[", "[[]"))
-        for pattern in wanted
-        if "*" in pattern or "?" in pattern
-    )
 
 
 class Events(NamedTuple):

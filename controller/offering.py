@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from actors.decision import World
@@ -12,6 +11,7 @@ from actors.policy.memory import Counts
 from actors.policy.situation import market_name
 from actors.spec import PoolSpec
 from controller.explain_parts import remembered
+from controller.patterns import fitting
 from controller.views import Json, dollars
 from providers.model import MICRO, Architecture, Offer
 
@@ -67,9 +67,9 @@ class Wanted:
         )
         found += [(what, _at_least(least, of)) for what, least, of in numbers if least is not None]
         if self.accelerator is not None:
-            found.append(("accelerator", lambda offer: _accelerated(offer, self.accelerator or "*", 0)))
+            found.append(("accelerator", _accelerated(self.accelerator or "*", 0)))
         if self.count is not None:
-            found.append(("count", lambda offer: _accelerated(offer, "*", self.count or 0)))
+            found.append(("count", _accelerated("*", self.count)))
         if self.architecture is not None:
             found.append(
                 ("architecture", lambda offer: offer.instance_type.architecture == self.architecture)
@@ -85,8 +85,8 @@ def _of_pool(test: Callable[[PoolSpec, Offer], str | None], spec: PoolSpec) -> T
 
 
 def _named(patterns: Sequence[str], of: Callable[[Offer], str]) -> Test:
-    quoted = [pattern.replace("[", "[[]") for pattern in patterns]
-    return lambda offer: any(fnmatchcase(of(offer), pattern) for pattern in quoted)
+    fits = fitting(patterns)
+    return lambda offer: bool(fits(of(offer)))
 
 
 def _at_least(least: float, of: Callable[[Offer], float | None]) -> Test:
@@ -97,11 +97,14 @@ def _at_least(least: float, of: Callable[[Offer], float | None]) -> Test:
     return test
 
 
-def _accelerated(offer: Offer, pattern: str, count: float) -> bool:
-    there = offer.instance_type.accelerator
-    if there is None:
-        return False
-    return fnmatchcase(there.name.lower(), pattern.lower().replace("[", "[[]")) and there.count >= count
+def _accelerated(pattern: str, count: float) -> Test:
+    fits = fitting((pattern.lower(),))
+
+    def test(offer: Offer) -> bool:
+        there = offer.instance_type.accelerator
+        return there is not None and bool(fits(there.name.lower())) and there.count >= count
+
+    return test
 
 
 def providers_of(world: World) -> list[str]:

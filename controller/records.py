@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
+import structlog
+
 from actors.events import Envelope, Fact
 from actors.ports import Clock, Commit, Observer, StateRow
+from controller.journal.errors import JournalFailing
 from providers.model import Value
 
 NOBODYS = ""  # the pool of what belongs to no pool
+
+log = structlog.get_logger()
 
 
 class Writing(Protocol):
@@ -22,8 +27,8 @@ class Writing(Protocol):
         """Take consecutive seqs; used without an await in between."""
         ...
 
-    async def commit(self, commit: Commit) -> None:
-        """Return when it is durable. Raises JournalClosed."""
+    async def commit(self, commit: Commit, *, wait: bool = True) -> None:
+        """Return when it is durable. Raises JournalClosed, and without `wait` JournalFailing."""
         ...
 
 
@@ -53,14 +58,18 @@ class Records:
         *,
         version: int = 1,
         principal: str = "",
+        wait: bool = False,
     ) -> Sequence[Envelope]:
         """Write one record (None removes it) and facts; returns the facts as published, when durable.
 
+        With `wait`, while nothing can be written (a full disk), it waits for as long as that lasts.
+
         Raises:
+            JournalFailing: without `wait`: nothing can be written just now, and nothing was kept.
             JournalClosed: nothing was kept, and never will be.
         """
         rows = [StateRow(kind, name, version, value)]
-        envelopes = await self._commit(rows, facts, principal)
+        envelopes = await self._commit(rows, facts, principal, wait)
         if value is None:
             self._kinds.setdefault(kind, {}).pop(name, None)
         else:
@@ -68,11 +77,23 @@ class Records:
         return envelopes
 
     async def tell(self, *facts: Fact, principal: str = "") -> Sequence[Envelope]:
-        """Publish facts that change no record, when they are durable. Raises JournalClosed."""
-        return await self._commit((), facts, principal)
+        """Publish facts that change no record, when they are durable.
+
+        Raises:
+            JournalFailing, JournalClosed: nothing was told.
+        """
+        return await self._commit((), facts, principal, wait=False)
+
+    async def note(self, fact: Fact, principal: str) -> None:
+        """Tell of what was done; only the log while the journal can't be written. Raises JournalClosed."""
+        try:
+            await self.tell(fact, principal=principal)
+        except JournalFailing as error:
+            said = fact.model_dump(mode="json")
+            log.warning("done, and not in the journal", what=said, principal=principal, why=str(error))
 
     async def _commit(
-        self, rows: Sequence[StateRow], facts: Sequence[Fact], principal: str
+        self, rows: Sequence[StateRow], facts: Sequence[Fact], principal: str, wait: bool
     ) -> Sequence[Envelope]:
         at = self._clock.now()
         first = self._journal.reserve(len(facts)) if facts else 0
@@ -81,6 +102,6 @@ class Records:
             for place, fact in enumerate(facts)
         ]
         commit = Commit(NOBODYS, rows, envelopes)
-        await self._journal.commit(commit)
+        await self._journal.commit(commit, wait=wait)
         self._observer.committed(commit)
         return envelopes

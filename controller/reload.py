@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from actors.events import PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
 from actors.pool.rules import BUILT_IN, changed_keys
 from actors.pool.state import PoolState
-from controller.config import Config, DaemonConfig, PoolConfig
+from controller.config import Config, ConfigError, DaemonConfig, PoolConfig, is_loopback
 from controller.desk import CONFIG
 from controller.differences import Difference, differences
 
@@ -67,6 +69,7 @@ def plan(
     new: Config,
     states: Mapping[str, PoolState | None],
     busy: Mapping[str, int] = MappingProxyType({}),
+    waiting: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> Plan:
     """What it takes to get from the config in force to a new one.
 
@@ -75,11 +78,12 @@ def plan(
         new: the config as it was read now.
         states: every pool that lives; see `changes`.
         busy: machines that each pool has; under living machines some keys can't change.
+        waiting: events and replies that wait for webhooks that are taken away.
     """
     told = _Lines()
     restart = _daemon(old.daemon, new.daemon, told)
     added, stale = _providers(old, new, told)
-    _webhooks(old, new, told)
+    _webhooks(old, new, waiting, told)
     pools, requests = _pools(new, states, busy, told)
     return Plan(
         pools=pools,
@@ -96,17 +100,33 @@ def in_force(old: Config, new: Config, added: Sequence[str]) -> Config:
     Args:
         old: the config in force before.
         new: the config as it was read.
-        added: providers that were started.
+        added: providers that are started.
+
+    Raises:
+        ConfigError: what is new does not go with what stays as it was.
     """
-    live = {key: getattr(new.daemon, key) for key in sorted(LIVE)}
+    live = {key: getattr(new.daemon, key) for key in _live(old.daemon, new.daemon)}
+    try:
+        daemon = DaemonConfig.model_validate(dict(old.daemon) | live)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["msg"]
+        raise ConfigError([f"daemon: {first}; that is so until the next start"]) from error
     providers = {**old.providers, **{name: new.providers[name] for name in added}}
-    return replace(new, daemon=old.daemon.model_copy(update=live), providers=providers)
+    return replace(new, daemon=daemon, providers=providers)
+
+
+def _live(old: DaemonConfig, new: DaemonConfig) -> frozenset[str]:
+    """Keys that hold at once. The socket that is bound stays: TLS can't go while others can reach it."""
+    if new.tls is None and old.address is not None and not is_loopback(old.address[0]):
+        return LIVE - {"tls"}
+    return LIVE
 
 
 def _daemon(old: DaemonConfig, new: DaemonConfig, told: _Lines) -> list[str]:
     restart: dict[str, None] = {}
+    at_once = _live(old, new)
     for one in differences(old, new, "daemon"):
-        live = one.key.split(".")[1] in LIVE
+        live = one.key.split(".")[1] in at_once
         told.tell("in place" if live else "at the next start", [one])
         if not live:
             restart[one.key] = None
@@ -134,7 +154,7 @@ def _providers(old: Config, new: Config, told: _Lines) -> tuple[list[str], list[
     return added, restart
 
 
-def _webhooks(old: Config, new: Config, told: _Lines) -> None:
+def _webhooks(old: Config, new: Config, waiting: Mapping[str, tuple[int, int]], told: _Lines) -> None:
     for name, one in new.webhooks.items():
         before = old.webhooks.get(name)
         if before is None:
@@ -143,7 +163,9 @@ def _webhooks(old: Config, new: Config, told: _Lines) -> None:
             told.tell("in place", differing)
     for name in old.webhooks:
         if name not in new.webhooks:
-            told.tell("in place", how=f"webhooks.{name}: taken away")
+            events, replies = waiting.get(name, (0, 0))
+            lost = f"; {events} events and {replies} replies that wait are dropped"
+            told.tell("in place", how=f"webhooks.{name}: taken away{lost if events or replies else ''}")
 
 
 def _pools(

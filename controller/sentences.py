@@ -268,6 +268,11 @@ def _of_daemon(event: Event) -> Told | None:
         case e.WebhookRecovered(webhook=name, dropped=dropped):
             lost = f"; {count(dropped, 'event')} given up meanwhile" if dropped else ""
             return "SUCCESS", f"webhook {name} takes events again{lost}"
+        case e.WebhookRemoved(webhook=name, dropped=dropped, replies=replies):
+            waited = [count(dropped, "event")] if dropped else []
+            waited += [f"the end of {count(replies, 'request')}"] if replies else []
+            unsent = f"; never sent: {' and '.join(waited)}" if waited else ""
+            return ("WARNING" if waited else "INFO"), f"webhook {name} taken away{unsent}"
         case e.Error(message=message, fatal=fatal):
             if called_off(event):
                 return "INFO", f"request {event.request_id}: {message}"

@@ -100,7 +100,7 @@ def _first(submitted: Submitted, view: View) -> Decision:
         since=view.now,
         queued_at=view.now,
     )
-    queued = TaskQueued(task_id=state.id, attempt=1)
+    queued = made(TaskQueued, task_id=state.id, attempt=1)
     return Decision(state, facts=(Published(queued, request_id=state.id),), taken=(state.id,))
 
 

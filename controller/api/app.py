@@ -1,7 +1,6 @@
 """The app: all routes over one desk, and what becomes of errors."""
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -35,6 +34,7 @@ from controller.api.port import Desk
 from controller.api.streaming import Closing
 from controller.api.submitting import Submitting
 from controller.journal.errors import JournalBusy, JournalError
+from controller.version import own_version
 
 DESCRIPTION = "Everpool keeps pools of machines whole. Submit Requests, read what is, follow what happens."
 
@@ -44,7 +44,7 @@ def build_app(desk: Desk) -> Edge:
     closing = Closing()
     app = FastAPI(
         title="everpool",
-        version=_version(),
+        version=own_version(),
         description=DESCRIPTION,
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
@@ -77,13 +77,6 @@ def build_app(desk: Desk) -> Edge:
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return Edge(app, closing, desk.series, desk.guard)
-
-
-def _version() -> str:
-    try:
-        return version("everpool")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _described(app: FastAPI) -> Callable[[Request], Any]:

@@ -2,18 +2,17 @@
 
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import structlog
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from actors.events import Administered
-from controller.api.answers import Problem, answer, lines_of, unknown
+from controller.api.answers import Problem, answer, unknown
 from controller.api.authority import whole
-from controller.api.body import read_json
+from controller.api.body import read_model, takes
 from controller.api.edge import asking, somebody
 from controller.api.port import Desk
 from controller.config_errors import ConfigError
@@ -21,11 +20,6 @@ from controller.doctor import UnknownProvider
 from controller.journal.errors import BackupFailed
 from controller.telemetry.exposition import CONTENT_TYPE, exposed
 from controller.telemetry.machines import Whose, machine_registry
-
-_BODY_MAX = 65_536
-M = TypeVar("M", bound=BaseModel)
-
-log = structlog.get_logger()
 
 
 def _absolute(path: str) -> str:
@@ -49,24 +43,6 @@ class Backup(BaseModel):
     path: Annotated[str, AfterValidator(_absolute)]
 
 
-def _takes(model: type[BaseModel]) -> dict[str, Any]:
-    """The part of OpenAPI for a body that is read by hand."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": model.model_json_schema()}},
-        }
-    }
-
-
-async def _read(request: Request, model: type[M]) -> M:
-    try:
-        return model.model_validate_json(await read_json(request, _BODY_MAX))
-    except ValidationError as invalid:
-        lines = lines_of(invalid)
-        raise Problem(422, lines[0], lines if len(lines) > 1 else ()) from invalid
-
-
 async def _config(doing: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
     try:
         return await doing
@@ -79,12 +55,8 @@ async def _config(doing: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
 async def _administered(
     desk: Desk, request: Request, action: Literal["adopt", "hold", "backup", "reload"], detail: str
 ) -> None:
-    """Tell who did something; to the log alone while the journal can't be written, as then it helps most."""
-    who = asking(request).name
-    if desk.journal.failing_since is not None:
-        log.warning("administered, and not in the journal", action=action, detail=detail, principal=who)
-        return
-    await desk.records.tell(Administered(action=action, detail=detail), principal=who)
+    """Tell who did something."""
+    await desk.records.note(Administered(action=action, detail=detail), asking(request).name)
 
 
 def _health(desk: Desk, request: Request, word: Literal["live", "ready"]) -> Response:
@@ -115,10 +87,10 @@ def routes(desk: Desk) -> APIRouter:
             await _administered(desk, request, "adopt", f"epoch {done.get('epoch')}")
         return answer(done)
 
-    @router.post("/v1/hold", openapi_extra=_takes(Hold))
+    @router.post("/v1/hold", openapi_extra=takes(Hold))
     async def hold(request: Request) -> Response:
         """Give machines a longer lease, so that the daemon may be away for as long."""
-        wanted, who = await _read(request, Hold), asking(request)
+        wanted, who = await read_model(request, Hold), asking(request)
         if wanted.pool is None and who.limited:
             raise whole(who, "POST /v1/hold without a pool")
         try:
@@ -131,10 +103,10 @@ def routes(desk: Desk) -> APIRouter:
         await _administered(desk, request, "hold", f"{wanted.pool or 'all pools'} for {wanted.seconds:g} s")
         return answer(held)
 
-    @router.post("/v1/backup", openapi_extra=_takes(Backup))
+    @router.post("/v1/backup", openapi_extra=takes(Backup))
     async def backup(request: Request) -> Response:
         """Copy the journal to a path on the daemon's host."""
-        wanted = await _read(request, Backup)
+        wanted = await read_model(request, Backup)
         try:
             done = await desk.backup(Path(wanted.path))
         except BackupFailed as error:
@@ -148,7 +120,7 @@ def routes(desk: Desk) -> APIRouter:
         dry_run: Annotated[bool, Query(description="only say what a reload would do")] = False,
     ) -> Response:
         """Read the config again and apply it; the answer says what changes, and what needs a restart."""
-        done = await _config(desk.reload(dry_run=dry_run))
+        done = await _config(desk.reload(dry_run=dry_run, principal=asking(request).name))
         if not dry_run:
             await _administered(desk, request, "reload", "")
         return answer(done)

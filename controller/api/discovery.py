@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from actors.instance.state import InstanceState
 from controller.api.answers import answer
 from controller.api.edge import asking
+from controller.api.paging import NAME_CHARS_MAX
 from controller.api.port import Desk
 
 PORT = 9100  # where Prometheus' node exporter listens
@@ -24,7 +26,10 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/v1/sd")
     async def discover(
         request: Request,
-        pool: Annotated[tuple[str, ...], Query(max_length=100, description="these pools only")] = (),
+        pool: Annotated[
+            tuple[Annotated[str, Field(max_length=NAME_CHARS_MAX)], ...],
+            Query(max_length=100, description="these pools only"),
+        ] = (),
         port: Annotated[int, Query(ge=1, le=65_535, description="where the machines are scraped")] = PORT,
         state: Annotated[tuple[State, ...], Query(max_length=5)] = ("ready",),
     ) -> Response:

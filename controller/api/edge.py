@@ -1,6 +1,7 @@
 """Who is asking: decided once, before anything else looks at a request. What they may: see authority.py."""
 
 import time
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 import anyio
@@ -18,6 +19,7 @@ from controller.security.tokens import Known, Unwelcome
 
 UNIX = "everpool.unix"  # in the connection's state: the principal of a unix socket
 PRINCIPAL = "everpool.principal"  # in the scope of a request of somebody who is known
+KNOWN = "everpool.known"  # in the scope of a request that shows a token: as what it was known
 LIMITS = "everpool.limits"  # in the scope of every request that was let in
 LOGIN = (
     "show a token: 'Authorization: Bearer <token>'; `everpool token create NAME` on the daemon's host makes "
@@ -63,6 +65,7 @@ class Edge:
         scope[LIMITS] = self.guard.limits
         if known is not None:
             scope[PRINCIPAL] = known.principal
+            scope[KNOWN] = known if known.digest else None
         began, status, ended = time.perf_counter(), 500, False
 
         async def watched(message: Message) -> None:
@@ -141,6 +144,30 @@ class _Staying:
                 message = await self._receive()
                 group.cancel_scope.cancel()
         return message
+
+
+async def while_welcome(guard: Guard, request: HTTPConnection, doing: Awaitable[object]) -> None:
+    """Wait for something that takes long, but not longer than the token that was shown is good.
+
+    Raises:
+        Problem: 401, it is not good any more.
+    """
+    known: Known | None = request.scope.get(KNOWN)
+    if known is None:
+        await doing
+        return
+    with guard.tokens.staying(known) as over:
+        async with anyio.create_task_group() as group:
+
+            async def until_over() -> None:
+                await over.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(until_over)
+            await doing
+            group.cancel_scope.cancel()
+    if over.is_set():
+        raise Problem(401, "this token was revoked or has expired while you waited", headers=CHALLENGE)
 
 
 def asking(request: HTTPConnection) -> Principal:

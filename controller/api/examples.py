@@ -121,6 +121,7 @@ _FACTS: tuple[tuple[type[Value], dict[str, Any]], ...] = (
     (e.WebhookFailing, {"webhook": "chat", "error": "HTTP 503"}),
     (e.WebhookTested, {"webhook": "chat", "status": 204}),
     (e.WebhookRecovered, {"webhook": "chat", "dropped": 0}),
+    (e.WebhookRemoved, {"webhook": "chat", "dropped": 2, "replies": 1}),
     (e.Error, {"request_id": ASKED, "message": "no offer fits the pool", "fatal": True}),
     (e.BugCaught, {"address": "task/r-train", "message": "Due", "error": "KeyError"}),
 )

@@ -16,6 +16,7 @@ from actors.task.state import TaskState
 from controller.api.answers import Problem, answer, unknown
 from controller.api.edge import asking
 from controller.api.operations import entry
+from controller.api.paging import NAME_CHARS_MAX, NAMES_MAX, checked
 from controller.api.port import Desk
 from controller.api.reading import known_pool
 from controller.api.tasks import find
@@ -24,6 +25,7 @@ from controller.explain_one import LOG_SHOWN, Around, ahead_of, instance_explain
 from controller.explain_parts import Picture, SetupFailed, forbidden
 from controller.journal.errors import StateUnreadable
 from controller.offering import Sort, Wanted, offered, providers_of
+from controller.patterns import is_pattern
 from controller.principal import Principal
 from controller.recovery import decoded
 from controller.status import Snapshot
@@ -51,7 +53,8 @@ OFFER_KEYS = (
 _EVENTS_MAX = 5_000
 _EVENTS_PAGE = 1_000
 _FAILED_LOOKED_AT = 5
-Names = Annotated[list[str] | None, Query(max_length=256)]
+Name = Annotated[str | None, Query(max_length=NAME_CHARS_MAX)]
+Names = Annotated[list[str] | None, Query(max_length=NAMES_MAX)]
 Least = Annotated[float | None, Query(ge=0, allow_inf_nan=False)]
 
 
@@ -71,7 +74,7 @@ def routes(desk: Desk) -> APIRouter:
         vcpus: Least = None,
         memory: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="GB")] = None,
         disk: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="GB")] = None,
-        accelerator: str | None = None,
+        accelerator: Name = None,
         count: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
         architecture: Architecture | None = None,
         max_price: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="dollars/h")] = None,
@@ -84,22 +87,22 @@ def routes(desk: Desk) -> APIRouter:
         """
         for key in request.query_params:
             if key not in OFFER_KEYS:
-                near = get_close_matches(key, OFFER_KEYS, 1)
+                near = get_close_matches(key[:NAME_CHARS_MAX], OFFER_KEYS, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OFFER_KEYS)}"
                 raise Problem(422, f"no filter {key!r}: {hint}")
         who = asking(request)
         known_pool(desk, pool, who)
         world = desk.acting.world()
-        for name in provider or ():
-            if not any(letter in name for letter in "*?") and name not in providers_of(world):
+        for name in checked(tuple(provider or ())):
+            if not is_pattern(name) and name not in providers_of(world):
                 raise unknown("provider", name, providers_of(world))
         state = desk.status.pool_state(pool) if pool is not None else None
         wanted = Wanted(
             pool=state.spec if state is not None else None,
-            provider=provider or (),
-            region=region or (),
-            zone=zone or (),
-            instance_type=type or (),
+            provider=checked(tuple(provider or ())),
+            region=checked(tuple(region or ())),
+            zone=checked(tuple(zone or ())),
+            instance_type=checked(tuple(type or ())),
             lifecycle=lifecycle,
             vcpus=vcpus,
             memory_gb=memory,

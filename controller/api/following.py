@@ -11,10 +11,11 @@ from starlette.responses import Response
 from actors.events import Event
 from controller.api.answers import NDJSON, SSE, Problem
 from controller.api.edge import asking
-from controller.api.paging import CURSOR, Names, chosen, is_pattern, split
+from controller.api.paging import CURSOR, Names, chosen, split
 from controller.api.port import Desk
 from controller.api.streaming import Closing, Stream
 from controller.followers import Events, EventsPruned, Followers, OneOrMore, Row, Wanted
+from controller.patterns import is_pattern
 from controller.principal import Principal
 
 FOLLOWERS_MAX = 1_000
@@ -49,9 +50,10 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
     ) -> Response:
         """Envelopes in the order of their seq. With `follow` the answer never ends.
 
-        410: some events behind the cursor are pruned; the answer's X-Everpool-Cursor is where nothing is
-        missing any more. `after` 0 begins with the oldest that is kept. A follower that falls so far behind
-        that events are pruned before it has them is cut off, and hears the 410 when it comes back.
+        410: some events behind the cursor are pruned, or the journal has not come as far as the cursor (it
+        was restored from a backup); the answer's X-Everpool-Cursor is where to go on. `after` 0 begins with
+        the oldest that is kept. A follower that falls so far behind that events are pruned before it has
+        them is cut off, and hears the 410 when it comes back.
         """
         who = asking(request)
         wanted = _wanted(pool, kind, task, request_id, who)
@@ -60,6 +62,8 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
             after = max(after, int(last_event_id[:18]))
         if 0 < after < desk.journal.pruned_seq:
             raise _pruned(EventsPruned(after, desk.journal.pruned_seq))
+        if after > desk.journal.last_seq:
+            await _ahead(desk, after)
         if tail is not None:
             after = max(after, await _begin(desk, tail, wanted, who))
             limit = limit if limit is not None or follow else LIMIT_MAX
@@ -109,6 +113,18 @@ async def _begin(desk: Desk, tail: int, wanted: Wanted, who: Principal) -> int:
     ids = (wanted.request_id,) if isinstance(wanted.request_id, str) else wanted.request_id
     newest = await desk.journal.newest(tail, pools, wanted.kinds, ids) if tail else None
     return last if newest is None else newest - 1
+
+
+async def _ahead(desk: Desk, after: int) -> None:
+    """Raise Problem when no event is as new as a cursor: it is of a journal that had come further."""
+    if await desk.journal.events(after - 1, 1):  # durable this very moment, and not counted yet
+        return
+    last = desk.journal.last_seq
+    text = (
+        f"there is no event {after} yet, the newest is {last}: the journal was restored from a backup, or is "
+        f"another one; look at what there is now, then go on with after={last}"
+    )
+    raise Problem(410, text, headers={CURSOR: str(last)})
 
 
 def _pruned(pruned: EventsPruned) -> Problem:

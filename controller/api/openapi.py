@@ -119,7 +119,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         responses.setdefault(code, {})
         if not responses[code].get("description") or "content" in responses[code]:
             responses[code] = {"description": text}
-    responses.setdefault("default", {"description": "A problem"})
+    pass
     for code, response in responses.items():
         if code == "default" or code >= "400":
             response["content"] = _json({"$ref": "#/components/schemas/Problem"})

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from actors.events import Envelope
 from actors.events import Request as Requests
 from controller.api.answers import Problem, answer
-from controller.api.edge import asking
+from controller.api.edge import asking, while_welcome
 from controller.api.paging import CURSOR, LIST_MAX, Names, chosen, split
 from controller.api.port import Desk
 from controller.api.streaming import Closing
@@ -69,7 +69,8 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
         who = asking(request)
         if wait:
             await _known(desk, request_id, who)
-            await closing.or_done(desk.followers.ended(request_id, wait))
+            ended = closing.or_done(desk.followers.ended(request_id, wait))
+            await while_welcome(desk.guard, request, ended)
         return answer(await shown(desk, request_id, who, after))
 
     return router

@@ -3,17 +3,20 @@
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Annotated, TypeVar
 
 from fastapi import Query
 from pydantic_core import from_json, to_json
 
 from controller.api.answers import Problem, unknown
+from controller.patterns import fitting, is_pattern
 
 CURSOR = "X-Everpool-Cursor"
 LIST_MAX = 10_000  # of one answer; also what is answered when no limit is given
 NAMES_MAX = 256
+NAME_CHARS_MAX = 128
+PATTERNS_CHARS_MAX = 2_048  # of those with * and ? in one filter: each is made a program of
 
 Key = tuple[str | int | float, ...]
 T = TypeVar("T")
@@ -27,23 +30,33 @@ Names = Annotated[
 
 
 def split(given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """All that a parameter names that may be repeated, or joined by commas; None: it was not given."""
-    names = tuple(one for some in given or () for one in some.split(",") if one)
+    """All that a parameter names that may be repeated, or joined by commas; None: it was not given.
+
+    Raises:
+        Problem: 422, as `checked`.
+    """
+    return checked(tuple(one for some in given or () for one in some.split(",") if one)) or None
+
+
+def checked(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a filter, when they are neither too many nor too long. Raises Problem, 422."""
     if len(names) > NAMES_MAX:
         raise Problem(422, f"more than {NAMES_MAX} names in one filter")
-    return names or None
+    if any(len(name) > NAME_CHARS_MAX for name in names):
+        raise Problem(422, f"a name of more than {NAME_CHARS_MAX} characters in a filter")
+    if sum(len(name) for name in names if is_pattern(name)) > PATTERNS_CHARS_MAX:
+        raise Problem(422, f"patterns of more than {PATTERNS_CHARS_MAX} characters together in one filter")
+    return names
 
 
-def is_pattern(name: str) -> bool:
-    """Whether a name stands for several."""
-    return "*" in name or "?" in name
-
-
-def fits(name: str, wanted: Sequence[str] | None) -> bool:
+def fits(name: str, wanted: tuple[str, ...] | None) -> bool:
     """Whether a name is one of those wanted, which may have * and ?; None: all are."""
-    if wanted is None or name in wanted:
-        return True
-    return any(fnmatchcase(name, one.replace("[", "[[]")) for one in wanted if is_pattern(one))
+    return wanted is None or bool(_fitting(wanted)(name))
+
+
+@lru_cache(64)  # lists ask with the same filter again and again, a few of them at once
+def _fitting(wanted: tuple[str, ...]) -> Callable[[str], object]:
+    return fitting(wanted)
 
 
 def chosen(what: str, given: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...] | None:

@@ -205,8 +205,11 @@ class Desk(Protocol):
         """Copy the journal. Raises BackupFailed."""
         ...
 
-    def reload(self, *, dry_run: bool = False) -> Awaitable[Mapping[str, Any]]:
-        """Read the config again, say what changes, and without `dry_run` do it. Raises ConfigError."""
+    def reload(self, *, dry_run: bool = False, principal: str = "") -> Awaitable[Mapping[str, Any]]:
+        """Read the config again, say what changes, and without `dry_run` do it, as `principal` asked.
+
+        Raises ConfigError: nothing was changed; JournalFailing: not all of it is done yet.
+        """
         ...
 
     def doctor(self, names: Sequence[str]) -> Awaitable[Sequence[Mapping[str, Any]]]:

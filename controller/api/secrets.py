@@ -4,12 +4,12 @@ from collections.abc import Awaitable
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from controller.api.answers import Problem, answer, lines_of
-from controller.api.body import read_json
+from controller.api.answers import Problem, answer
+from controller.api.body import read_model, takes
 from controller.api.edge import asking
 from controller.api.port import Desk
 from controller.secrets.errors import InUse, Missing, NoKey, Sealed, SecretsError, TooMuch
@@ -25,7 +25,6 @@ from controller.secrets.rules import (
 
 _BODY_MAX = 1024 * 1024
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 Force = Annotated[bool, Query(description="though something that lives needs it")]
 Patterns = Annotated[tuple[str, ...], Field(max_length=PATTERNS_MAX), AfterValidator(checked_patterns)]
 
@@ -73,16 +72,6 @@ class CredentialSet(_Body):
     password: Annotated[str, Field(min_length=1, max_length=PASSWORD_BYTES_MAX)]
 
 
-async def _read(request: Request, model: type[M]) -> M:
-    """The body. Raises Problem, whose text has no value in it."""
-    raw = await read_json(request, _BODY_MAX)
-    try:
-        return model.model_validate_json(raw)
-    except ValidationError as invalid:
-        lines = [part for line in lines_of(invalid) for part in line.split("\n")]
-        raise Problem(422, lines[0], lines if len(lines) > 1 else ()) from None
-
-
 async def _kept(doing: Awaitable[T]) -> T:
     """What is done with secrets; what is wrong with it as a Problem."""
     try:
@@ -112,12 +101,6 @@ def _named(name: str) -> str:
         raise Problem(422, str(error)) from error
 
 
-def _takes(model: type[BaseModel]) -> dict[str, object]:
-    """The part of OpenAPI for a body that is read by hand."""
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 def routes(desk: Desk) -> APIRouter:
     """The routes of secrets."""
     router = APIRouter(tags=["secrets"], default_response_class=Response)
@@ -140,17 +123,17 @@ def routes(desk: Desk) -> APIRouter:
         except Missing as error:
             raise _problem(error) from error
 
-    @router.put("/v1/secrets/{group}", openapi_extra=_takes(GroupSet))
+    @router.put("/v1/secrets/{group}", openapi_extra=takes(GroupSet))
     async def put(request: Request, group: str) -> Response:
         """Set all variables of a group: a new revision. What starts from now on takes it."""
-        name, body = _named(group), await _read(request, GroupSet)
+        name, body = _named(group), await read_model(request, GroupSet, _BODY_MAX)
         doing = desk.secrets.put(name, body.values, asking(request).name, pools=body.pools)
         return answer(await _kept(doing))
 
-    @router.post("/v1/secrets/{group}", openapi_extra=_takes(GroupMerged))
+    @router.post("/v1/secrets/{group}", openapi_extra=takes(GroupMerged))
     async def merge(request: Request, group: str) -> Response:
         """Set or remove single variables of a group: a new revision with the others as they were."""
-        name, body = _named(group), await _read(request, GroupMerged)
+        name, body = _named(group), await read_model(request, GroupMerged, _BODY_MAX)
         doing = desk.secrets.put(name, body.values, asking(request).name, merge=True, pools=body.pools)
         return answer(await _kept(doing))
 
@@ -165,10 +148,10 @@ def routes(desk: Desk) -> APIRouter:
         """Logins to registries by name, without their passwords."""
         return answer(desk.secrets.credentials())
 
-    @router.put("/v1/credentials/{name}", openapi_extra=_takes(CredentialSet))
+    @router.put("/v1/credentials/{name}", openapi_extra=takes(CredentialSet))
     async def put_credential(request: Request, name: str) -> Response:
         """Keep a login to a registry, or change it; the next pull from there uses it."""
-        named, body = _named(name), await _read(request, CredentialSet)
+        named, body = _named(name), await read_model(request, CredentialSet, _BODY_MAX)
         doing = desk.secrets.put_credential(
             named,
             hostname=body.hostname,

@@ -19,7 +19,7 @@ from actors.events import (
     TaskRequested,
 )
 from actors.ports import Accepted, Conflict
-from actors.spec import PoolSpec
+from actors.spec import PoolSpec, TaskSpec
 from controller.api.answers import Problem, answer, line_of, lines_of, more_of, retry_after
 from controller.api.body import read_json
 from controller.api.edge import asking
@@ -28,6 +28,11 @@ from controller.config_pools import contradictions
 from controller.principal import Principal
 
 MESSAGES_MAX = 10_000
+PROBLEMS_MAX = 20_000  # told of one body: telling one takes more than finding it
+ARGUMENT_BYTES_MAX = 128 * 2**10  # Linux starts no program with a longer one,
+COMMAND_BYTES_MAX = 2**20  # nor with many more of arguments and environment together
+PATH_CHARS_MAX = 4096
+LOG_BYTES_MAX = 2**40
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it names directories
 _LIST: TypeAdapter[list[Request]] = TypeAdapter(
     Annotated[list[Annotated[Request, Field(discriminator="kind")]], Field(max_length=MESSAGES_MAX)]
@@ -117,11 +122,29 @@ def objections(request: Request) -> Sequence[str]:
             "request_id: use 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', starting with a letter or digit",
         )
     if isinstance(request, TaskRequested):  # there are most of them
-        return ()
+        return _too_large(request.task)
     if isinstance(request, INTERNAL_REQUESTS):
         return (f"kind: only the daemon itself sends {request.kind!r}: resize the pool instead",)
     if isinstance(request, PoolRequested | ClusterRequested | PoolUpdateRequested):
         return [f"spec.{one}" for one in contradictions(_spec_of(request))]
+    return ()
+
+
+def _too_large(task: TaskSpec) -> Sequence[str]:
+    """What of a task is too large. Not in the model: what was taken in before there were limits goes on."""
+    if task.env or sum(map(len, task.argv)) > ARGUMENT_BYTES_MAX // 4:  # characters, of up to 4 bytes
+        longest = max((len(one.encode()) for one in task.argv), default=0)
+        if longest >= ARGUMENT_BYTES_MAX:
+            return (f"task.argv: an argument has {longest} bytes, and may have {ARGUMENT_BYTES_MAX - 1}",)
+        size = sum(len(one.encode()) for one in (*task.argv, *task.env, *task.env.values()))
+        if size > COMMAND_BYTES_MAX:
+            return (f"task: argv and env have {size} bytes, and may have {COMMAND_BYTES_MAX}: send a file",)
+    if task.cwd is not None and len(task.cwd) > PATH_CHARS_MAX:
+        return (f"task.cwd: has {len(task.cwd)} characters, and may have {PATH_CHARS_MAX}",)
+    if task.fetch and max(map(len, task.fetch)) > PATH_CHARS_MAX:
+        return (f"task.fetch: a path has more than {PATH_CHARS_MAX} characters",)
+    if task.log_bytes_max is not None and task.log_bytes_max > LOG_BYTES_MAX:
+        return (f"task.log_bytes_max: may be up to {LOG_BYTES_MAX}",)
     return ()
 
 
@@ -160,6 +183,8 @@ def refusal(request_id: str, code: int, status: str, error: str) -> Answer:
 
 
 def _invalid(invalid: ValidationError) -> Problem:
+    if invalid.error_count() > PROBLEMS_MAX:
+        return Problem(422, f"{invalid.error_count()} problems, too many to tell: are these messages?")
     first = invalid.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return Problem(422, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
@@ -173,6 +198,8 @@ def _one_by_one(body: bytes, invalid: ValidationError) -> tuple[list[Request | N
     Raises:
         Problem: the list itself is wrong.
     """
+    if invalid.error_count() > PROBLEMS_MAX:
+        raise _invalid(invalid)
     problems: dict[int, list[str]] = {}
     for one in invalid.errors(include_url=False):
         if not one["loc"] or not isinstance(one["loc"][0], int):

@@ -22,7 +22,7 @@ class Wanted:
     pool: str | None
     statuses: Sequence[str] | None
     results: Sequence[str] | None
-    names: Sequence[str] | None
+    names: tuple[str, ...] | None
     may_see: Callable[[str], bool]
     limit: int
     before: int | None

@@ -1,17 +1,16 @@
 """Tokens: made, listed, revoked; and who one is oneself."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from controller.api.answers import Problem, answer, lines_of, unknown
-from controller.api.body import read_json
+from controller.api.answers import Problem, answer, unknown
+from controller.api.body import read_model, takes
 from controller.api.edge import asking
 from controller.api.port import Desk
-from controller.journal.errors import JournalFailing
 from controller.security.tokens import (
     LIFE_S_MAX,
     PATTERNS_MAX,
@@ -19,8 +18,6 @@ from controller.security.tokens import (
     TokenExists,
     TooManyTokens,
 )
-
-_BODY_MAX = 65_536
 
 
 class NewToken(BaseModel):
@@ -48,15 +45,10 @@ def routes(desk: Desk) -> APIRouter:
         """All tokens: whose, for what, until when. None of them is shown."""
         return answer(desk.guard.tokens.listed())
 
-    @router.post("/v1/tokens", status_code=201, openapi_extra=_takes(NewToken))
+    @router.post("/v1/tokens", status_code=201, openapi_extra=takes(NewToken))
     async def create(request: Request) -> Response:
         """Make a token. It is in this answer and nowhere else."""
-        try:
-            wanted = NewToken.model_validate_json(await read_json(request, _BODY_MAX))
-        except ValidationError as invalid:
-            lines = lines_of(invalid)
-            raise Problem(422, lines[0], lines if len(lines) > 1 else ()) from invalid
-        _must_be_writable(desk)
+        wanted = await read_model(request, NewToken)
         store = desk.guard.tokens
         try:
             token = await store.create(
@@ -71,7 +63,6 @@ def routes(desk: Desk) -> APIRouter:
     @router.delete("/v1/tokens/{name}")
     async def revoke(request: Request, name: str) -> Response:
         """Let nobody in with a token any more; what goes on for its holders is cut."""
-        _must_be_writable(desk)
         try:
             await desk.guard.tokens.revoke(name, asking(request).name)
         except KeyError as error:
@@ -79,14 +70,3 @@ def routes(desk: Desk) -> APIRouter:
         return answer({"revoked": name})
 
     return router
-
-
-def _takes(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _must_be_writable(desk: Desk) -> None:
-    """Raise JournalFailing rather than wait until the journal can be written again."""
-    if desk.journal.failing_since is not None:
-        raise JournalFailing("the journal can't be written just now: try again")

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from actors.events import Administered
 from controller.api.answers import answer, unknown
 from controller.api.edge import asking
 from controller.api.port import Desk
@@ -47,8 +48,10 @@ def routes(desk: Desk) -> APIRouter:
         return answer(said)
 
     @router.post("/v1/webhooks/{name}/retry")
-    async def retry(name: str) -> Response:
+    async def retry(name: str, request: Request) -> Response:
         """Try now what waits after a failure."""
-        return answer(desk.webhooks.retry(known(name)))
+        said = desk.webhooks.retry(known(name))
+        await desk.records.note(Administered(action="retry", detail=f"webhook {name}"), asking(request).name)
+        return answer(said)
 
     return router

@@ -69,9 +69,10 @@ def serve(session: Session, config: ConfigFile = None) -> int:
 
 def check(
     session: Session,
-    config: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="[default: where `serve` looks for it]")
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="[default: where `serve` looks for it]")
     ] = None,
+    config: ConfigFile = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the config's JSON schema, for editors, and check nothing.")
     ] = False,
@@ -83,7 +84,9 @@ def check(
     if schema:
         write_json(config_schema())
         return OK
-    path = config if config is not None else find()
+    if file is not None and config is not None:
+        raise CliError(USAGE, f"{file} and --config {config}: say one of them")
+    path = file or config or find()
     found = runnable(path)
     looked = look(found) if path is not None else []
     wrong = lines_of(path, [one for one in looked if one.wrong]) if path is not None else []

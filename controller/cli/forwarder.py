@@ -2,8 +2,9 @@
 
 Whoever may use the socket is admin there, so a port that just passed bytes on would make every program of
 this host admin. This one adds no right: what is not the page itself has to show the token of the page's URL,
-and the daemon, which sees that token too, holds it to the token's scope and pools. One request a connection,
-so that nothing can hide behind one that was looked at.
+and the daemon is shown that token with all that passes, and holds it to the token's scope and pools. One
+request a connection, and none with a byte that two readers may take for different things, so that nothing can
+hide behind one that was looked at.
 """
 
 import hmac
@@ -20,9 +21,12 @@ HEAD_WITHIN_S = 10.0
 CONNECTIONS_MAX = 64
 PIECE_BYTES = 64 * 1024
 _OPEN = re.compile(
-    r"/(web/[A-Za-z0-9_./-]*|healthz|readyz|favicon\.ico)?"
-)  # as the daemon has it, and no more
+    r"/(web/[A-Za-z0-9_./-]*|favicon\.ico)?"
+)  # less than the daemon has: with a token its /healthz tells all
+_FIELD = re.compile(r"([A-Za-z0-9-]+):([\t -~]*)")  # a bare line feed ends a line for some servers
 _LINE = re.compile(r"(GET|HEAD|POST|DELETE|PUT) (/[!-~]*) HTTP/1\.1")
+
+_OURS = ("authorization", "connection", "expect")  # are said anew, or not at all
 
 
 class NotPassed(Exception):
@@ -54,14 +58,13 @@ def passed(raw: bytes, token: str, hosts: Sequence[str]) -> Head:
     """
     try:
         first, *lines = raw.decode("ascii").split("\r\n")
-        fields = [
-            (name.lower(), value.strip()) for name, colon, value in (one.partition(":") for one in lines)
-        ]
     except UnicodeDecodeError as error:
         raise NotPassed(400, "only ASCII may stand in the head of a request") from error
     line = _LINE.fullmatch(first)
+    found = [_FIELD.fullmatch(one) for one in lines]
+    fields = [(one[1].lower(), one[2].strip(" \t")) for one in found if one is not None]
     names = [name for name, _ in fields]
-    if line is None or any(not re.fullmatch(r"[a-z0-9-]+", name) for name in names):
+    if line is None or len(fields) < len(lines):
         raise NotPassed(400, "that is no request that passes here")
     known = dict(fields)
     if any(names.count(name) > 1 for name in ("host", "authorization", "content-length")):
@@ -82,8 +85,9 @@ def passed(raw: bytes, token: str, hosts: Sequence[str]) -> Head:
             raise NotPassed(401, "another token is wanted: open the URL that `everpool dashboard` printed")
     elif ".." in path or not _OPEN.fullmatch(path) or line[1] not in ("GET", "HEAD"):
         raise NotPassed(401, "show the token of the page's URL")
-    kept = [one for one, name in zip(lines, names, strict=True) if name not in ("connection", "expect")]
-    return Head("\r\n".join([first, *kept, "Connection: close", "", ""]).encode(), int(length))
+    kept = [f"{name}: {value}" for name, value in fields if name not in _OURS]
+    ours = [f"authorization: Bearer {token}", "connection: close"]
+    return Head("\r\n".join([first, *kept, *ours, "", ""]).encode(), int(length))
 
 
 class Forwarder:

@@ -15,11 +15,11 @@ from controller.cli import specs
 from controller.cli.codes import USAGE, CliError
 from controller.cli.command import Session, command
 from controller.cli.completing import pool_names, task_ids
-from controller.client import AsyncClient
+from controller.client import AsyncClient, EventsPruned
 from controller.sentences import Level, told
 
 PAGE = 1000
-FIRST_WINDOW = 2000  # seqs looked through for the newest events; doubled until there are enough
+TAIL_MAX = 10_000  # the newest events that the daemon finds at once
 FOLLOWED_LAST = 10  # events shown before those to come, when nobody says how many
 STYLES: dict[Level, str] = {
     "DEBUG": "dim",
@@ -65,14 +65,14 @@ async def events(
     """Print what happened, in order, and with --follow what happens.
 
     A line is: time, pool, what happened, and in the end its kind and seq (a narrow terminal does without).
-    With --json: an envelope a line.
+    With --json: an envelope a line. Where events are forgotten already, it says so once and goes on behind.
     """
     if after is not None and since is not None:
         raise CliError(USAGE, "--after and --since: say one of them")
     since_s = None if since is None else specs.seconds(since)
     ends_at_limit = after is not None  # else those to come are wanted besides
     async with session.client() as client:
-        chosen = Chosen(client, pool, kind or (), task)
+        chosen = Chosen(client, pool, kind or (), task, missed=session.say)
         newest: Sequence[Envelope] = ()
         if since_s is not None:
             after = await chosen.seq_before(time.time() - since_s)
@@ -99,50 +99,80 @@ async def events(
 
 
 class Chosen:
-    """The events that somebody wants to see."""
+    """The events that somebody wants to see. `missed` is told, once, when some of them can't be had."""
 
-    def __init__(self, client: AsyncClient, pool: str | None, kinds: Sequence[str], task: str | None) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        pool: str | None,
+        kinds: Sequence[str],
+        task: str | None,
+        *,
+        missed: Callable[[str], None],
+    ) -> None:
         self._client, self._pool, self._kinds, self._task = client, pool, kinds, task
+        self._missed: Callable[[str], None] | None = missed
 
-    def following(self, after: int) -> AsyncGenerator[Envelope, None]:
+    async def following(self, after: int) -> AsyncGenerator[Envelope, None]:
         """Those behind a seq, then those to come."""
-        return self._client.follow(after, pool=self._pool, kinds=self._kinds, task=self._task)
+        while True:
+            try:
+                found = self._client.follow(after, pool=self._pool, kinds=self._kinds, task=self._task)
+                async with aclosing(found):
+                    async for envelope in found:
+                        after = envelope.seq
+                        yield envelope
+            except EventsPruned as pruned:
+                after = self._gone_on(pruned, after)
 
     async def pages(self, after: int) -> AsyncGenerator[Envelope, None]:
         """Those behind a seq that are there now."""
         while True:
-            page = await self._page(after, PAGE)
+            try:
+                page = await self._client.events(
+                    after, limit=PAGE, pool=self._pool, kinds=self._kinds, task=self._task
+                )
+            except EventsPruned as pruned:
+                after = self._gone_on(pruned, after)
+                continue
             for envelope in page:
                 yield envelope
             if not page:
                 return
             after = page[-1].seq
 
-    async def _page(self, after: int, limit: int) -> list[Envelope]:
-        return await self._client.events(
-            after, limit=limit, pool=self._pool, kinds=self._kinds, task=self._task
-        )
+    def _gone_on(self, pruned: EventsPruned, after: int) -> int:
+        """Where to go on. Raises EventsPruned when that is where we were: then it would never end."""
+        if pruned.cursor == after:
+            raise pruned
+        if self._missed is not None:
+            if after < pruned.cursor:
+                why = f"events up to seq {pruned.cursor} are not all kept any more"
+            else:
+                why = f"the newest event is {pruned.cursor}: the daemon's journal is another, or a backup's"
+            self._missed(f"{why}; going on behind seq {pruned.cursor}")
+            self._missed = None
+        return pruned.cursor
 
     async def last_seq(self) -> int:
-        """The seq of the newest event of all; 0 when there is none. About 2 log2(seq) small questions."""
-        low, high = 0, 1
-        while (there := await self._first_behind(high)) is not None:
-            low, high = there.seq, 2 * there.seq
-        return await self._bisected(low, high, lambda envelope: True)
+        """The seq of the newest event of all; 0 when there is none."""
+        found = await self._client.events(tail=1, limit=1)
+        return found[-1].seq if found else 0
 
     async def seq_before(self, at: float) -> int:
         """A seq behind which are the events since a time."""
         first = await self._first_behind(0)
         if first is None or first.at >= at:
             return 0
-        return await self._bisected(first.seq, await self.last_seq(), lambda envelope: envelope.at < at)
-
-    async def _bisected(self, low: int, high: int, before: Callable[[Envelope], bool]) -> int:
-        """The greatest seq in `low` to `high` whose event is `before`, as that of `low` is."""
-        while low < high:
+        low, high = first.seq, await self.last_seq()
+        while low < high:  # the event of `low` is too old
             middle = (low + high) // 2
-            there = await self._first_behind(middle)
-            if there is None or there.seq > high or not before(there):
+            try:
+                there = await self._first_behind(middle)
+            except EventsPruned as pruned:  # just now, and what is kept begins there
+                low = min(pruned.cursor, high)
+                continue
+            if there is None or there.seq > high or there.at >= at:
                 high = middle
             else:
                 low = there.seq
@@ -154,8 +184,13 @@ class Chosen:
 
     async def newest(self, number: int, *, behind: int = 0) -> list[Envelope]:
         """The newest so many behind a seq, oldest first."""
-        last = await self.last_seq()
-        window = max(FIRST_WINDOW, 2 * number)
+        if number <= TAIL_MAX:
+            found = await self._client.events(
+                tail=number, limit=number, pool=self._pool, kinds=self._kinds, task=self._task
+            )
+            return [envelope for envelope in found if envelope.seq > behind]
+        first, last, window = await self._first_behind(0), await self.last_seq(), 2 * number
+        behind = max(behind, first.seq - 1 if first is not None else 0)
         while True:
             start = max(behind, last - window)
             kept: deque[Envelope] = deque(maxlen=number)

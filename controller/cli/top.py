@@ -75,6 +75,10 @@ class Screen:
         self._rows_wanted = anyio.Event()
         self._rows_at = self._cost_at = float("-inf")
         self._live: Live | None = None
+        self._events = Chosen(client, None, (), None, missed=self._missed)
+
+    def _missed(self, why: str) -> None:
+        self.known.missed = why
 
     async def look(self) -> None:
         """Ask for everything once. Raises EverpoolError."""
@@ -84,8 +88,7 @@ class Screen:
 
     async def first_events(self) -> int:
         """The newest events; the seq of the last."""
-        chosen = Chosen(self._client, None, (), None)
-        newest = await chosen.newest(EVENTS_FIRST)
+        newest = await self._events.newest(EVENTS_FIRST)
         self.known.events.extend(newest)
         return newest[-1].seq if newest else 0
 
@@ -115,7 +118,7 @@ class Screen:
 
     async def _follow(self, after: int) -> None:
         try:
-            async with aclosing(self._client.follow(after)) as found:
+            async with aclosing(self._events.following(after)) as found:
                 async for envelope in found:
                     self.known.events.append(envelope)
                     self._happened.set()
@@ -191,6 +194,7 @@ class Screen:
     def _pressed(self, key: str) -> None:
         known = self.known
         before = known.chosen, known.view
+        known.missed = ""
         match key:
             case "up" | "k":
                 known.choose(-1)

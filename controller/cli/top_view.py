@@ -66,6 +66,7 @@ class Known:
         more: rows that there are and that were not asked for.
         events: the newest, oldest first.
         lost: why the daemon does not answer; empty: it does.
+        missed: which events could not be had; until a key is pressed.
         is_help, is_still: help is shown; nothing is asked for.
     """
 
@@ -76,6 +77,7 @@ class Known:
     more: int = 0
     events: deque[Envelope] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
     lost: str = ""
+    missed: str = ""
     chosen: str = ""
     view: View = "nodes"
     is_help: bool = False
@@ -136,6 +138,8 @@ def _head(known: Known, width: int) -> Text:
         left.append(f"  {usd(known.cost['today_usd'])} today", style="not bold")
     if known.lost:
         left.append(f"  {known.lost}", style="bold red")
+    elif known.missed:
+        left.append(f"  {known.missed}", style="yellow")
     elif known.is_still:
         left.append("  stands still (space)", style="yellow")
     right = time.strftime("%H:%M:%S  ? help  q quit")

@@ -26,7 +26,7 @@ from actors.events import (
 from controller.cli.codes import FAILED, OK, TIMEOUT, CliError
 from controller.cli.command import Session
 from controller.cli.progress import Aim, Counts, Progress, counts_of
-from controller.client import AsyncClient, EverpoolError
+from controller.client import AsyncClient, EventsPruned, EverpoolError
 
 WHY_AFTER_S = 5.0
 STILL_S = 20.0  # nothing at all moved for so long: even what is under way is worth a word
@@ -46,15 +46,23 @@ async def wait_for_end(
 ) -> Envelope | None:
     """Follow a pool's events, or only a request's own, until it ends; return the event that ended it.
 
-    None: it has not ended within `within_s`.
+    None: it has not ended within `within_s`. Events that are forgotten meanwhile are passed over; raises
+    EventsPruned when the end itself may be among them.
     """
     with anyio.move_on_after(within_s):
-        wanted = request_id if only_its_own else None
-        async with aclosing(client.follow(seq - 1, pool=pool, request_id=wanted)) as events:
-            async for envelope in events:
-                heard(envelope)
-                if request_id in envelope.ends:
-                    return envelope
+        wanted, after = request_id if only_its_own else None, seq - 1
+        while True:
+            try:
+                async with aclosing(client.follow(after, pool=pool, request_id=wanted)) as events:
+                    async for envelope in events:
+                        after = envelope.seq
+                        heard(envelope)
+                        if request_id in envelope.ends:
+                            return envelope
+            except EventsPruned as pruned:
+                if pruned.cursor == after or (await client.operation(request_id)).over:
+                    raise  # its end may be forgotten too
+                after = pruned.cursor
     return None
 
 

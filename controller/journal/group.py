@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from pydantic import ValidationError
 
@@ -25,7 +26,7 @@ _IDS_MAX = 500  # variables in one SELECT
 
 # `{rows}` stands for as many value lists as go into one step. Each step gives the interpreter's lock away and
 # waits to have it back: with many rows in a step a group is written in a quarter less time.
-_STEP_ROWS = (512, 128, 32, 8)  # few sizes, so that each statement is compiled once
+_STEP_ROWS = (128, 16)  # few sizes, so that each statement is compiled once
 
 _PUT_STATE = """INSERT INTO states (pool, kind, id, version, terminal, updated_at, body)
     VALUES {rows} ON CONFLICT (pool, kind, id) DO UPDATE SET
@@ -96,7 +97,7 @@ def _in_steps(
             many = statement.format(rows=", ".join([row] * size))
         while len(values) - done >= size:
             some = values[done : done + size]
-            connection.execute(many, [value for one in some for value in one])
+            connection.execute(many, list(chain.from_iterable(some)))
             done += size
     connection.executemany(statement.format(rows=row), values[done:])
 

@@ -23,7 +23,7 @@ RequestValues = tuple[str, int, str, str, bytes, float]
 
 _REQUESTS = frozenset(get_args(Request))
 _EVENT = {"event"}
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
 class Post(Protocol):
@@ -42,15 +42,19 @@ def post_here() -> Post:
 
 
 class Job:
-    """One thing to be made durable, and whoever waits for that."""
+    """One thing to be made durable, and whoever waits for that.
 
-    __slots__ = ("done", "error", "post", "waiting_since")
+    `waits`: until writing works again; False: it is refused while nothing can be written.
+    """
+
+    __slots__ = ("done", "error", "post", "waiting_since", "waits")
 
     def __init__(self, now_s: float) -> None:
         self.post = post_here()
         self.done = anyio.Event()
         self.error: Exception | None = None
         self.waiting_since = now_s
+        self.waits = True
 
     @property
     def rows(self) -> int:
@@ -66,8 +70,9 @@ class CommitJob(Job):
 
     __slots__ = ("commit", "ended", "events", "requests", "states", "taken")
 
-    def __init__(self, commit: Commit, now_s: float) -> None:
+    def __init__(self, commit: Commit, now_s: float, *, wait: bool = True) -> None:
         super().__init__(now_s)
+        self.waits = wait
         self.commit = commit
         self.states: dict[Key, StateValues | None] = {}
         self.events: list[EventValues] = []
@@ -116,6 +121,7 @@ class AcceptJob(Job):
 
     def __init__(self, submissions: Sequence[Submission], seq: int, now_s: float) -> None:
         super().__init__(now_s)
+        self.waits = False
         self.submissions = submissions
         self.seq = seq  # of the first; the others follow
         self.entries: list[tuple[Envelope, bytes, EventValues]] = []

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -80,14 +80,15 @@ class SqliteJournal:
         self._next_seq += count
         return first
 
-    async def commit(self, commit: Commit) -> None:
+    async def commit(self, commit: Commit, *, wait: bool = True) -> None:
         """Return when `commit` is durable. Cancelled while waiting, it is still written in its turn.
 
         Raises:
+            JournalFailing: without `wait`: it can't be written just now, and was not.
             JournalClosed: it never will be.
             CommitRefused: it can't be written by its content; nothing of it was.
         """
-        await self._done(CommitJob(commit, time.monotonic()))
+        await self._done(CommitJob(commit, time.monotonic(), wait=wait))
 
     async def accept(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Conflict]:
         """Make Requests durable, each once per request_id; an answer per submission.
@@ -123,12 +124,19 @@ class SqliteJournal:
         events_max: int,
         requests_max: int = 1_000_000,
         states_max: int = 1_000_000,
+        warn: Callable[[int, float], Awaitable[None]] | None = None,
     ) -> Pruned:
         """Forget what was over before `older_than` (UTC seconds), or is more than is kept; see `Limits`.
 
         Goes in small steps, between which commits are written.
+
+        Args:
+            warn: told before anything goes: events up to that seq will, and those before that time. What is
+                written while it is awaited makes no more of them go.
         """
-        limits = Limits(older_than, events_max, requests_max, states_max)
+        limits = Limits(older_than, events_max, self.last_seq - events_max, requests_max, states_max)
+        if warn is not None:
+            await warn(limits.upto, older_than)
         events, requests, states = 0, 0, list[Key]()
         next_seq: int | None = 0
         while True:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from controller.patterns import is_pattern
+
 OneOrMore = str | Sequence[str]  # names, which may have * and ?
 SCANNED_MAX = 20_000  # requests looked at for one page, so that no read takes long
 
@@ -96,11 +98,6 @@ def named(column: str, names: OneOrMore) -> tuple[str, list[object]]:
     parts = [f"{column} IN ({marks(exact)})"] if exact or not patterns else []
     parts += [f"{column} GLOB ?"] * len(patterns)
     return f"({' OR '.join(parts)})", [*exact, *patterns]
-
-
-def is_pattern(name: str) -> bool:
-    """Whether a name stands for several."""
-    return "*" in name or "?" in name
 
 
 def marks(values: Sequence[object]) -> str:

@@ -15,12 +15,14 @@ class Limits:
     Attributes:
         older_than: what was over before this time (UTC seconds) goes.
         events_max: of events, those within the newest so many seqs stay.
+        upto: those behind this seq stay, however many there are.
         requests_max: so many ended requests stay at most.
         states_max: so many terminal states stay at most.
     """
 
     older_than: float
     events_max: int
+    upto: int
     requests_max: int
     states_max: int
 
@@ -68,7 +70,8 @@ def _events(connection: sqlite3.Connection, limits: Limits, from_seq: int) -> tu
     connection.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'high_water'", (newest,))
     query = "SELECT seq, at FROM events WHERE seq >= ? ORDER BY seq LIMIT ?"
     seen = connection.execute(query, (from_seq, CHUNK_ROWS)).fetchall()
-    over = [(seq,) for seq, at in seen if seq <= newest - limits.events_max or at < limits.older_than]
+    most = min(newest - limits.events_max, limits.upto)
+    over = [(seq,) for seq, at in seen if seq <= most or at < limits.older_than]
     # the event by which a living request came stays: after a restart it may have to be handed out again
     before = connection.total_changes
     connection.executemany(

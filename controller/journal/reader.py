@@ -194,7 +194,7 @@ class Reader:
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         def in_thread() -> T:
-            with explained(self._path):
+            with explained(self._path, sound=True):
                 connection = self._free.pop() if self._free else self._connect()
                 try:
                     return read(connection)

@@ -115,11 +115,17 @@ def look(path: Path, *, busy_s: float) -> int | None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the system's errors into ours, which say what to do."""
+def explained(path: Path, *, sound: bool = False) -> Iterator[None]:
+    """Turn SQLite's and the system's errors into ours, which say what to do.
+
+    `sound`: the journal was looked at and is used; a query that SQLite does not take is then no damage, but
+    a bug, and its error goes on as it is.
+    """
     try:
         yield
     except sqlite3.Error as error:
+        if sound and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR:
+            raise
         raise _explain(path, error) from error
     except UnicodeDecodeError as error:  # a message of SQLite's that quotes what is damaged
         raise _damaged(path, "names in it are garbled") from error

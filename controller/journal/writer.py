@@ -81,9 +81,9 @@ class Writer:
                 raise JournalClosed(self.closed_reason)
             if self._closing.is_set():
                 raise JournalClosed("the journal is being closed")
+            if not job.waits and self.failing_since is not None:
+                raise JournalFailing(self.failing_reason)
             if isinstance(job, AcceptJob):
-                if self.failing_since is not None:
-                    raise JournalFailing(self.failing_reason)
                 if self._submissions_waiting + len(job.submissions) > SUBMISSIONS_WAITING_MAX:
                     raise JournalBusy(
                         f"{self._submissions_waiting} requests wait to be written: try again later"
@@ -202,7 +202,7 @@ class Writer:
             wait_s = min(2 * wait_s, RETRY_MOST_S)
 
     def _write(self, group: Sequence[Job]) -> None:
-        if not group:  # only accepts were waiting when it failed, and they were answered
+        if not group:  # none that waits was there when it failed, and the others were answered
             probe(self._connection)
             return
         self.last_seq = max(self.last_seq, write(self._connection, group, self.epoch))
@@ -219,18 +219,18 @@ class Writer:
                 self._connection.execute("ROLLBACK")
 
     def _failed(self, error: sqlite3.OperationalError, group: Sequence[Job]) -> list[Job]:
-        """Remember why, and tell those who may be told: a request that isn't accepted can be sent again."""
+        """Remember why, and tell those who do not wait: a request that isn't accepted can be sent again."""
         self._retries += 1
         with self._lock:
             self.failing_reason = f"the journal can't be written: {error}"
             if self.failing_since is None:
                 self.failing_since = self.now()
                 log.error("%s; trying again until it works", self.failing_reason)
-        accepts = [job for job in group if isinstance(job, AcceptJob)]
-        for job in accepts:
+        refused = [job for job in group if not job.waits]
+        for job in refused:
             job.error = JournalFailing(self.failing_reason)
-        self._settle(accepts)
-        return [job for job in group if not isinstance(job, AcceptJob)]
+        self._settle(refused)
+        return [job for job in group if job.waits]
 
     def _recovered(self) -> None:
         if self.failing_since is not None:

@@ -12,7 +12,7 @@ from providers.secret import SECRET_BYTES_MAX, SecretSource
 
 HOW = (
     "make a key with `everpool secrets keygen /etc/everpool/secrets.key`, name it in the config as "
-    '[daemon] secrets_key = { file = "/etc/everpool/secrets.key" }, and restart the daemon'
+    '[daemon] secrets_key = { file = "/etc/everpool/secrets.key" }, and run `everpool reload`'
 )
 
 
@@ -64,12 +64,17 @@ Sources = tuple[SecretSource | None, SecretSource | None]  # of the key, and of 
 class KeyRing:
     """The keys that the config names, read when they are first needed and kept while it names the same.
 
-    A key that can't be read is looked for again the next time, so that it can be put there without a restart.
+    A key that can't be read is looked for again the next time, so that it can be put there without a restart;
+    until then the one that was read before goes on.
+
+    Attributes:
+        problem: why what the config names is not what is used; None: it is, or was not read yet.
     """
 
     def __init__(self, sources: Callable[[], Sources]) -> None:
         self._sources = sources
         self._read: tuple[Sources, Vault] | None = None
+        self.problem: str | None = None
 
     @property
     def is_configured(self) -> bool:
@@ -78,21 +83,25 @@ class KeyRing:
 
     def vault(self) -> Vault:
         """What seals and opens. Raises NoKey."""
-        sources = self._sources()
-        if self._read is not None and self._read[0] == sources:
+        if self._read is not None and self._read[0] == self._sources():
             return self._read[1]
-        source, old = sources
-        if source is None:
-            raise NoKey(f"there is no key to keep secrets with: {HOW}")
-        vault = Vault([read_key(source), *([] if old is None else [read_key(old)])])
-        self._read = (sources, vault)
-        return vault
+        try:
+            return self.reread()
+        except NoKey:
+            if self._read is None or not self.is_configured:
+                raise
+            return self._read[1]
 
     def reread(self) -> Vault:
         """The same from what is there now. Raises NoKey, and keeps what it had."""
-        had, self._read = self._read, None
+        sources = source, old = self._sources()
+        self.problem = None
+        if source is None:
+            raise NoKey(f"there is no key to keep secrets with: {HOW}")
         try:
-            return self.vault()
-        except NoKey:
-            self._read = had
+            vault = Vault([read_key(source), *([] if old is None else [read_key(old)])])
+        except NoKey as error:
+            self.problem = str(error)
             raise
+        self._read = (sources, vault)
+        return vault

@@ -122,6 +122,19 @@ class SecretStore:
         vault = self._vault_or_none()
         return sorted(name for name, sealed in there if vault is None or not vault.can_open(sealed))
 
+    def warnings(self) -> list[str]:
+        """What somebody should see to, a line each."""
+        vault = self._vault_or_none()
+        found = []
+        if self._ring.problem is not None:
+            goes_on = "nothing can be kept or given to a task" if vault is None else "the key before goes on"
+            found.append(f"secrets: {self._ring.problem}; {goes_on}")
+        count = len(self.unreadable())
+        if count:
+            text = "can't be decrypted with the key at hand: put theirs back, or set them again"
+            found.append(f"secrets: {count} {text} (see `everpool secrets list`)")
+        return found
+
     def refusal(self, pool: str, groups: Sequence[str]) -> str | None:
         """Why a task may not name these groups; None when it may."""
         for name in groups:
@@ -174,7 +187,7 @@ class SecretStore:
 
         Raises:
             SecretsError: NoKey, TooMuch, Missing (a variable to remove), Sealed (nothing to merge with).
-            JournalClosed: it was not kept.
+            JournalFailing, JournalClosed: it was not kept.
         """
         async with self._turn:
             vault = self._ring.vault()
@@ -209,7 +222,7 @@ class SecretStore:
 
         Raises:
             SecretsError: Missing; InUse, unless `force`: a task that has yet to start needs it.
-            JournalClosed: it was not removed.
+            JournalFailing, JournalClosed: it was not removed.
         """
         async with self._turn:
             self._group(name)
@@ -271,7 +284,7 @@ class SecretStore:
 
         Raises:
             SecretsError: NoKey, TooMuch; InUse, another login is kept for this registry.
-            JournalClosed: it was not kept.
+            JournalFailing, JournalClosed: it was not kept.
         """
         async with self._turn:
             vault = self._ring.vault()
@@ -297,7 +310,7 @@ class SecretStore:
 
         Raises:
             SecretsError: Missing; InUse, unless `force`: the image of a living pool is from there.
-            JournalClosed: it was not removed.
+            JournalFailing, JournalClosed: it was not removed.
         """
         async with self._turn:
             record = self._credentials.get(name)
@@ -328,7 +341,10 @@ class SecretStore:
     # --- the key ----------------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """At the start: say what can't be read, and encrypt anew what the key before encrypted."""
+        """At the start: say what can't be read, and encrypt anew what the key before encrypted.
+
+        Raises JournalFailing (try again), JournalClosed.
+        """
         if not (self._groups or self._credentials or self._ring.is_configured):
             return
         try:
@@ -343,6 +359,16 @@ class SecretStore:
         if done["changed"]:
             log.info("encrypted anew with the newest key", count=done["changed"])
 
+    def reread(self) -> list[str]:
+        """Use the keys that the config names now; what is wrong with them, a line each: the old go on."""
+        if not self._ring.is_configured:
+            return []
+        try:
+            self._ring.reread()
+        except NoKey as error:
+            return [f"daemon.secrets_key: {error}"]
+        return []
+
     async def rotate(self, by: str) -> dict[str, Any]:
         """Read the keys again, and encrypt with the newest all that is encrypted with another.
 
@@ -351,7 +377,7 @@ class SecretStore:
 
         Raises:
             NoKey: nothing was changed.
-            JournalClosed: some may be changed.
+            JournalFailing, JournalClosed: some may be changed.
         """
         async with self._turn:
             vault = self._ring.reread()

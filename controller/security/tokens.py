@@ -124,7 +124,7 @@ class TokenStore:
         Raises:
             ValueError: a name or pattern that can't be one.
             TokenExists, TooManyTokens: nothing was made.
-            JournalClosed: nothing was made.
+            JournalFailing, JournalClosed: nothing was made.
         """
         checked_name(name)
         checked_patterns(pools)
@@ -157,7 +157,7 @@ class TokenStore:
 
         Raises:
             KeyError: there is none of that name.
-            JournalClosed: it was not revoked.
+            JournalFailing, JournalClosed: it was not revoked.
         """
         async with self._lock:
             record = self._all()[name]

@@ -79,7 +79,11 @@ class StateCounts(Collector):
         else:
             self._known[key] = after
             self._add(key, after, 1)
-            self._entered.setdefault((row.kind, pool, after.status), {})[key] = after.since
+            place = (row.kind, pool, after.status)
+            there = self._entered.get(place)
+            if there is None:
+                there = self._entered[place] = {}
+            there[key] = after.since
         if row.kind == "pool":
             self._take_pool(pool, after)
 
@@ -101,8 +105,8 @@ class StateCounts(Collector):
     def _add(self, key: Key, one: Described, sign: int) -> None:
         kind, pool, _ = key
         count = (kind, pool, one.provider, one.status)
-        self._counts[count] += sign
-        if not self._counts[count] and pool and pool not in self._pools:  # the last trace of a pool
+        left = self._counts[count] = self._counts[count] + sign
+        if not left and pool and pool not in self._pools:  # the last trace of a pool
             del self._counts[count]
         if one.micro_usd_per_hour:
             self._cost[pool, one.status] += sign * one.micro_usd_per_hour

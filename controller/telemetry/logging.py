@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import time
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal, TextIO
@@ -29,7 +30,7 @@ _SECRET_KEY = re.compile(
     r"token|passw|secret|credential|authorization|cookie|private_?key|api_?key|access_?key|host_key$", re.I
 )
 _SECRET_CHARS_MIN = 6  # a shorter one would black out ordinary words
-_SECRETS_MAX = 1000
+_SECRETS_MAX = 100_000  # more than the newest revisions of all groups have; then the oldest are dropped
 _DEPTH_MAX = 6
 _VALUE_CHARS_MAX = 2000
 _FIRST = ("pool", "node", "instance", "task", "request_id", "seq")
@@ -43,21 +44,54 @@ Format = Literal["auto", "text", "json", "journald"]
 class Secrets:
     """Values that must not be seen in any log, wherever they turn up."""
 
-    def __init__(self) -> None:
-        self._values: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+    def __init__(self, values_max: int = _SECRETS_MAX) -> None:
+        self._values_max = values_max
+        self._values: OrderedDict[str, None] = OrderedDict()  # that was added last is last
+        self._by_start: dict[str, list[str]] = {}  # the same by their first letters, longest first
+        self._told = False
 
     def add(self, value: str) -> None:
-        """Hide `value` from now on; too short ones are hidden by their key only."""
-        if len(value) < _SECRET_CHARS_MIN or value in self._values or len(self._values) >= _SECRETS_MAX:
+        """Hide `value` from now on; too short ones are hidden by their key only.
+
+        When there are too many, the one that was not added again for the longest time is hidden no more.
+        """
+        if len(value) < _SECRET_CHARS_MIN:
             return
-        self._values.add(value)
-        longest_first = sorted(self._values, key=lambda one: (-len(one), one))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        if value in self._values:
+            self._values.move_to_end(value)
+            return
+        self._values[value] = None
+        insort(self._by_start.setdefault(value[:_SECRET_CHARS_MIN], []), value, key=_longest_first)
+        if len(self._values) > self._values_max:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        oldest, _ = self._values.popitem(last=False)
+        start = oldest[:_SECRET_CHARS_MIN]
+        self._by_start[start].remove(oldest)
+        if not self._by_start[start]:
+            del self._by_start[start]
+        if not self._told:
+            self._told = True
+            structlog.get_logger().warning(
+                "too many secrets: those not used for the longest time are not hidden in logs any more",
+                hidden=self._values_max,
+            )
 
     def hide(self, text: str) -> str:
-        """`text` without the values."""
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+        """`text` without the values: at each place the longest that is there."""
+        if not self._values:
+            return text
+        parts, done, at = list[str](), 0, 0
+        while at + _SECRET_CHARS_MIN <= len(text):
+            for value in self._by_start.get(text[at : at + _SECRET_CHARS_MIN], ()):
+                if text.startswith(value, at):
+                    parts += (text[done:at], HIDDEN)
+                    done = at = at + len(value)
+                    break
+            else:
+                at += 1
+        return "".join([*parts, text[done:]])
 
     def __call__(self, _logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
         """As a structlog processor: hide by key and by value, at any depth."""
@@ -74,6 +108,10 @@ class Secrets:
             if isinstance(value, list | tuple | set | frozenset):
                 return [self._clean("", one, depth + 1) for one in value]
         return self.hide(str(value))
+
+
+def _longest_first(value: str) -> int:
+    return -len(value)
 
 
 class RateLimit:
@@ -200,7 +238,6 @@ def configure(
     if format == "journald" or (format == "auto" and is_journal(stream)):
         with contextlib.suppress(OSError):
             out, render = JournalOut(), render_journal
-    number = _LEVELS[level]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -211,14 +248,18 @@ def configure(
             secrets,
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: out,
         cache_logger_on_first_use=False,
     )
-    root = logging.getLogger()
-    root.handlers[:] = [_Bridge()]
-    root.setLevel(logging.INFO if level == "debug" else logging.WARNING)
+    logging.getLogger().handlers[:] = [_Bridge()]
+    set_level(level)
     return secrets
+
+
+def set_level(level: Level) -> None:
+    """Write down from now on what is as loud as that; of libraries their information only at `debug`."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]))
+    logging.getLogger().setLevel(logging.INFO if level == "debug" else logging.WARNING)
 
 
 # --- what is committed --------------------------------------------------------------------------
@@ -286,8 +327,12 @@ class LogObserver:
     """Implements `actors.ports.Observer`: writes down what was committed, and bugs."""
 
     def __init__(self, level: Level = "info") -> None:
-        self._level = _LEVELS[level]
         self._log = structlog.get_logger()
+        self.set_level(level)
+
+    def set_level(self, level: Level) -> None:
+        """Write down events that are as loud as that."""
+        self._level = _LEVELS[level]
 
     def committed(self, commit: Commit) -> None:
         """One line for each event that is loud enough."""

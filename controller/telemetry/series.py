@@ -5,7 +5,6 @@ other parts keep is read by `sources.py`, and the series of single machines are 
 """
 
 import platform
-from collections import Counter as Tally
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import product
@@ -206,10 +205,12 @@ class Series:
         """Count what was published and what changed."""
         self.states.committed(commit)
         self.costs.committed(commit)
-        for kind, count in Tally(envelope.event.kind for envelope in commit.envelopes).items():
-            self.events.labels(kind).inc(count)
+        kinds: dict[str, int] = {}
         for envelope in commit.envelopes:
+            kinds[envelope.event.kind] = kinds.get(envelope.event.kind, 0) + 1
             self._count(envelope)
+        for kind, count in kinds.items():
+            self.events.labels(kind).inc(count)
         for row in commit.states:
             if row.kind == "pool":
                 self._pool_changed(commit.pool)

@@ -5,7 +5,8 @@ import { announce, fill, h, text } from "./dom.js";
 import { problem, taskHref } from "./parts.js";
 
 const TOASTS_MAX = 5;
-const WAIT_S = 25;
+const WAIT_S = 25; // of one question at the most; the first ones are shorter, to tell soon that something runs
+const DONE_MS = 12_000; // then what went well needs no room any more
 const PATIENCE_MS = 6 * 3_600_000; // then nobody looks at the message any more
 
 /** Ask by a dialog. `fields` are labelled inputs; `send(values)` does it, and its error is shown in the dialog. */
@@ -54,13 +55,35 @@ function follow(id, title, href) {
   const log = h("ol", { class: "oplog" });
   const details = h("details", {}, h("summary", {}, "Log"), log);
   const toast = h("div", { class: "toast" },
-    h("header", {}, state, href ? h("a", { href }, title) : h("b", {}, title),
-      h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => toast.remove() }, "×")),
+    h("header", {}, state, href ? h("a", { href }, title) : h("b", {}, title), closing(() => toast)),
     line, details);
+  shown(toast);
+  watch(id, { toast, title, state, line, log });
+}
+
+/** Say something that nobody asked for, until it is closed. */
+export function note(title, line) {
+  const toast = h("div", { class: "toast" },
+    h("header", {}, h("span", { class: "chip t-replacing" }, "note"), h("b", {}, title), closing(() => toast)), h("p", { class: "muted" }, line));
+  shown(toast);
+}
+
+function closing(toast) {
+  return h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => toast().remove() }, "×");
+}
+
+function shown(toast) {
   const all = document.getElementById("toasts");
   all.prepend(toast);
   while (all.children.length > TOASTS_MAX) all.lastChild.remove();
-  watch(id, { toast, title, state, line, log });
+}
+
+/** Take a message away, unless somebody looks at it. */
+function leave(toast) {
+  setTimeout(() => {
+    if (toast.matches(":hover, :focus-within") || toast.querySelector("details[open]")) leave(toast);
+    else toast.remove();
+  }, DONE_MS);
 }
 
 const OPERATION = {
@@ -92,9 +115,10 @@ async function watch(id, { toast, title, state, line, log }) {
     text(line, operation.reason || (last ? last.message : ""));
     if (operation.status === "success" || operation.status === "failed") {
       announce(`${title}: ${word}`);
+      if (operation.status === "success") leave(toast);
       return;
     }
-    wait = WAIT_S;
+    wait = Math.min(WAIT_S, 2 * wait || 1);
     await new Promise((resolve) => setTimeout(resolve, 300));
   }
 }

@@ -6,13 +6,17 @@ const KEY = "everpool.token";
 const PAGE = 10_000; // of one list
 const PAGES_MAX = 10;
 
-/** An answer that is no success; `message` is the API's own line. */
+/**
+ * An answer that is no success; `message` is the API's own line. `cursor`: where to go on after a 410, as what was
+ * asked for is forgotten, or is not there in this journal.
+ */
 export class ApiError extends Error {
-  constructor(status, message, detail = [], retryAfter = null) {
+  constructor(status, message, detail = [], headers = new Headers()) {
     super(message);
     this.status = status;
     this.detail = detail;
-    this.retryAfter = retryAfter;
+    this.retryAfter = headers.get("Retry-After");
+    this.cursor = status === 410 && headers.has("X-Everpool-Cursor") ? Number(headers.get("X-Everpool-Cursor")) : null;
   }
 }
 
@@ -91,7 +95,7 @@ async function problemOf(answer) {
   } catch {
     // not the API's own answer: its status has to do
   }
-  return new ApiError(answer.status, message, detail, answer.headers.get("Retry-After"));
+  return new ApiError(answer.status, message, detail, answer.headers);
 }
 
 export async function get(path, options = {}) {
@@ -158,12 +162,22 @@ export async function* lines(path, { signal, beat = () => {} } = {}) {
 
 /** The newest seq there is. */
 export async function newestSeq(signal) {
-  const answer = await ask("/v1/events?limit=1&request_id=none-of-these", { signal });
+  const answer = await ask("/v1/events?tail=0&limit=1", { signal });
   await answer.arrayBuffer();
   return Number(answer.headers.get("X-Everpool-Cursor") ?? 0);
 }
 
-/** Events behind `after`, at most `limit`. */
+/** Events behind `after`, at most `limit`. Those that are forgotten are passed over. */
+export async function keptEvents(after, limit, wanted = {}, signal = undefined) {
+  try {
+    return await events(after, limit, wanted, signal);
+  } catch (error) {
+    if (error.cursor === null || error.cursor === undefined || error.cursor === after) throw error;
+    return events(error.cursor, limit, wanted, signal);
+  }
+}
+
+/** Events behind `after`, at most `limit`; an ApiError with a cursor where some of them are forgotten. */
 export async function events(after, limit, wanted = {}, signal = undefined) {
   const path = query("/v1/events", { after, limit, ...wanted });
   const answer = await ask(path, { signal, headers: { Accept: "application/x-ndjson" } });
@@ -179,9 +193,14 @@ export async function seqAt(at, newest, signal) {
   let high = newest;
   while (high - low > 200) {
     const middle = Math.floor((low + high) / 2);
-    const { rows } = await events(middle, 1, {}, signal);
-    if (rows.length && rows[0].at < at) low = rows[0].seq;
-    else high = middle;
+    try {
+      const { rows } = await events(middle, 1, {}, signal);
+      if (rows.length && rows[0].at < at) low = rows[0].seq;
+      else high = middle;
+    } catch (error) {
+      if (!(error.cursor > low)) throw error;
+      low = Math.min(error.cursor, high); // all before is forgotten
+    }
   }
   return low;
 }

@@ -1,6 +1,6 @@
 // The page: who looks, where one is, and what is live.
 
-import { askToken } from "./actions.js";
+import { askToken, note } from "./actions.js";
 import { get, hasToken, keepToken, lines, takeToken, whenDenied } from "./api.js";
 import { announce, fill, h, text } from "./dom.js";
 import { History } from "./history.js";
@@ -192,6 +192,13 @@ const live = new Live({
     if (word !== before && (word === "waiting" || (word === "live" && before !== "connecting"))) announce(WORDS[word]);
   },
   onConnected: () => page.store.touchAll(),
+  onMissed(isOther) {
+    if (isOther) note("Another journal", "The daemon has another journal now, such as a restored backup. Everything is read again.");
+    else note("Events are missing", "Some of what happened while this page was not connected is forgotten already. What is there now is read again.");
+    page.history = new History();
+    if (isOther) page.recent = [];
+    if (view) show();
+  },
 });
 
 connection.addEventListener("click", () => live.retry());

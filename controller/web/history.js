@@ -1,6 +1,6 @@
 // What became of machines lately, put together from events: how many there were, what they cost, what was taken.
 
-import { events, newestSeq, seqAt } from "./api.js";
+import { keptEvents, newestSeq, seqAt } from "./api.js";
 import { now } from "./format.js";
 
 const KINDS = ["instance_launched", "instance_preempted", "instance_replaced", "instance_destroyed"];
@@ -50,7 +50,7 @@ export class History {
     this._incidents = [];
     try {
       for (;;) {
-        const { rows, cursor, more } = await events(after, PAGE, { kind: KINDS.join(",") });
+        const { rows, cursor, more } = await keptEvents(after, PAGE, { kind: KINDS.join(",") });
         for (const envelope of rows) this._take(envelope);
         after = cursor;
         if (!more) break;

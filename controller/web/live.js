@@ -10,13 +10,14 @@ const BEGIN_WITH = 200;
 
 /**
  * Follows all events.
- * Tells `onEvents(envelopes)`, `onState(word, nextTryAt)` and `onConnected()`: what was read before may be old.
+ * Tells `onEvents(envelopes)`, `onState(word, nextTryAt)`, `onConnected()`: what was read before may be old, and
+ * `onMissed(isOther)`: events since the last were forgotten; or, with `isOther`, the journal is another one by now.
  */
 export class Live {
-  constructor({ onEvents, onState, onConnected }) {
+  constructor({ onEvents, onState, onConnected, onMissed }) {
     this.seq = null;
     this.state = "connecting";
-    this._tell = { onEvents, onState, onConnected };
+    this._tell = { onEvents, onState, onConnected, onMissed };
     this._running = null;
     this._wake = null;
   }
@@ -59,6 +60,12 @@ export class Live {
           this._say("denied");
           return;
         }
+        if (error.status === 410 && error.cursor !== null && error.cursor !== this.seq) {
+          const isOther = error.cursor < this.seq;
+          this.seq = error.cursor;
+          this._tell.onMissed(isOther);
+          continue;
+        }
       }
       if (signal.aborted) return;
       failures = Date.now() - began > 10_000 ? 1 : failures + 1;
@@ -79,9 +86,11 @@ export class Live {
       watch = setTimeout(end, SILENT_MS);
     };
     try {
-      const newest = await newestSeq(stop.signal);
-      if (this.seq === null || this.seq > newest) this.seq = Math.max(0, newest - BEGIN_WITH);
-      this.seq = Math.max(this.seq, newest - CATCH_UP_MAX);
+      let from = `tail=${BEGIN_WITH}`;
+      if (this.seq !== null) {
+        this.seq = Math.max(this.seq, (await newestSeq(stop.signal)) - CATCH_UP_MAX);
+        from = `after=${this.seq}`;
+      }
       let connected = false;
       const first = () => {
         beat();
@@ -90,9 +99,9 @@ export class Live {
         this._say("live");
         this._tell.onConnected();
       };
-      const path = `/v1/events?follow=true&after=${this.seq}`;
+      const path = `/v1/events?follow=true&${from}`;
       for await (const some of lines(path, { signal: stop.signal, beat: first })) {
-        const fresh = some.filter((envelope) => envelope.seq > this.seq);
+        const fresh = some.filter((envelope) => this.seq === null || envelope.seq > this.seq);
         if (!fresh.length) continue;
         this.seq = fresh.at(-1).seq;
         this._tell.onEvents(fresh);
@@ -106,12 +115,14 @@ export class Live {
 
   _sleep(ms, signal) {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this._wake = () => {
+      const done = () => {
         clearTimeout(timer);
+        signal.removeEventListener("abort", done);
         resolve();
       };
-      signal.addEventListener("abort", this._wake, { once: true });
+      const timer = setTimeout(done, ms);
+      this._wake = done;
+      signal.addEventListener("abort", done, { once: true });
     });
   }
 }

@@ -64,6 +64,7 @@ const TOLD = {
   bug_caught: (e) => ["bad", `bug in ${e.address}: ${e.error}`],
   webhook_failing: (e) => ["warn", `webhook ${e.webhook} does not take events${because(e.error)}`],
   webhook_recovered: (e) => ["good", `webhook ${e.webhook} takes events again`],
+  webhook_removed: (e) => [e.dropped || e.replies ? "warn" : "info", `webhook ${e.webhook} taken away; ${e.dropped ?? "?"} events and ${e.replies} replies were never sent`],
   token_created: (e, v) => ["info", `token ${e.name} (${e.scope}) created${by(v)}`],
   token_revoked: (e, v) => ["info", `token ${e.name} revoked${by(v)}`],
   config_reloaded: (e, v) => ["info", `config read again${by(v)}${because(e.plan.slice(0, 3).join("; "))}`],

@@ -57,12 +57,14 @@ class Keeping(Protocol):
         """Every record of a kind, by name."""
         ...
 
-    async def keep(self, kind: str, name: str, value: Any, facts: Sequence[Fact] = ()) -> object:
-        """Write a record and facts. Raises JournalClosed."""
+    async def keep(
+        self, kind: str, name: str, value: Any, facts: Sequence[Fact] = (), *, wait: bool = False
+    ) -> object:
+        """Write a record and facts; with `wait`, when that is possible again. Raises JournalClosed."""
         ...
 
-    async def tell(self, *facts: Fact, principal: str = "") -> object:
-        """Publish facts. Raises JournalClosed."""
+    async def note(self, fact: Fact, principal: str) -> None:
+        """Tell of what was done, if that can be written. Raises JournalClosed."""
         ...
 
 
@@ -143,6 +145,17 @@ class Hook:
         """How many seqs of the journal it has not come past."""
         return max(0, self._tools.source.last_seq - self.record.cursor)
 
+    async def unsent(self, most: int | None = None) -> int:
+        """How many events it chose that it was not sent yet; counts up to `most`."""
+        count, after, upto = 0, self.record.cursor, self._tools.source.last_seq
+        while self._kinds and (most is None or count < most):
+            rows = await self._tools.source.chosen(after, upto, PAGE, self._kinds, ends=False)
+            count += sum(self._chooses(from_json(body)) for _, body in rows)
+            if len(rows) < PAGE:
+                break
+            after = rows[-1][0]
+        return count if most is None else min(count, most)
+
     async def test(self, principal: str) -> Tried:
         """Send something that says it is a test. It is told in the journal as well, with what came of it."""
         at = self._tools.clock.now()
@@ -201,9 +214,11 @@ class Hook:
 
     def _wants(self, row: Row) -> bool:
         envelope = from_json(row[1])
+        return not self.replies.isdisjoint(envelope["ends"]) or self._chooses(envelope)
+
+    def _chooses(self, envelope: Mapping[str, Any]) -> bool:
+        """Whether the config's patterns choose it."""
         event = envelope["event"]
-        if not self.replies.isdisjoint(envelope["ends"]):
-            return True
         if event["kind"] not in self._kinds:
             return False
         if event["kind"] in ("webhook_failing", "webhook_recovered") and event["webhook"] == self.name:
@@ -237,7 +252,7 @@ class Hook:
         record = self.record
         if record == self._kept and not facts and not self.is_new:
             return
-        await self._tools.records().keep(KIND, self.name, record, facts)
+        await self._tools.records().keep(KIND, self.name, record, facts, wait=True)
         self._kept, self._kept_at = record, self._tools.clock.now()
 
     # --- one event --------------------------------------------------------------------------------

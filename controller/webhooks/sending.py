@@ -3,12 +3,12 @@
 import ssl
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 import anyio
 import httpx2 as httpx
 
 from controller.config_sections import WebhookConfig
+from controller.version import own_version
 from controller.webhook_signature import NAME, SECRET_CHARS_MIN, SEQ, SIGNATURE, signature
 from providers.errors import ProviderError
 from providers.redaction import redacted
@@ -52,7 +52,7 @@ class Sender:
     def __init__(self) -> None:
         # A try has one time limit as a whole, see `post`.
         self._client = httpx.AsyncClient(
-            headers={"User-Agent": f"everpool/{_version()}"},
+            headers={"User-Agent": f"everpool/{own_version()}"},
             limits=httpx.Limits(max_connections=2, max_keepalive_connections=1),
             follow_redirects=False,
             verify=_trusted(),
@@ -124,10 +124,3 @@ def _retry_after_s(value: str | None) -> float | None:
 def _said(error: Exception) -> str:
     """In the library's words, which name no URL."""
     return " ".join(redacted(str(error) or type(error).__name__).split())[:ERROR_CHARS_MAX]
-
-
-def _version() -> str:
-    try:
-        return version("everpool")
-    except PackageNotFoundError:
-        return "0"

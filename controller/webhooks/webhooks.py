@@ -1,17 +1,19 @@
 """All webhooks: each a task of its own, added, changed and taken away as the config says."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from actors.events import Envelope, WebhookTested
+from actors.events import Envelope, WebhookRemoved, WebhookTested
 from actors.ports import Commit
 from controller.config_sections import WebhookConfig
 from controller.webhooks.hook import KIND, Hook, Source, Tools
 from controller.webhooks.sending import Tried
+
+WAITING_MAX = 10_000  # events that wait are counted up to this before somebody takes a webhook away
 
 log = structlog.get_logger()
 
@@ -47,6 +49,7 @@ class Webhooks:
         self._wanted: Mapping[str, WebhookConfig] = {}
         self._hooks: dict[str, Hook] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
+        self._going: dict[str, Hook] = {}  # taken away, and not forgotten yet
         self._early: list[tuple[str, str]] = []  # (webhook, request) heard before a hook was there
         self._tasks: TaskGroup | None = None
 
@@ -61,7 +64,7 @@ class Webhooks:
                 self._early.append((name, envelope.request_id))
             else:
                 hook.replies.add(envelope.request_id)
-        self.wake()
+                hook.wake()
 
     def wake(self) -> None:
         """Something may have become durable."""
@@ -87,12 +90,15 @@ class Webhooks:
     # --- life -------------------------------------------------------------------------------------
 
     def apply(self, wanted: Mapping[str, WebhookConfig]) -> None:
-        """Have these webhooks from now on. A new one begins at the newest event."""
+        """Have these webhooks from now on. A new one begins at the newest event.
+
+        What waits for one that is taken away is dropped, and told as `webhook_removed`.
+        """
         self._wanted = dict(wanted)
         if self._tasks is None:
             return
         for name in [name for name in self._hooks if name not in wanted]:
-            del self._hooks[name]
+            self._going[name] = self._hooks.pop(name)
             self._scopes.pop(name).cancel()
         for name, config in wanted.items():
             if name in self._hooks:
@@ -104,8 +110,8 @@ class Webhooks:
         """Live until cancelled."""
         records = self._tools.records()
         replies: dict[str, list[str]] = {}
-        if self._wanted:
-            cursors = [one.cursor for name, one in records.of(KIND).items() if name in self._wanted]
+        cursors = [one.cursor for one in records.of(KIND).values()]
+        if self._wanted or cursors:
             for body in await self._journal.replies(min(cursors, default=self._journal.last_seq)):
                 envelope = Envelope.model_validate_json(body)
                 name = getattr(envelope.event, "reply_to", None)
@@ -115,18 +121,21 @@ class Webhooks:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 for name in [name for name in records.of(KIND) if name not in self._wanted]:
-                    tasks.start_soon(self._forget, name)
+                    tasks.start_soon(self._forget, name, replies.get(name, ()), None)
                 for name, config in self._wanted.items():
                     self._start(tasks, name, config, replies.get(name, ()))
                 await anyio.sleep_forever()
         finally:
             self._tasks = None
             self._scopes.clear()
+            self._going.clear()
 
     def _start(self, tasks: TaskGroup, name: str, config: WebhookConfig, replies: Iterable[str]) -> None:
         hook = self._hooks.setdefault(name, Hook(name, config, self._tools))
         hook.configure(config)
         hook.replies.update(replies)
+        if name in self._going:  # it is back before it was forgotten
+            hook.replies.update(self._going.pop(name).replies)
         hook.replies.update(request for to, request in self._early if to == name)
         self._early = [one for one in self._early if one[0] != name]
         scope = self._scopes[name] = anyio.CancelScope()
@@ -135,13 +144,27 @@ class Webhooks:
     async def _live(self, hook: Hook, scope: anyio.CancelScope) -> None:
         with scope:
             await self._supervise(f"webhook {hook.name}", hook.run)
-        if self._tasks is not None:
-            await self._forget(hook.name)
+        if self._tasks is not None and self._going.get(hook.name) is hook:
+            await self._forget(hook.name, hook.replies, await hook.unsent())
 
-    async def _forget(self, name: str) -> None:
-        """One that the config names no more; named again, it is a new one."""
-        if name not in self._hooks:
-            await self._tools.records().keep(KIND, name, None)
+    async def _forget(self, name: str, replies: Collection[str], dropped: int | None) -> None:
+        """One that the config names no more; named again, it is a new one. What waited for it is told.
+
+        Args:
+            dropped: events that it was not sent; None: not known, as it was taken out while nobody looked.
+        """
+        if name in self._hooks:
+            return
+        self._going.pop(name, None)
+        fact = WebhookRemoved(webhook=name, dropped=dropped, replies=len(replies))
+        if dropped or replies:
+            log.warning("a webhook is taken away", webhook=name, dropped=dropped, replies=fact.replies)
+        await self._tools.records().keep(KIND, name, None, [fact], wait=True)
+
+    async def waiting(self, wanted: Collection[str]) -> dict[str, tuple[int, int]]:
+        """What waits for each webhook that is not `wanted`: events (WAITING_MAX at most) and replies."""
+        gone = [hook for name, hook in self._hooks.items() if name not in wanted]
+        return {hook.name: (await hook.unsent(WAITING_MAX), len(hook.replies)) for hook in gone}
 
     # --- what is shown and asked ------------------------------------------------------------------
 
@@ -186,7 +209,7 @@ class Webhooks:
         """Send a test now, whatever waits; tell of it when it is over. Raises KeyError, JournalClosed."""
         tried = await self._hooks[name].test(principal)
         fact = WebhookTested(webhook=name, status=tried.status, error=tried.error)
-        await self._tools.records().tell(fact, principal=principal)
+        await self._tools.records().note(fact, principal)
         return tried
 
 
@@ -195,7 +218,7 @@ def _view(hook: Hook) -> dict[str, Any]:
     port = f":{url.port}" if url.port else ""
     return {
         "name": hook.name,
-        "url": f"{url.scheme}://{url.host}{port}{url.path or ''}",  # its query may hold a secret
+        "url": f"{url.scheme}://{url.host}{port}",  # its path or its query may be a secret
         "events": list(hook.config.events),
         "pools": list(hook.config.pools),
         "cursor": record.cursor,

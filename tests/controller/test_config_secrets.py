@@ -38,6 +38,18 @@ def test_what_the_daemon_would_not_get_either_is_wrong(tmp_path: Path) -> None:
     assert wrong and f"chmod 600 {key}" in loose and "a-very-secret-key" not in loose
 
 
+def test_a_certificate_is_no_secret(tmp_path: Path) -> None:
+    for name, mode in (("crt", 0o644), ("key", 0o640)):
+        (tmp_path / name).write_text("a pair of which the daemon says more")
+        (tmp_path / name).chmod(mode)
+    tls = f'[daemon.tls]\ncertificate = {{ file = "{tmp_path}/crt" }}\nkey = {{ file = "{tmp_path}/key" }}\n'
+    assert look(parse(tls, "x")) == []
+    (tmp_path / "crt").unlink()
+    assert [str(one) for one in look(parse(tls, "x"))] == [
+        f"daemon.tls.certificate: {tmp_path}/crt is no file"
+    ]
+
+
 def test_what_only_the_service_sees_is_told_and_is_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.delenv("VAST", raising=False)

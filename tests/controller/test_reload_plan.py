@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from actors.pool.state import Active
 from controller.config import Config, DaemonConfig, parse
@@ -66,6 +67,14 @@ def test_each_key_is_told_with_what_becomes_of_it() -> None:
     assert list(made.requests) == ["p"]
 
 
+def test_a_webhook_that_goes_is_told_with_what_waits_for_it() -> None:
+    named = config(more='[webhooks.w]\nurl = "https://e.org"\nsecret = { env = "X" }\n')
+    text = "in place: webhooks.w: taken away"
+    assert plan(named, config(), {}).lines[0] == text
+    lost = f"{text}; 3 events and 1 replies that wait are dropped"
+    assert plan(named, config(), {}, waiting={"w": (3, 1)}).lines[0] == lost
+
+
 def test_providers_that_change_wait_for_a_restart_and_are_told_again() -> None:
     changed = config(('type = "local"', 'type = "local"\nmachines_max = 3'))
     made = planned(changed)
@@ -94,6 +103,28 @@ def test_values_of_environments_are_not_told() -> None:
     changed = config(("nodes = 2", 'nodes = 2\n[pools.p.image]\nenv = { KEY = "hush" }'))
     lines = planned(changed).lines
     assert lines and not any("hush" in line for line in lines)
+
+
+def test_of_urls_only_where_they_go_to_is_told() -> None:
+    def hook(url: str) -> Config:
+        return config(more=f'[webhooks.w]\nurl = "{url}"\nsecret = {{ env = "X" }}\n')
+
+    changed = hook("https://e.org/services/OLDPATH?key=OLDSECRET"), hook("https://e.org:81/x?key=NEWSECRET")
+    assert (
+        plan(*changed, {}).lines[0] == 'in place: webhooks.w.url: "https://e.org/…" -> "https://e.org:81/…"'
+    )
+    again = hook("https://e.org/services/OTHER")
+    lines = plan(changed[0], again, {}).lines
+    assert lines[0] == 'in place: webhooks.w.url: "https://e.org/…" -> "https://e.org/…"'
+
+
+def test_what_is_new_as_a_whole_is_told_without_its_values() -> None:
+    class Whole(BaseModel):
+        image: dict[str, Any] | None = None
+
+    image = {"env": {"K": "hush"}, "mirrors": ["https://m.org/HUSH"], "bad": "http://[HUSH"}
+    (told,) = differences(Whole(), Whole(image=image))
+    assert told.after.startswith('{"env":"(a value)"') and "hush" not in str(told).lower()
 
 
 def test_every_live_key_exists() -> None:

@@ -1,6 +1,8 @@
 """The docs say what is: configs in them are sound, links lead somewhere, and every command in them is run."""
 
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.config import check
-from tests.controller.cli.running import ROOT, Face, daemon
+from tests.controller.cli.running import ROOT, Face, daemon, processes_of
 from tests.deploy.pages import PAGES
 
 DOCS = ROOT / "deploy" / "docs"
@@ -110,6 +112,20 @@ def test_every_command_of_a_page_runs(page: Path, face: Face, tmp_path: Path) ->
             )
             assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
+        end_restored(face, home)
+
+
+def end_restored(face: Face, home: Path) -> None:
+    """End the daemon that a page started from a backup, with what it launched."""
+    log, socket_ = home / "restored.log", str(home / "restored" / "api.sock")
+    try:
+        if log.exists():
+            assert "ready" in log.read_text() and "Traceback" not in log.read_text(), log.read_text()
+            for pool in face("--socket", socket_, "--json", "ps").json:
+                assert face("--socket", socket_, "down", pool["name"]).code == 0
+    finally:
+        for pid in processes_of(home):
+            os.kill(pid, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -124,11 +140,30 @@ def scripts(page: Path) -> list[tuple[str, str]]:
     return list(dict.fromkeys((language, text) for language, _, text in found))  # once each
 
 
+COMMAND = r"^\W*(?:everpool|curl|systemctl|journalctl|usermod|podman|docker|pip|/opt/everpool/\S+) "
+
+
 def test_no_command_is_shown_that_nobody_runs() -> None:
-    """Blocks without a language, or of another one, hold output, not commands."""
+    """Blocks without a language, or of another one, hold output, not commands; nothing else is a block."""
     for page in ALL:
-        for language, text in re.findall(
-            r"^```(\w*)[^\n]*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
-        ):
+        text = page.read_text()
+        for language, block in re.findall(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
             if language not in ("sh", "python"):
-                assert not re.search(r"^\$? ?(?:everpool|curl|systemctl) ", text, re.MULTILINE), page.name
+                assert not re.search(COMMAND, block, re.MULTILINE), page.name
+        rest = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert not re.search(r"^\n(?: {4}|\t)\S.*$", rest, re.MULTILINE), (
+            f"{page.name}: fence what is indented"
+        )
+        if page.name not in ELSEWHERE:  # of these, tests run what is in tables too
+            in_tables = [
+                cell for line in rest.splitlines() if line.startswith("|") for cell in line.split("|")
+            ]
+            assert not [cell for cell in in_tables if re.match(COMMAND, cell.strip())], page.name
+
+
+def test_each_block_of_the_install_page_is_run_by_a_test() -> None:
+    sources = [
+        (ROOT / "tests/real" / name).read_text() for name in ("test_service.py", "test_containerfile.py")
+    ]
+    for name in re.findall(r"^```sh ?(.*)$", (DOCS / "install.md").read_text(), re.MULTILINE):
+        assert name and any(f'block("{name}")' in source for source in sources), name

@@ -14,7 +14,7 @@ from tests.judges.fuzzing import CONFORMANCE, fuzzed
 EXAMPLES = 30  # of each operation
 PHASES = "examples,fuzzing"  # with every limit of every field it would be five times as many, and minutes
 # What is wrong in a list of messages is told of each message, with 200: so nothing is said about that here.
-UNENDING = ("follow", "wait_s")  # answers that go on have tests of their own
+UNENDING = ("follow", "wait")  # answers that go on have tests of their own
 
 pytestmark = pytest.mark.anyio
 

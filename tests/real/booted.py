@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -12,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from tests.real.images import cache
 from tests.real.rig import REPOSITORY, until
 
+PAGE = REPOSITORY / "deploy/docs/install.md"
 VERSION = 1  # of what is in the root file system
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "ca-certificates")
 NEEDED = ("debootstrap", "systemd-nspawn", "nsenter")
@@ -36,6 +39,13 @@ def lacking(why: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(why)
     pytest.skip(why)
+
+
+def block(name: str) -> list[str]:
+    """The commands of one block of the install page."""
+    found = re.search(rf"^```sh {name}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    assert found is not None, f"{PAGE} has no block {name}"
+    return found[1].splitlines()
 
 
 def root_file_system() -> Path:
@@ -69,7 +79,7 @@ def root_file_system() -> Path:
 
 @functools.cache
 def wheelhouse(version: str) -> Path:
-    """Our wheel as built from the checkout, and all it depends on, for that version of Python."""
+    """Our wheel as built from the checkout, and what it and its extras need, for that version of Python."""
     place = cache() / f"wheels-{version}"
     place.mkdir(exist_ok=True)
     source = cache() / f".source-{os.getpid()}"
@@ -88,7 +98,7 @@ def wheelhouse(version: str) -> Path:
     wheel = next(place.glob("everpool-*.whl"))
     _pip(
         *("download", "--python-version", version, "--only-binary=:all:", "--find-links", str(place)),
-        *("--dest", str(place), str(wheel)),
+        *("--dest", str(place), f"{wheel}[aws,gcp]"),
     )
     return place
 
@@ -135,8 +145,8 @@ class Booted:
 
 
 @contextmanager
-def booted(directory: Path) -> Iterator[Booted]:
-    """Boot a copy of the root file system; nothing of it is left afterwards."""
+def booted(directory: Path, binds: Mapping[Path, str] = MappingProxyType({})) -> Iterator[Booted]:
+    """Boot a copy of the root file system, with files of ours in it; nothing of it is left afterwards."""
     base = root_file_system()
     root = directory / "root"
     subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(root)], check=True)
@@ -152,6 +162,7 @@ def booted(directory: Path) -> Iterator[Booted]:
                 "--keep-unit",
                 "--private-network",
             ),
+            *(f"--bind={ours}:{place}" for ours, place in binds.items()),
             *("--console=pipe", f"--directory={root}", f"--machine=everpool-{os.getpid()}", "--boot"),
         ],
         stdin=subprocess.DEVNULL,

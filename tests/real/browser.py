@@ -31,8 +31,8 @@ CLOUD = """
 type = "simulated"
 seed = 4
 notice_s = 20
-boot_delay = {{ least_s = 0.5, more_s = 0.5, most_s = 3 }}
-end_delay = {{ least_s = 1, more_s = 1, most_s = 5 }}
+boot_delay = {{ least_s = 0.2, more_s = 0.3, most_s = 2 }}
+end_delay = {{ least_s = 0.3, more_s = 0.5, most_s = 3 }}
 preemptions_per_hour = {rate}
 offers = [
   {{ instance_type = "g5.xlarge", region = "eu-west-1", zone = "eu-west-1a", spot = 0.412, on_demand = 1 }},

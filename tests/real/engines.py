@@ -162,7 +162,7 @@ class RealEngine:
 
 def engine(kind: EngineKind) -> RealEngine:
     """The engine, started when it is first asked for. Where it can't be: skips, or fails with CI."""
-    found = _started(kind)
+    found = started(kind)
     if isinstance(found, RealEngine):
         return found
     if os.environ.get("CI") == "true":
@@ -171,7 +171,8 @@ def engine(kind: EngineKind) -> RealEngine:
 
 
 @cache
-def _started(kind: EngineKind) -> RealEngine | str:
+def started(kind: EngineKind) -> RealEngine | str:
+    """The engine, or why there is none."""
     if os.geteuid() != 0:
         return "only root can start one here"
     missing = [name for name in PROGRAMS[kind] if _program(name) is None]

@@ -2,12 +2,17 @@
 
 import re
 import shlex
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import anyio
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from controller.journal.journal import SqliteJournal
 from tests.real.browser import Served, artefacts, chromium, looking, needs_chromium
 from tests.real.conftest import made
 
@@ -28,9 +33,10 @@ def browser() -> Iterator[Browser]:
 def served() -> Iterator[Served]:
     """Pools of 3, 100 and 1,000 made-up machines that are taken now and then, and one real one."""
     with made() as rig:
-        served = Served(rig, preemptions_per_hour=2)
+        served = Served(rig, preemptions_per_hour=1)
         for name, nodes in SIZES.items():
             served.pool(name, nodes, budget={"per_day": 1.5 * nodes})
+        served.pool("small", 2)
         rig.up("real", 1)
         for name, nodes in SIZES.items():
             served.until_whole(name, nodes * 9 // 10)
@@ -40,11 +46,33 @@ def served() -> Iterator[Served]:
         yield served
 
 
+async def forgotten(journal: Path) -> None:
+    """Forget all that is over."""
+    async with SqliteJournal(journal) as opened:
+        await opened.prune(time.time() + 60, events_max=1_000_000)
+
+
+def kept(page: Page, name: str) -> None:
+    """A picture of what is seen now, for people to look at."""
+    page.screenshot(path=artefacts() / f"page-{name}.png")
+
+
 def whole(page: Page, *wanted: str) -> None:
     """Wait until these are there, and the stream is up."""
     expect(page.locator("#connection")).to_have_text("Live")
     for one in wanted:
         expect(page.locator(one).first).to_be_visible()
+
+
+def again(page: Page) -> None:
+    """Do not wait until the page tries by itself."""
+    page.locator("#connection").click()
+    expect(page.locator("#connection")).to_have_text("Live")
+
+
+def in_colours(page: Page, look: str) -> None:
+    """Light or dark, as the system says."""
+    page.emulate_media(color_scheme="dark" if look == "dark" else "light")
 
 
 def no_violations(page: Page, where: str) -> None:
@@ -58,35 +86,54 @@ def test_screenshots(served: Served, browser: Browser) -> None:
     """Kept for people to look at; what can be asserted of a picture is that nothing sticks out."""
     views = [(f"/pools/{name}", f"page-{nodes}", ".cell", nodes) for name, nodes in SIZES.items()]
     views.append(("/", "page-pools", ".card", 0))
-    for route, picture, shown, nodes in views:
-        for look in ("light", "dark", "phone") if nodes in (0, 1000) else ("light", "dark"):
-            with looking(browser, dark=look == "dark", phone=look == "phone", still=True) as tab:
-                tab.page.goto(served.at(route))
-                whole(tab.page, shown, ".event", ".spark" if not nodes else ".chart canvas")
-                expect(tab.page.locator("#node-grid [role=option]")).to_have_count(nodes)
-                tab.page.screenshot(path=artefacts() / f"{picture}-{look}.png", full_page=True)
-                assert tab.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
+    def seen(page: Page, picture: str, shown: str, nodes: int) -> None:
+        whole(page, shown, ".event", ".spark" if not nodes else ".chart canvas")
+        expect(page.locator("#node-grid [role=option]")).to_have_count(nodes)
+        page.screenshot(path=artefacts() / f"{picture}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_nothing_hinders_anybody(served: Served, browser: Browser, dark: bool) -> None:
-    with looking(browser, dark=dark, still=True) as tab:
-        tab.page.goto(served.at("/"))
-        whole(tab.page, ".card")
-        for route in (*ROUTES, "/pools/hundred", "/pools/no-such-pool"):
+    with looking(browser, still=True) as tab:
+        tab.page.goto(served.at(views[0][0]))
+        for route, picture, shown, nodes in views:
             tab.page.evaluate("route => { location.hash = route }", route)
-            expect(tab.page.locator("#main h1, #main .empty, #main .problem").first).to_be_attached()
+            for look in ("light", "dark"):
+                in_colours(tab.page, look)
+                seen(tab.page, f"{picture}-{look}", shown, nodes)
+    with looking(browser, phone=True, still=True) as tab:
+        tab.page.goto(served.at("/"))
+        seen(tab.page, "page-pools-phone", ".card", 0)
+        tab.page.evaluate("location.hash = '/pools/thousand'")
+        seen(tab.page, "page-1000-phone", ".cell", 1000)
+
+
+def test_nothing_hinders_anybody(served: Served, browser: Browser) -> None:
+    with looking(browser, still=True) as tab:
+        page = tab.page
+
+        def fine(where: str) -> None:
+            for look in ("light", "dark"):
+                in_colours(page, look)
+                no_violations(page, f"{where}, {look}")
+
+        page.goto(served.at("/"))
+        whole(page, ".card")
+        for route in (*ROUTES, "/pools/hundred", "/pools/no-such-pool"):
+            page.evaluate("route => { location.hash = route }", route)
+            expect(page.locator("#main h1, #main .empty, #main .problem").first).to_be_attached()
             if route.startswith("/pools/") and "no-such" not in route:
-                whole(tab.page, ".cell", ".story", ".chart canvas")
-            no_violations(tab.page, route)
-        tab.page.evaluate("location.hash = '/tasks'")
-        tab.page.locator("td.name a").first.click()
-        whole(tab.page, ".story", "ol.log")
-        no_violations(tab.page, "a task")
-        tab.page.evaluate("location.hash = '/pools/three'")
-        tab.page.get_by_role("button", name="Resize", exact=True).click()
-        expect(tab.page.get_by_role("dialog")).to_be_visible()
-        no_violations(tab.page, "a dialog")
+                whole(page, ".cell", ".story", ".chart canvas")
+            fine(route)
+        expect(page.get_by_role("alert")).to_contain_text("no pool")
+        kept(page, "error")
+        page.evaluate("location.hash = '/tasks'")
+        page.locator("td.name a").first.click()
+        whole(page, ".story", "ol.log")
+        fine("a task")
+        page.evaluate("location.hash = '/pools/three'")
+        page.get_by_role("button", name="Resize", exact=True).click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        fine("a dialog")
 
 
 def test_by_keyboard_alone(served: Served, browser: Browser) -> None:
@@ -175,6 +222,7 @@ def test_only_who_may_acts(served: Served, browser: Browser) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_be_visible()
         no_violations(page, "login")
+        kept(page, "login")
         page.get_by_label("Token", exact=True).fill(served.token("watcher", "read"))
         page.keyboard.press("Enter")
         whole(page, ".card")
@@ -193,17 +241,23 @@ def test_only_who_may_acts(served: Served, browser: Browser) -> None:
 
 
 def test_what_is_asked_for_is_done_and_told(served: Served, browser: Browser) -> None:
-    served.pool("small", 2)
     served.until_whole("small", 2)
     with looking(browser) as tab:
         page = tab.page
         page.goto(served.at("/pools/small", served.token("doer", "submit")))
         page.get_by_role("button", name="Resize", exact=True).click()
-        page.get_by_role("spinbutton", name="Nodes").fill("4")
+        nodes = page.get_by_role("spinbutton", name="Nodes")
+        page.route("**/v1/messages", lambda route: route.abort(), times=1)
+        nodes.fill("4")
+        page.get_by_role("dialog").get_by_role("button", name="Resize", exact=True).click()
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("does not answer")
+        kept(page, "dialog-error")
         page.get_by_role("dialog").get_by_role("button", name="Resize", exact=True).click()
         expect(page.locator(".toast .chip").first).to_have_text("done", timeout=30_000)
         expect(page.locator("#node-grid [role=option]")).to_have_count(4)
+        kept(page, "toast")
         page.get_by_role("button", name="Pause", exact=True).click()
+        kept(page, "dialog-pause")
         page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
         expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
         page.get_by_role("button", name="Resume", exact=True).click()
@@ -212,6 +266,7 @@ def test_what_is_asked_for_is_done_and_told(served: Served, browser: Browser) ->
         page.locator("#node-0").click()
         page.get_by_role("button", name="Drain", exact=True).click()
         page.get_by_role("dialog").get_by_label("Then the node is").select_option("remove")
+        kept(page, "dialog-drain")
         page.get_by_role("dialog").get_by_role("button", name="Drain", exact=True).click()
         expect(page.locator(".toast", has_text="Drain node 0").locator(".chip")).to_have_text(
             "done", timeout=30_000
@@ -227,13 +282,18 @@ def test_a_command_and_its_output_live(served: Served, browser: Browser) -> None
         page.goto(served.at("/pools/real"))
         page.get_by_role("button", name="Run a command", exact=True).click()
         page.get_by_role("textbox", name="Command").fill(
-            "for i in 1 2 3; do echo step $i; done; touch ready; sleep 600"
+            "for i in 1 2 3; do echo step $i; done; echo 'that was odd' >&2; sleep 600"
         )
         page.get_by_role("textbox", name="Name").fill("steps")
         page.get_by_role("dialog").get_by_role("button", name="Run", exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_have_text("steps")
         expect(page.locator("ol.log")).to_contain_text("step 3")
+        expect(page.locator("ol.log .err")).to_contain_text("odd")
+        expect(page.locator(".facts")).to_contain_text("do echo step $i")
         expect(page.locator("header.title .chip")).to_have_text("running")
+        kept(page, "task")
+        in_colours(page, "dark")
+        kept(page, "task-dark")
         page.get_by_role("button", name="Stop", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="Stop it").click()
         expect(page.locator("header.title .chip")).to_have_text("terminated")
@@ -241,6 +301,7 @@ def test_a_command_and_its_output_live(served: Served, browser: Browser) -> None
 
 
 def test_a_daemon_that_comes_back_is_followed_again(browser: Browser) -> None:
+    """Also when what happened in between is forgotten by then: that is said, and the rest is shown."""
     with made() as rig:
         served = Served(rig)
         rig.up("real", 1)
@@ -248,12 +309,71 @@ def test_a_daemon_that_comes_back_is_followed_again(browser: Browser) -> None:
             page = tab.page
             page.goto(served.at("/pools/real"))
             whole(page, ".cell")
+            page.route("**/v1/**", lambda route: route.abort())
             rig.kill()
             expect(page.locator("#connection")).to_contain_text("Not connected")
             rig.start()
-            task = rig.task("echo back", pool="real", name="after the restart")
-            rig.done(task)
-            expect(page.locator("#connection")).to_have_text("Live")
+            rig.done(rig.task("true", pool="real", name="never seen"))
+            rig.stop()
+            with ThreadPoolExecutor() as other:  # playwright has a loop in this one
+                other.submit(anyio.run, forgotten, rig.state / "journal.sqlite3").result()
+            rig.start()
+            page.unroute("**/v1/**")
+            again(page)
+            expect(page.locator(".toast")).to_contain_text("forgotten")
+            whole(page, ".cell")
+            expect(page.locator("table.tasks")).to_have_count(0)
+            kept(page, "toast-forgotten")
+        with looking(browser) as tab:  # and who comes now hears nothing of it
+            page = tab.page
+            gone: list[str] = []
+            page.on("response", lambda answer: gone.append(answer.url) if answer.status == 410 else None)
+            page.goto(served.at("/pools/real"))
+            whole(page, ".cell", ".chart canvas")
+            rig.kill()
+            expect(page.locator("#connection")).to_contain_text("Not connected")
+            rig.start()
+            rig.done(rig.task("echo back", pool="real", name="after the restart"))
+            again(page)
             expect(page.locator("table.tasks")).to_contain_text("after the restart")
             expect(page.locator(".events")).to_contain_text("after the restart done")
             expect(page.locator(".figure .num").first).to_have_text("1")
+            expect(page.locator(".toast")).to_have_count(0)
+            assert not [url for url in gone if "follow" in url]
+
+
+def test_a_restored_backup_is_told(served: Served, browser: Browser) -> None:
+    """Its newest event is older than what was seen: then the daemon answers so."""
+    with looking(browser) as tab:
+        page = tab.page
+        page.goto(served.at("/pools/three"))
+        whole(page, ".cell", ".event")
+        cursor = str(served.rig.client.events(tail=1)[0].seq - 1)
+        hidden = "is => Object.defineProperty(document, 'hidden', { value: is, configurable: true })"
+        page.evaluate(f"({hidden})(true); document.dispatchEvent(new Event('visibilitychange'))")
+        expect(page.locator("#connection")).to_have_text("Paused")
+        page.route(
+            "**/v1/events?*follow*",
+            lambda route: route.fulfill(status=410, headers={"X-Everpool-Cursor": cursor}, json={}),
+            times=1,
+        )
+        page.evaluate(f"({hidden})(false); document.dispatchEvent(new Event('visibilitychange'))")
+        expect(page.locator(".toast")).to_contain_text("backup")
+        whole(page, ".cell", ".event")
+
+
+def test_waiting_leaves_no_listener_behind(served: Served, browser: Browser) -> None:
+    with looking(browser) as tab:
+        tab.page.goto(served.url)
+        count = """async () => {
+            const { Live } = await import("/web/live.js");
+            let there = 0;
+            const signal = { addEventListener() { there += 1; }, removeEventListener() { there -= 1; } };
+            const live = new Live({});
+            await live._sleep(1, signal);
+            const second = live._sleep(60_000, signal);
+            live.retry();
+            await second;
+            return there;
+        }"""
+        assert tab.page.evaluate(count) == 0

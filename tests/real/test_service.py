@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from controller.service.files import DROP_INS, UNIT
-from tests.real.booted import Booted, Steps, booted, lacking, wheelhouse
-from tests.real.rig import REPOSITORY, until
+from tests.controller.security.pki import Authority
+from tests.real.booted import PAGE, Booted, Steps, block, booted, lacking, wheelhouse
+from tests.real.engines import RealEngine, started
+from tests.real.rig import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
-PAGE = REPOSITORY / "deploy/docs/install.md"
 COMMANDS_MAX = 4
 EXPOSURE_MAX = 1.5
 SITE = "/opt/everpool/lib/python3*/site-packages"
@@ -57,21 +60,46 @@ boot_delay = { least_s = 0 }
 [providers.vast]
 type = "vastai"
 api_key = { credential = "everpool_vast.key" }
+
+[providers.amazon]
+type = "aws"
+access_key_id = { credential = "everpool_aws.id" }
+secret_access_key = { credential = "everpool_aws.secret" }
+
+[providers.google]
+type = "gcp"
+project = "everpool-test"
+zones = ["us-central1-a"]
+key = { credential = "everpool_google.json" }
 """
+# What their clients say when all works but the network, which is not there.
+NO_NETWORK = r"(?i)connect|resolution|resolve|name or service not known"
+NO_SANDBOX = r"(?i)import|module|memory|permitted|permission|ctypes|cffi|libffi|not read|systemd"
+ENGINE_SOCKET = "/srv/engine.sock"
+TLS = """
+listen = "127.0.0.1:7443"
+
+[daemon.tls]
+certificate = { file = "/etc/everpool/tls.crt" }
+key = { file = "/etc/everpool/tls.key" }
+"""
+SHOWN = "python3 -c 'import ssl; print(ssl.get_server_certificate((\"127.0.0.1\", 7443)))'"
 
 
-def block(name: str) -> list[str]:
-    """The commands of one block of the page."""
-    found = re.search(rf"^```sh {name}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-    assert found is not None, f"{PAGE} has no block {name}"
-    return found[1].splitlines()
+def every_day() -> dict[str, str]:
+    """The commands of the page's table, by what systemctl is told to do."""
+    commands = re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.M)
+    assert all(command.startswith(("systemctl", "journalctl")) for command in commands)
+    return {command.split()[1].strip("-"): command for command in commands}
 
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[Booted]:
     """A Debian that runs; what the page's commands fetch is at hand there."""
     with tempfile.TemporaryDirectory(prefix="everpool-", ignore_cleanup_errors=True) as directory:
-        with booted(Path(directory)) as system:
+        docker = started("docker")
+        binds = {docker.socket: ENGINE_SOCKET} if isinstance(docker, RealEngine) else {}
+        with booted(Path(directory), binds) as system:
             version = system.sh("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
             if tuple(map(int, version.split("."))) < (3, 11):
                 lacking(f"this Debian has Python {version} only")
@@ -113,20 +141,28 @@ def with_local(system: Booted, steps: Steps) -> None:
     task = system.sh(f"everpool run first --detach --shell -- '{BEAT}'").strip()
     until(lambda: "running" in system.sh(f"everpool ps tasks | grep {task}"), "the task runs")
     first = nodes(system)
+    daily = every_day()
+    with steps.step("every day: looks"):
+        assert "2 of 2 nodes ready" in system.sh(daily.pop("status"))
+        assert "pool_ready" in system.sh(f"{daily.pop('u')} --no-pager")
     with steps.step("kill -9: back, adopted, the task goes on"):
-        system.sh("systemctl kill --kill-whom=main -s KILL everpool")
+        system.sh(daily.pop("kill"))
         until_other(system, before)
         assert_goes_on(system, task, first)
     with steps.step("a loop that is stuck: ended by the watchdog, back, adopted"):
         watchdog(system)
         assert_goes_on(system, task, first)
     with steps.step("reload: the plan in the journal, applied; a wrong config changes nothing"):
-        reload(system)
+        reload(system, daily.pop("reload"))
+    with steps.step("restart: the task goes on"):
+        system.sh(daily.pop("restart"))
+        assert_goes_on(system, task, first)
     with steps.step("stop: the task goes on; start: adopted"):
-        system.sh("systemctl stop everpool")
+        system.sh(daily.pop("stop"))
         assert_beats(system)
         system.sh("systemctl start everpool")
         assert_goes_on(system, task, first)
+    assert not daily, "the page's table has more commands"
     with steps.step("journalctl by fields"):
         fields(system, first)
     with steps.step("upgrade"):
@@ -159,9 +195,16 @@ def hardened(system: Booted, steps: Steps) -> None:
     (system.root / f"etc/systemd/system/{UNIT}.d/probe.conf").write_text(drop_in)
     for command in block("secret"):
         system.sh(command)
-    (system.root / "etc/everpool/credentials/vast.key").write_text("sesame-opens-it\n")
-    with steps.step("hardened: install with a config and a secret"):
-        system.sh("/opt/everpool/bin/everpool service install --config my.toml --pool first", ok=False)
+    secrets = {"vast.key": "sesame-opens-it\n", "aws.id": "AKIAIOSFODNN7EXAMPLE", "aws.secret": "sesame" * 6}
+    for name, secret in (secrets | {"google.json": account()}).items():
+        (system.root / "etc/everpool/credentials" / name).write_text(secret)
+    with steps.step("hardened: the extras"):
+        for command in block("extras"):
+            system.sh(command)
+    with steps.step("hardened: install with a config and secrets"):
+        for command in block("config"):
+            system.sh(command)
+        system.sh("everpool up first --provider sim")
         said = until_said(system, "probe: ok")
         assert "sesame" not in said
         assert "DynamicUser=yes" in system.sh(f"systemctl show {UNIT} --property DynamicUser")
@@ -169,14 +212,22 @@ def hardened(system: Booted, steps: Steps) -> None:
             lambda: "1 of 1 nodes ready" in system.sh("everpool service status", ok=False),
             "the pool is whole",
         )
-        doctor = system.sh("everpool doctor vast", ok=False)
-        assert "systemd" not in doctor, doctor  # the credential was handed in: what fails is the network
+    with steps.step("hardened: clients of vendors work, but for the network"):
+        for name in ("vast", "amazon", "google"):
+            said = system.sh(f"everpool doctor {name}", ok=False)
+            assert re.search(NO_NETWORK, said) and not re.search(NO_SANDBOX, said), said
+    with steps.step("hardened: a certificate that the service's user may read, and the next"):
+        certificates(system)
+    with steps.step("hardened: a container, over the engine's socket"):
+        containers(system)
     with steps.step("hardened: systemctl kill -s KILL, back"):
         before = main_pid(system)
         system.sh("systemctl kill -s KILL everpool")
         until_other(system, before)  # what was simulated is gone with it
     with steps.step("hardened: who may use the socket"):
-        system.sh("useradd --groups everpool-operators alice && useradd bob")
+        system.sh("useradd alice && useradd bob")
+        for command in block("operators"):
+            system.sh(command)
         assert "first" in system.sh("runuser -u alice -- everpool ps nodes")
         assert system.ran("runuser -u bob -- everpool ps nodes").returncode != 0
     said = system.sh(f"systemd-analyze security --no-pager {UNIT} | tail -1")
@@ -187,6 +238,58 @@ def hardened(system: Booted, steps: Steps) -> None:
         for command in block("uninstall"):
             system.sh(command)
         assert_gone(system)
+
+
+def account() -> str:
+    """The key file of a service account that nobody has."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return json.dumps(
+        {
+            "type": "service_account",
+            "project_id": "everpool-test",
+            "private_key_id": "1",
+            "private_key": key.private_bytes(serialization.Encoding.PEM, form, plain).decode(),
+            "client_email": "nobody@everpool-test.iam.gserviceaccount.com",
+            "client_id": "1",
+            "token_uri": "https://oauth2.googleapis.com/token",
+        }
+    )
+
+
+def certificates(system: Booted) -> None:
+    """TLS with a pair in files, as the page says, and another pair without a restart."""
+    authority = Authority(system.root / "etc/everpool")
+    first = authority.issue().decode().strip()
+    config = system.root / "etc/everpool/config.toml"
+    text = config.read_text()
+    config.write_text(text.replace('socket_mode = "0660"\n', f'socket_mode = "0660"{TLS}'))
+    for command in block("tls"):
+        system.sh(command)
+    system.sh("systemctl restart everpool")
+    until(lambda: system.sh(SHOWN, ok=False).strip() == first, "the certificate is shown")
+    before, second = main_pid(system), authority.issue().decode().strip()
+    system.sh("systemctl reload everpool")
+    until(lambda: system.sh(SHOWN, ok=False).strip() == second, "the next one is")
+    assert main_pid(system) == before
+
+
+def containers(system: Booted) -> None:
+    """A pool of containers, of an engine outside whose socket belongs to the group docker."""
+    docker = started("docker")
+    if not isinstance(docker, RealEngine):
+        return
+    system.sh(f"groupadd --system docker && chgrp docker {ENGINE_SOCKET} && chmod 660 {ENGINE_SOCKET}")
+    with (system.root / "etc/everpool/config.toml").open("a") as config:
+        config.write("\n" + docker.toml("box", socket=ENGINE_SOCKET))
+    for command in block("container"):
+        system.sh(command)
+    assert "docker" in system.sh(f"systemctl show {UNIT} --property SupplementaryGroups")
+    system.sh("everpool up boxes --provider box")
+    assert system.sh("everpool run boxes -- echo inside") == "inside\n"
+    assert len(docker.containers()) == 1
+    system.sh("everpool down boxes")
+    assert docker.containers() == []
 
 
 def watchdog(system: Booted) -> None:
@@ -206,12 +309,12 @@ def watchdog(system: Booted) -> None:
     system.sh("systemctl restart everpool")
 
 
-def reload(system: Booted) -> None:
+def reload(system: Booted, command: str) -> None:
     """Change the config, well and badly."""
     config = system.root / "etc/everpool/config.toml"
     text = config.read_text()
     config.write_text(f'{text}\n[pools.second]\nprovider = "local"\nnodes = 1\n')
-    system.sh("systemctl reload everpool")
+    system.sh(command)
     until_said(system, r"pools\.second.*made")
     until(lambda: "second" in system.sh("everpool ps nodes"), "the new pool is there")
     config.write_text(f'{text}\n[pools.second]\nprovder = "local"\n')

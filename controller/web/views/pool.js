@@ -1,7 +1,7 @@
 // One pool: its nodes, why it is as it is, what happened, its tasks.
 
 import { pause, resize, run } from "../actions.js";
-import { query, get } from "../api.js";
+import { events, query, get } from "../api.js";
 import { announce, fill, h, link, text } from "../dom.js";
 import { count, number, usd } from "../format.js";
 import { Grid } from "../grid.js";
@@ -15,6 +15,7 @@ import { poolWhy } from "./why.js";
 
 const TASKS = 8;
 const NEWS = 12;
+const NEWS_READ = 200; // of this pool's: what others do may have pushed them out of what was heard
 
 export function poolView(page, name, wantedNode = null) {
   const state = h("span", { class: "state" });
@@ -46,6 +47,7 @@ export function poolView(page, name, wantedNode = null) {
     section("Events", link(eventsLink, "All events"), news));
   let shown = null;
   let wanted = wantedNode;
+  let earlier = [];
 
   function drawPool(pool) {
     if (shown && shown.status !== pool.status) announce(`${name} is ${pool.status}`);
@@ -73,7 +75,9 @@ export function poolView(page, name, wantedNode = null) {
   }
 
   function drawNews() {
-    const mine = page.recent.filter((one) => one.pool === name && told(one).level !== "quiet");
+    const known = earlier.at(-1)?.seq ?? 0;
+    const later = page.recent.filter((one) => one.pool === name && one.seq > known);
+    const mine = [...earlier, ...later].filter((one) => told(one).level !== "quiet");
     newsRows(news, mine, NEWS, { pools: false, none: "Nothing happened lately." });
   }
 
@@ -112,6 +116,10 @@ export function poolView(page, name, wantedNode = null) {
   ];
   budget.element.hidden = true;
   drawNews();
+  page.later(async () => {
+    earlier = (await events(0, NEWS_READ, { pool: name, tail: NEWS_READ })).rows;
+    drawNews();
+  });
   return {
     title: name,
     nav: "pools",

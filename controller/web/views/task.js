@@ -1,7 +1,7 @@
 // One task: how it is, what it writes, why, and what it left behind.
 
 import { stopTask } from "../actions.js";
-import { ask, get, lines, query } from "../api.js";
+import { ask, events, get, lines, query } from "../api.js";
 import { announce, fill, h, link, text } from "../dom.js";
 import { count, lasting, usd, words } from "../format.js";
 import { age, nodeHref, poolHref, problem, section, shownClock, taskChip } from "../parts.js";
@@ -110,6 +110,7 @@ export function taskView(page, id) {
     section("Why", null, why),
     files);
   let before = null;
+  let command = null;
 
   function draw(task) {
     if (before && before !== task.status) announce(`task ${task.name || id} is ${task.status}`);
@@ -133,6 +134,7 @@ export function taskView(page, id) {
       ["Next try", task.not_before ? age(task.not_before, "due") : null],
       ["Cost", task.cost_usd ? usd(task.cost_usd) : null],
       ["Id", h("code", {}, id)],
+      ["Command", command && h("code", {}, command)],
     ];
     fill(facts, rows.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
     fill(buttons, page.may("submit") && task.status !== "stopped"
@@ -169,6 +171,14 @@ export function taskView(page, id) {
     }
   }
 
+  // A task's view does not hold it; the request for the task does, as long as that is kept.
+  async function readCommand() {
+    const { rows } = await events(0, 1, { request_id: id, kind: "task_requested" });
+    const asked = rows[0]?.event.task;
+    command = asked?.shell || (asked?.argv ?? []).join(" ") || null;
+    if (source.value) draw(source.value);
+  }
+
   const source = page.store.source(`task:${id}`, () => get(`/v1/tasks/${encodeURIComponent(id)}`));
   const ends = [
     source.watch(({ value, error }) => {
@@ -181,5 +191,6 @@ export function taskView(page, id) {
     }),
     () => log.stop(),
   ];
+  page.later(readCommand);
   return { title: id, nav: "tasks", element: body, end: () => ends.forEach((end) => end()) };
 }

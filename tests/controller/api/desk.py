@@ -214,7 +214,7 @@ class SmallDesk:
     async def backup(self, path: Path) -> Mapping[str, Any]:
         return {"path": str(path), "bytes": await self.journal.backup(path)}
 
-    async def reload(self, *, dry_run: bool = False) -> Mapping[str, Any]:
+    async def reload(self, *, dry_run: bool = False, principal: str = "") -> Mapping[str, Any]:
         return {"applied": not dry_run, "pools": {}, "plan": [], "needs_restart": []}
 
     async def doctor(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:

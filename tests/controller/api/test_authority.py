@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2 as httpx
 import pytest
 from pydantic_core import from_json
@@ -18,6 +19,7 @@ from controller.principal import Scope
 from tests.controller.api.conftest import task
 from tests.controller.api.desk import SmallDesk
 from tests.controller.api.world import Served, served
+from tests.controller.journal.samples import until
 
 NAMED = {"provider": "local", "path": "x"}
 SCOPES = {"read": Scope.READ, "submit": Scope.SUBMIT, "admin": Scope.ADMIN}
@@ -173,6 +175,26 @@ async def test_every_request_has_its_principal_in_its_envelope(tmp_path: Path) -
         assert [who for who, _ in asked] == ["token", "token:submit", "token:admin", me]
         done = await _events(world, "administered")
         assert done == [(me, "administered")] * 3
+
+
+async def test_who_waits_hears_nothing_once_their_token_is_revoked(tmp_path: Path) -> None:
+    """Not even the end of what they waited for."""
+    async with served(tmp_path) as world:
+        await _tasks(world, "main")
+        answers: list[httpx.Response] = []
+
+        async def wait() -> None:
+            async with world.tcp("read") as http:
+                answers.append(await http.get("/v1/operations/of-main", params={"wait": 15}))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await until(lambda: world.desk.followers._ends)
+            await world.desk.guard.tokens.revoke("read", "me")
+            with anyio.fail_after(10):
+                await until(lambda: answers)
+        assert answers[0].status_code == 401 and "revoked" in answers[0].json()["error"]
+        assert "log" not in answers[0].json() and world.desk.followers._ends == {}
 
 
 async def test_the_unknown_only_hear_whether(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import httpx2 as httpx
 import pytest
 
 from actors.events import TaskStopRequested
-from controller.client import AsyncClient
+from actors.ports import Accepted
+from controller.client import AsyncClient, EventsPruned
 from controller.followers import PAGE, Followers, OneOrMore, Wanted
 from controller.journal.reader import StoredRequest
 from tests.controller.api.conftest import task
@@ -196,6 +197,35 @@ async def test_leaving_clients_are_noticed(http: httpx.AsyncClient, desk: SmallD
         await anext(response.aiter_raw())
         assert desk.followers.count == 1
     await until(lambda: desk.followers.count == 0)
+
+
+@pytest.mark.parametrize("follow", ["true", "false"])
+async def test_a_cursor_ahead_of_the_journal_is_told(
+    http: httpx.AsyncClient, everpool: AsyncClient, desk: SmallDesk, follow: str
+) -> None:
+    """A backup was restored: who waits for a seq that lies ahead would miss all until then."""
+    last = await settled(desk)
+    response = await http.get("/v1/events", params={"after": last + 1, "follow": follow})
+    assert (response.status_code, response.headers["X-Everpool-Cursor"]) == (410, str(last))
+    assert f"the newest is {last}" in response.json()["error"]
+    with pytest.raises(EventsPruned) as ahead:
+        async with aclosing(everpool.follow(10**6)) as events:
+            await anext(events)
+    assert ahead.value.cursor == last
+    resumed = await http.get("/v1/events", headers={"Last-Event-ID": str(10**6)})
+    assert resumed.status_code == 410
+
+
+async def test_who_has_all_is_not_ahead(http: httpx.AsyncClient, desk: SmallDesk) -> None:
+    """Also right behind a Request that was answered, and where seqs were reserved and not used."""
+    for number in range(20):
+        [taken] = await desk.submit([task(f"x{number}")], "me")
+        assert isinstance(taken, Accepted)
+        desk.journal.reserve(3)
+        behind = await http.get("/v1/events", params={"after": taken.envelope.seq})
+        assert behind.status_code == 200
+        newest = behind.headers["X-Everpool-Cursor"]
+        assert (await http.get("/v1/events", params={"after": newest})).status_code == 200
 
 
 class EndsMeanwhile:

@@ -8,7 +8,7 @@ import httpx2 as httpx
 import pytest
 
 from controller.api.answers import Problem
-from controller.api.body import check_depth
+from controller.api.body import check_shape
 from tests.controller.api.desk import SmallDesk
 
 pytestmark = pytest.mark.anyio
@@ -156,9 +156,9 @@ async def test_principal_is_the_peer(http: httpx.AsyncClient, desk: SmallDesk) -
 
 async def test_depth_is_measured_outside_strings() -> None:
     deep = b'{"a": "' + b"[" * 1000 + b'\\"' + b"{" * 1000 + b'", "b": []}'
-    check_depth(deep, 64)
-    check_depth(b"[" + b"[{}]," * 500 + b"[]]", 64)
-    check_depth(b"[" * 64 + b"]" * 64, 64)
-    check_depth(b'"' + b'\\"' * 300_000 + b"[" * 100, 64)
+    check_shape(deep, 64)
+    check_shape(b"[" + b"[{}]," * 500 + b"[]]", 64)
+    check_shape(b"[" * 64 + b"]" * 64, 64)
+    check_shape(b'"' + b'\\"' * 300_000 + b"[" * 100, 64)
     with pytest.raises(Problem):
-        check_depth(b'{"a":' * 65 + b"1" + b"}" * 65, 64)
+        check_shape(b'{"a":' * 65 + b"1" + b"}" * 65, 64)

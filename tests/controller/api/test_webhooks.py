@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from actors.events import PoolPauseRequested, PoolResizeRequested
+from actors.events import Administered, PoolPauseRequested, PoolResizeRequested, WebhookRemoved
 from controller.client import AsyncClient, EverpoolError, verify_webhook
 from controller.config_sections import WebhookConfig
 from tests.controller.api.desk import SmallDesk
@@ -41,7 +41,7 @@ async def test_the_end_of_a_request_is_sent_to_whom_it_names(
         await until(lambda: desk.webhooks.views()[0]["behind"] == 0)
         (view,) = await everpool.webhooks()
         assert (view["delivered"], view["dropped"], view["replies"], view["last_status"]) == (2, 0, 0, 204)
-        assert view["url"].endswith("/in")
+        assert view["url"] == receiver.url.partition("/in")[0]  # what follows may be a secret
         assert not desk.webhooks.failing("pager")
         tasks.cancel_scope.cancel()
 
@@ -86,6 +86,62 @@ async def test_webhooks_come_change_and_go_with_the_config(
         tasks.cancel_scope.cancel()
 
 
+async def test_what_waits_for_one_that_is_taken_away_is_counted_and_told(
+    desk: SmallDesk, everpool: AsyncClient, path: Path
+) -> None:
+    async with receiving() as receiver, anyio.create_task_group() as tasks:
+        receiver.answers = [said(500)] * 100
+        desk.webhooks.apply({"pager": config(path, receiver.url, "pool_*")})
+        tasks.start_soon(desk.webhooks.run)
+        await until(lambda: "pager" in desk.records.of("webhook"))
+        pause = PoolPauseRequested(request_id="p", pool="main", reply_to="pager")
+        await everpool.submit(pause)
+        assert await desk.followers.ended("p", 10)
+        await until(lambda: desk.webhooks.failing("pager"))
+        assert await desk.webhooks.waiting(["pager"]) == {}
+        assert await desk.webhooks.waiting([]) == {"pager": (2, 1)}  # asked for, and paused
+        desk.webhooks.apply({})
+        await until(lambda: "pager" not in desk.records.of("webhook"))
+        (told,) = await everpool.events(kinds=["webhook_removed"])
+        assert told.event == WebhookRemoved(webhook="pager", dropped=2, replies=1)
+        tasks.cancel_scope.cancel()
+
+
+async def test_one_that_is_back_at_once_loses_nothing(desk: SmallDesk, path: Path) -> None:
+    async with receiving() as receiver, anyio.create_task_group() as tasks:
+        receiver.answers = [said(500)]
+        desk.webhooks.apply({"pager": config(path, receiver.url)})
+        tasks.start_soon(desk.webhooks.run)
+        await until(lambda: "pager" in desk.records.of("webhook"))
+        await desk.submit([PoolPauseRequested(request_id="p", pool="main", reply_to="pager")], "user")
+        await until(lambda: desk.webhooks.failing("pager"))
+        desk.webhooks.apply({})
+        desk.webhooks.apply({"pager": config(path, receiver.url)})
+        await until(lambda: len(receiver.got) == 2)
+        assert receiver.got[1].envelope["ends"] == ["p"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_one_that_was_taken_out_while_nobody_looked_is_told(
+    desk: SmallDesk, everpool: AsyncClient, path: Path
+) -> None:
+    async with receiving() as receiver, anyio.create_task_group() as tasks:
+        desk.webhooks.apply({"pager": config(path, receiver.url)})
+        tasks.start_soon(desk.webhooks.run)
+        await until(lambda: "pager" in desk.records.of("webhook"))
+        tasks.cancel_scope.cancel()
+    resize = PoolResizeRequested(request_id="r", pool="main", nodes=0, reply_to="pager")
+    await desk.submit([resize], "user")
+    desk.webhooks._hooks.clear()  # as if it had never lived
+    desk.webhooks.apply({})
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.webhooks.run)
+        await until(lambda: "pager" not in desk.records.of("webhook"))
+        (told,) = await everpool.events(kinds=["webhook_removed"])
+        assert told.event == WebhookRemoved(webhook="pager", dropped=None, replies=1)
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_test_says_what_came_back_and_is_told(
     desk: SmallDesk, everpool: AsyncClient, path: Path
 ) -> None:
@@ -105,4 +161,7 @@ async def test_a_test_says_what_came_back_and_is_told(
         with pytest.raises(EverpoolError, match="no webhook 'pagr'"):
             await everpool.webhook_retry("pagr")
         assert (await everpool.webhook_retry("pager"))["name"] == "pager"
+        (told_retry,) = await everpool.events(kinds=["administered"])
+        assert told_retry.event == Administered(action="retry", detail="webhook pager")
+        assert told_retry.principal != ""
         tasks.cancel_scope.cancel()

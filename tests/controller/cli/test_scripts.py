@@ -79,13 +79,19 @@ def test_the_demo(face: Face) -> None:
 def test_check_and_serve_say_all_that_is_wrong(face: Face) -> None:
     config = face.directory / "bad.toml"
     config.write_text('[daemon]\nobserve_evry_s = 1\n[providers.x]\ntype = "lokal"\n')
-    for arguments in (("check", str(config)), ("serve", "--config", str(config))):
+    for arguments in (
+        ("check", str(config)),
+        ("check", "--config", str(config)),
+        ("serve", "--config", str(config)),
+    ):
         done = face(*arguments)
         assert done.code == 2
         assert "bad.toml:2" in done.err and "observe_every_s" in done.err and "'local'" in done.err
     checked = face("check", str(config), "--json")
     assert checked.json["code"] == 2 and len(checked.json["detail"]) == 2
     assert face("check", str(ROOT / "config.example.toml")).code == 0
+    both = face("check", str(config), "--config", str(config))
+    assert both.code == 2 and "say one of them" in both.err
 
 
 @pytest.mark.real

@@ -80,6 +80,14 @@ def test_what_is_shown() -> None:
     assert "pool ready: 49 nodes" in shown and "more" in shown and "2/3" in shown
 
 
+def test_events_that_can_not_be_had_are_told_unless_the_daemon_is_away() -> None:
+    it = known()
+    it.missed = "events up to seq 5 are not all kept any more"
+    assert it.missed in lines(it, 150, 30)[0]
+    it.lost = "no daemon answers"
+    assert "no daemon" in lines(it, 150, 30)[0] and it.missed not in lines(it, 150, 30)[0]
+
+
 def test_what_is_on_its_way_comes_first_and_chatter_not_at_all() -> None:
     it = known(nodes=20)
     it.rows = [*it.rows, node(77, "vacant")]

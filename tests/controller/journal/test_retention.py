@@ -70,6 +70,22 @@ async def test_what_is_over_goes_by_count(journal: SqliteJournal) -> None:
 
 
 @pytest.mark.anyio
+async def test_only_what_was_warned_of_goes(journal: SqliteJournal) -> None:
+    for number in range(10):
+        await journal.commit(numbered(journal, number))
+    warned: list[tuple[int, float]] = []
+
+    async def warn(upto: int, before: float) -> None:
+        warned.append((upto, before))
+        for number in range(5):  # a webhook that is far behind takes its time
+            await journal.commit(numbered(journal, number))
+
+    await journal.prune(0.0, events_max=4, warn=warn)
+    assert warned == [(6, 0.0)]
+    assert [seq for seq, _ in await journal.events(0, 100)] == list(range(7, 16))
+
+
+@pytest.mark.anyio
 async def test_seqs_are_never_given_twice_even_if_all_events_are_gone(path: Path) -> None:
     journal = SqliteJournal(path)
     for number in range(3):

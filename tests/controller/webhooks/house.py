@@ -86,13 +86,18 @@ class House:
         assert kind == "webhook"
         return self.records
 
-    async def keep(self, kind: str, name: str, value: Any, facts: Sequence[Fact] = ()) -> None:
+    async def keep(
+        self, kind: str, name: str, value: Any, facts: Sequence[Fact] = (), *, wait: bool = False
+    ) -> None:
         await anyio.lowlevel.checkpoint()
         if self.cut:
             raise JournalClosed
         self.writes += 1
         self.records[name] = value
         await self.tell(*facts)
+
+    async def note(self, fact: Fact, principal: str) -> None:
+        await self.tell(fact, principal=principal)
 
     async def tell(self, *facts: Fact, principal: str = "") -> None:
         for fact in facts:
