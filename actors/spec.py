@@ -14,6 +14,7 @@ NODES_MAX = 20_000  # of one pool
 FILES_BYTES_MAX = 16 * 2**20  # of all files put before one task, decoded
 FETCH_BYTES_MAX = 256 * 2**20  # of each file fetched after a task
 TITLE_CHARS_MAX = 128
+LOG_BYTES_MAX = 2**40  # where a Request or config is taken in: states may have more, of older journals
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")

@@ -18,6 +18,7 @@ import httpx2 as httpx
 
 from actors.events import Envelope, Request
 from controller import client_calls as calls
+from controller.client_admin import Administration
 from controller.client_async import AsyncClient
 from controller.client_calls import Call
 from controller.client_views import InstanceView, Lifecycle, NodeView, OperationView, PoolView, TaskView
@@ -81,7 +82,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Client:
+class Client(Administration):
     """Talks to a daemon at a unix socket's path or a URL; see `default_address`."""
 
     def __init__(

@@ -11,6 +11,7 @@ import httpx2 as httpx
 
 from actors.events import Envelope, Request
 from controller import client_calls as calls
+from controller.client_admin import AsyncAdministration
 from controller.client_calls import Call
 from controller.client_views import InstanceView, Lifecycle, NodeView, OperationView, PoolView, TaskView
 from controller.client_wire import (
@@ -44,7 +45,7 @@ from controller.client_wire import (
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """As `Client`, on asyncio or trio. Close generators (`contextlib.aclosing`) when leaving them early."""
 
     def __init__(

@@ -232,6 +232,18 @@ def webhook(name: str, do: Literal["test", "retry"]) -> Call[Json]:
     return _post(f"/v1/webhooks/{quote(name, safe='')}/{do}", wait_s=60)
 
 
+def webhook_view(name: str) -> Call[Json]:
+    """How far one is."""
+    return _get("/v1/webhooks/{}", name)
+
+
+def targets(pools: Sequence[str], port: int | None, states: Sequence[str]) -> Call[list[Json]]:
+    """Machines to scrape."""
+    lists = {"pool": list(pools), "state": list(states)}
+    many = {key: value for key, value in lists.items() if value}
+    return Call("GET", "/v1/sd", _json, {**clean({"port": port}), **many})
+
+
 def doctor(providers: Sequence[str]) -> Call[list[Json]]:
     """Checks."""
     params = {"provider": list(providers)} if providers else {}

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from actors.buying import Alternative, Buying
 from actors.policy.eligible import lifecycles
-from actors.spec import NODES_MAX, PoolSpec
+from actors.spec import LOG_BYTES_MAX, NODES_MAX, PoolSpec
 from controller.config_errors import dotted
 from controller.funnel import Sieve
 from providers.container.config import ContainerConfig
@@ -53,6 +53,8 @@ def _numbers(spec: PoolSpec) -> _Found:
     if on_demand.ceiling is not None and share > on_demand.ceiling:
         text = f"{on_demand.share:g} of {nodes.desired} nodes is {share}, and ceiling is {on_demand.ceiling}"
         yield ("on_demand", "share"), text
+    if spec.log_bytes_max > LOG_BYTES_MAX:
+        yield ("log_bytes_max",), f"may be up to {LOG_BYTES_MAX}"
     spares = spec.buying.spares
     beyond = spares if isinstance(spares, int) else 0
     if most + beyond > NODES_MAX:

@@ -45,7 +45,7 @@ def look(config: Config) -> list[Looked]:
     """
     found: list[Looked] = []
     for location, source in _all(config):
-        if source.credential is not None and not os.environ.get("CREDENTIALS_DIRECTORY"):
+        if source.credential is not None and not _sees_credentials():
             text = f"credential {source.credential!r} is seen by the service only: not looked at"
             found.append(Looked(location, text, False))
         elif source.env is not None and not os.environ.get(source.env):
@@ -86,6 +86,12 @@ def _within(value: object, location: Location) -> Iterator[tuple[Location, Secre
     elif isinstance(value, tuple | list):
         for place, one in enumerate(value):
             yield from _within(one, (*location, place))
+
+
+def _sees_credentials() -> bool:
+    """Whether this is the service itself: systemd hides them from what its ExecReload= runs."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return bool(directory) and os.access(str(directory), os.R_OK | os.X_OK)
 
 
 def _forbidden(path: Path) -> bool:

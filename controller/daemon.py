@@ -437,6 +437,7 @@ class Daemon:
         if error is None:
             if self.acting.loops.get(loop.name) is loop:
                 del self.acting.loops[loop.name]
+                self.series.loop_ended(loop.name)
             named = self.config.pools.get(loop.name)
             if named is not None and named.spec is not None and not named.remove and self._tasks is not None:
                 # the config was read again while it went

@@ -63,12 +63,13 @@ BUSY_LETTERS = MAILBOX_MAX // 2  # a pool with more letters waiting takes no new
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A Request that is not taken, and why; `status` in HTTP's words."""
+    """A Request that is not taken, and why; `status` in HTTP's words. `no_task`: its pool has no such task."""
 
     status: int
     message: str
     retry_after_s: float | None = None
     detail: tuple[str, ...] = ()
+    no_task: bool = False
 
 
 Answer = Accepted | Conflict | Refused
@@ -87,6 +88,11 @@ class _Sender:
     may_see: Callable[[str], bool] | None
     opening: set[str] = field(default_factory=set)
     busy: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def limited(self) -> bool:
+        """Whether they are limited to some pools: what belongs to none is not for them either."""
+        return self.may_see is not None and not self.may_see("")
 
     def is_busy(self, loop: Loop) -> bool:
         """Whether a pool takes no new requests."""
@@ -155,7 +161,7 @@ class Desk:
                 continue
             pool = self._pool_of(completed, sender.opening)
             refusal = self._refusal(completed, pool, sender)
-            if refusal is not None and not await self._known(request, refusal):
+            if refusal is not None and not await self._known(request, pool, refusal):
                 answers[i] = refusal
                 continue
             assert pool is not None
@@ -189,14 +195,16 @@ class Desk:
         loop = self.acting.loops.get(envelope.pool) or self.open_pool(envelope.pool)
         return loop.post_nowait(_letter(envelope))
 
-    async def _known(self, request: Request, refusal: Refused) -> bool:
+    async def _known(self, request: Request, pool: str | None, refusal: Refused) -> bool:
         """Whether what seems wrong is in the journal: a repetition, or a stop right behind its task."""
-        if refusal.status not in (404, 409, 422) or self._pool_of(request, set()) is None:
+        if refusal.status not in (404, 409, 422) or pool is None:
             return False
-        ids = [request.request_id] if request.request_id else []
-        if isinstance(request, TaskStopRequested):
-            ids.append(request.task_id)
-        return any([await self.journal.request(one) is not None for one in ids])
+        if request.request_id and await self.journal.request(request.request_id) is not None:
+            return True
+        if not isinstance(request, TaskStopRequested) or not refusal.no_task:
+            return False
+        task = await self.journal.request(request.task_id)
+        return task is not None and task.kind == "task_requested" and task.pool == pool
 
     async def _completed(self, request: Request) -> Request | Refused:
         update: dict[str, Any] = {}
@@ -258,10 +266,11 @@ class Desk:
             return Refused(422, "only nodes ask for instances: resize the pool")
         reply_to = getattr(request, "reply_to", None)
         if reply_to is not None and reply_to not in self.config.webhooks:
+            text = f"reply_to: no webhook {reply_to!r} in the config"
             there = ", ".join(sorted(self.config.webhooks)) or "none"
-            return Refused(422, f"reply_to: no webhook {reply_to!r} in the config: there are {there}")
+            return Refused(422, text if sender.limited else f"{text}: there are {there}")
         if isinstance(request, TaskRequested) and request.task.env_groups:
-            missing = self.secrets.refusal(request.pool, request.task.env_groups)
+            missing = self.secrets.refusal(request.pool, request.task.env_groups, limited=sender.limited)
             if missing is not None:
                 return Refused(422, f"env_groups: {missing}")
         if isinstance(request, _OPENING):
@@ -284,12 +293,20 @@ class Desk:
                 return self._unknown_provider(request) or self._unfillable(request, now)
             case DrainRequested(node=node):
                 return self._unknown_node(loop, node)
-            case TaskStopRequested(task_id=task_id) if self.status.task_state(task_id) is None:
-                living = list(islice(loop.index.tasks, 5))
-                there = ", ".join(living) + (", ..." if len(loop.index.tasks) > 5 else "")
-                return Refused(404, f"pool {pool!r} has no task {task_id!r}: there are {there or 'none'}")
+            case TaskStopRequested(task_id=task_id):
+                return self._unknown_task(loop, task_id)
             case _:
                 return None
+
+    def _unknown_task(self, loop: Loop, task_id: str) -> Refused | None:
+        """A task of another pool is none of this one."""
+        state = self.status.task_state(task_id)
+        if state is not None and state.pool == loop.name:
+            return None
+        living = list(islice(loop.index.tasks, 5))
+        there = ", ".join(living) + (", ..." if len(loop.index.tasks) > 5 else "")
+        text = f"pool {loop.name!r} has no task {task_id!r}: there are {there or 'none'}"
+        return Refused(404, text, no_task=True)
 
     def _unknown_node(self, loop: Loop, node: int) -> Refused | None:
         if loop.index.pool is None or node in wanted_ranks(loop.index.pool):

@@ -74,8 +74,9 @@ class EventSource(Protocol):
         pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
         request_id: OneOrMore | None = None,
+        within: Sequence[str] = (),
     ) -> list[Row]:
-        """The first `limit` (seq, envelope as JSON) behind `after` that fit.
+        """The first `limit` (seq, envelope as JSON) behind `after` that fit, of the pools `within` patterns.
 
         Of one request id those fit that name it; of several also the Facts that end them.
         """
@@ -95,12 +96,14 @@ class Wanted:
         kinds: kinds of events.
         request_id: one or more, with * and ?; a task's id is its request's.
         may_see: the pools that whoever follows may look at.
+        within: the same as patterns, for the journal: what may not be seen must not move a cursor either.
     """
 
     pool: OneOrMore | None = None
     kinds: tuple[str, ...] | None = None
     request_id: OneOrMore | None = None
     may_see: Callable[[str], bool] | None = None
+    within: tuple[str, ...] = ()
     _pool_fits: Callable[[str], object] = field(init=False, repr=False, compare=False)
     _request_fits: Callable[[str], object] = field(init=False, repr=False, compare=False)
 
@@ -223,7 +226,7 @@ class Followers:
     # --- reading ------------------------------------------------------------------------------
 
     async def page(self, after: int, limit: int, wanted: Wanted) -> Events:
-        """The first `limit` wanted events behind `after`, from the journal; fewer where some may not be seen.
+        """The first `limit` wanted events behind `after`, from the journal.
 
         Raises:
             EventsPruned: some of them are forgotten. `after` 0 is no cursor: it begins with what is kept.
@@ -231,7 +234,9 @@ class Followers:
         last = self._source.last_seq
         kinds = list(wanted.kinds) if wanted.kinds is not None else None
         ended_by = await self._ended_by(wanted)  # before the rows: then those contain all that came before it
-        rows = await self._source.events(after, limit, wanted.pool, kinds, wanted.request_id)
+        rows = await self._source.events(
+            after, limit, wanted.pool, kinds, wanted.request_id, within=wanted.within
+        )
         if ended_by is not None:
             rows = await self._with_end(rows, after, limit, wanted, ended_by)
         if 0 < after < self._source.pruned_seq:  # asked behind the read: it may have been pruned meanwhile

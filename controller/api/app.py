@@ -49,6 +49,7 @@ def build_app(desk: Desk) -> Edge:
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # what is not there is 404, and never another place
     )
     submitting = Submitting(desk)
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from controller.api.answers import Problem, lines_of
-from controller.api.edge import limits_of
+from controller.api.edge import bodies_of, limits_of, somebody
 
 _TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -14,6 +14,7 @@ _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 _NO_MARKS_NOR_COMMAS = bytes(set(_NO_MARKS) - set(b","))
 
 BODY_BYTES_MAX = 65_536  # of what is not messages, unless a route says otherwise
+BODIES_MAX = 4  # so many of the largest there may be whose last byte has not come; of one sender, half of it
 # The parser builds a node for each value, and each may be a problem of its own: an empty list takes 3 bytes
 # of a body, and several hundred of memory.
 COMMAS_MAX = 300_000  # of a list: 30 for each of 10,000 messages
@@ -42,9 +43,10 @@ async def read_json(request: Request, limit: int | None = None) -> bytes:
     """The body as it came. `limit`: its bytes, where that is less than the daemon's limit.
 
     Raises:
-        Problem: 400, 415, 413 or 422.
+        Problem: 400, 415, 413 or 422; 503, too much of others' bodies is here and waits for its rest.
     """
-    limits = limits_of(request)
+    limits, bodies, who = limits_of(request), bodies_of(request), somebody(request)
+    name = who.name if who is not None else ""
     limit = min(limit or limits.body_bytes_max, limits.body_bytes_max)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -53,20 +55,35 @@ async def read_json(request: Request, limit: int | None = None) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
-    parts, size = list[bytes](), 0
+    parts, size, held = list[bytes](), 0, 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
+            if size > BODY_BYTES_MAX:  # what is small is always taken
+                if not bodies.take(name, len(chunk), BODIES_MAX * limits.body_bytes_max):
+                    raise _too_much()
+                held += len(chunk)
             parts.append(chunk)
     except ClientDisconnect as gone:  # nobody hears it, but it is counted
         raise Problem(400, "the connection ended before the body had come") from gone
+    finally:
+        bodies.give(name, held)
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     if not body.strip():
         raise Problem(422, "the body is empty: send a JSON object, or a list of them")
     check_shape(body, limits.depth_max)
     return body
+
+
+def _too_much() -> Problem:
+    return Problem(
+        503,
+        "too many large bodies are being sent at once: send it again later, or fewer messages at once",
+        retry_after_s=5,
+        headers={"Connection": "close"},
+    )
 
 
 def _too_large(limit: int) -> Problem:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,15 @@ import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
-from controller.api.edge import UNIX
+from controller.api.edge import UNIX, WELCOMED
 from controller.security.guard import Guard
+from controller.security.rates import neighbourhood
 
 KEEP_ALIVE_S = 75
 HEAD_BYTES_MAX = 65_536
 BODY_BYTES_PER_S = 1024  # on the average at least, once header_within_s is over
+BODY_WITHIN_S = 300.0  # however fast it comes
+UNKNOWN_MIN = 8  # connections that one address may have before it shows a token; else a quarter of all
 UNTAKEN_WITHIN_S = 60.0  # a client that takes nothing of its answer for so long is gone
 ACCEPT_AGAIN_S = 0.5  # after the system could not give us a connection
 
@@ -57,10 +61,11 @@ class Connections:
         """Take connections from a socket, which is closed in the end."""
         return Listener(sock, self._guard, self._maker(unix=unix), unix=unix)
 
-    def _maker(self, *, unix: bool) -> Callable[[Callable[[], None]], asyncio.Protocol]:
-        def make(lost: Callable[[], None]) -> asyncio.Protocol:
-            protocol: Any = self._protocol(config=self._config, server_state=self._state, app_state={})
-            protocol.unix, protocol.lost = unix, lost
+    def _maker(self, *, unix: bool) -> "Callable[[_Place], asyncio.Protocol]":
+        def make(place: _Place) -> asyncio.Protocol:
+            state = {} if unix else {WELCOMED: place.known}
+            protocol: Any = self._protocol(config=self._config, server_state=self._state, app_state=state)
+            protocol.unix, protocol.lost = unix, place.lost
             protocol.header_within_s = self._guard.limits.header_within_s
             return protocol  # type: ignore[no-any-return]
 
@@ -75,6 +80,33 @@ class Connections:
                 protocol.transport.abort()
 
 
+class _Place:
+    """That of one connection among those that are counted; each call counts once."""
+
+    def __init__(self, listener: "Listener", host: str) -> None:
+        self._listener = listener
+        self._host: str | None = host
+        self._open = True
+        listener.count(1)
+        listener.unknown[host] += 1
+
+    def known(self) -> None:
+        """Somebody who is known uses it."""
+        host, self._host = self._host, None
+        if host is not None:
+            unknown = self._listener.unknown
+            unknown[host] -= 1
+            if not unknown[host]:
+                del unknown[host]
+
+    def lost(self) -> None:
+        """It is closed."""
+        self.known()
+        if self._open:
+            self._open = False
+            self._listener.count(-1)
+
+
 class Listener:
     """Takes connections: not more than there may be, each with the certificate that is served now."""
 
@@ -82,7 +114,7 @@ class Listener:
         self,
         sock: socket.socket,
         guard: Guard,
-        make: Callable[[Callable[[], None]], asyncio.Protocol],
+        make: Callable[[_Place], asyncio.Protocol],
         *,
         unix: bool,
     ) -> None:
@@ -91,6 +123,7 @@ class Listener:
         self._make = make
         self._unix = unix
         self._open = 0  # of each socket apart: whoever floods TCP does not lock the operator out
+        self.unknown = Counter[str]()  # of them, those of nobody known yet, by who is near whom
         self._greeting: set[asyncio.Task[None]] = set()
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
@@ -112,29 +145,25 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                sock, _ = await loop.sock_accept(self._sock)
+                sock, address = await loop.sock_accept(self._sock)
             except OSError as error:  # out of descriptors, say, or its client is gone already
                 log.warning("no connection taken", why=error.strerror)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
-            if self._open >= self._guard.limits.connections_max:
+            host = "" if self._unix else neighbourhood(address[0])
+            most = self._guard.limits.connections_max
+            unknown_most = most if self._unix else max(UNKNOWN_MIN, most // 4)
+            if self._open >= most or self.unknown[host] >= unknown_most:
                 self._guard.connections_refused += 1
                 sock.close()
                 continue
-            self._count(1)
-            task = loop.create_task(self._greet(sock))
+            task = loop.create_task(self._greet(sock, _Place(self, host)))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
 
-    async def _greet(self, sock: socket.socket) -> None:
+    async def _greet(self, sock: socket.socket, place: _Place) -> None:
         loop = asyncio.get_running_loop()
         certificate = None if self._unix else self._guard.certificate
-        counted = [self._lost]
-
-        def lost() -> None:
-            if counted:
-                counted.pop()()
-
         tls: dict[str, Any] = {}
         if certificate is not None:
             tls = {
@@ -144,21 +173,19 @@ class Listener:
         try:
             if not self._unix:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.connect_accepted_socket(lambda: self._make(lost), sock, **tls)
+            await loop.connect_accepted_socket(lambda: self._make(place), sock, **tls)
         except (OSError, ssl.SSLError):  # no handshake, not in time, or gone: its own affair
-            lost()
+            place.lost()
             sock.close()
         except asyncio.CancelledError:
-            lost()
+            place.lost()
             sock.close()
             raise
 
-    def _count(self, change: int) -> None:
+    def count(self, change: int) -> None:
+        """So many more are open."""
         self._open += change
         self._guard.connections += change
-
-    def _lost(self) -> None:
-        self._count(-1)
 
 
 class _Deadlines:
@@ -230,7 +257,8 @@ def _watched(base: Any) -> Any:
                 return now - self.untaken_since > UNTAKEN_WITHIN_S
             cycle, spent = self.cycle, now - self.since
             if cycle is not None and cycle.more_body and not self.flow.read_paused:
-                return spent > self.header_within_s + self.body_bytes / BODY_BYTES_PER_S
+                within_s = self.header_within_s + self.body_bytes / BODY_BYTES_PER_S
+                return spent > min(within_s, max(BODY_WITHIN_S, self.header_within_s))
             if cycle is not None and not cycle.response_complete:
                 return False  # it is our turn
             return spent > (KEEP_ALIVE_S if self.quiet else self.header_within_s)

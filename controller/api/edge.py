@@ -10,17 +10,18 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as HttpScope
 
 from controller.api.answers import Problem, retry_after
-from controller.api.streaming import STREAMED, Closing
+from controller.api.streaming import PRINCIPAL, STREAMED, Closing
 from controller.config_sections import LimitsConfig
 from controller.principal import Principal, Scope
-from controller.security.guard import Guard
+from controller.security.guard import Bodies, Guard
 from controller.security.rates import neighbourhood
 from controller.security.tokens import Known, Unwelcome
 
 UNIX = "everpool.unix"  # in the connection's state: the principal of a unix socket
-PRINCIPAL = "everpool.principal"  # in the scope of a request of somebody who is known
+WELCOMED = "everpool.welcomed"  # in the state of a TCP connection: is called when somebody known uses it
 KNOWN = "everpool.known"  # in the scope of a request that shows a token: as what it was known
-LIMITS = "everpool.limits"  # in the scope of every request that was let in
+LIMITS = "everpool.limits"  # in the scope of every request that was let in,
+BODIES = "everpool.bodies"  # and the bodies that come in just now
 LOGIN = (
     "show a token: 'Authorization: Bearer <token>'; `everpool token create NAME` on the daemon's host makes "
     "one, and token_file in its config may hold one"
@@ -62,8 +63,9 @@ class Edge:
             await problem.response()(scope, receive, send)
             self._counting.api_answered(_method(scope), "other", problem.status, 0.0)
             return
-        scope[LIMITS] = self.guard.limits
+        scope[LIMITS], scope[BODIES] = self.guard.limits, self.guard.bodies
         if known is not None:
+            scope.get("state", {}).get(WELCOMED, _nobody_asks)()
             scope[PRINCIPAL] = known.principal
             scope[KNOWN] = known if known.digest else None
         began, status, ended = time.perf_counter(), 500, False
@@ -185,6 +187,16 @@ def limits_of(request: HTTPConnection) -> LimitsConfig:
     """What holds for a request."""
     limits: Any = request.scope.get(LIMITS)
     return limits if isinstance(limits, LimitsConfig) else LimitsConfig()
+
+
+def bodies_of(request: HTTPConnection) -> Bodies:
+    """The bodies among which that of a request comes in."""
+    bodies: Any = request.scope.get(BODIES)
+    return bodies if isinstance(bodies, Bodies) else Bodies()
+
+
+def _nobody_asks() -> None:
+    """In the place of WELCOMED where connections are not told apart."""
 
 
 def _shows_something(scope: HttpScope) -> bool:

@@ -131,7 +131,7 @@ def routes(desk: Desk) -> APIRouter:
         around = _around(desk, pool, who)
         state = desk.status.task_state(task_id)
         if state is not None and not who.may_see(state.pool):
-            raise unknown("task", task_id, ())
+            state = None  # for them it is nowhere
         found = await find(desk, task_id, who) if state is None else None
         there = found.pool if found is not None else state.pool if state is not None else ""
         if there != pool:
@@ -149,9 +149,9 @@ def routes(desk: Desk) -> APIRouter:
         """Why an instance is where it is, or why it is gone."""
         who = asking(request)
         around = _around(desk, pool, who)
-        state = desk.status.instance_state(instance_id) or await _remembered(desk, pool, instance_id)
-        if not who.may_see(state.pool):
-            raise unknown("instance", instance_id, ())
+        state = desk.status.instance_state(instance_id)
+        if state is None or not who.may_see(state.pool):
+            state = await _remembered(desk, pool, instance_id)
         if state.pool != pool:
             raise Problem(404, f"instance {instance_id!r} is of pool {state.pool!r}, not of {pool!r}")
         log = await _events(desk, state.request_id, instance_id)

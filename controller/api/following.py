@@ -18,7 +18,6 @@ from controller.followers import Events, EventsPruned, Followers, OneOrMore, Row
 from controller.patterns import is_pattern
 from controller.principal import Principal
 
-FOLLOWERS_MAX = 1_000
 LIMIT_MAX = 10_000
 PIECE_BYTES = 256 * 1024
 KINDS = tuple(event.model_fields["kind"].default for event in get_args(Event))
@@ -65,7 +64,7 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
         if after > desk.journal.last_seq:
             await _ahead(desk, after)
         if tail is not None:
-            after = max(after, await _begin(desk, tail, wanted, who))
+            after = max(after, await _begin(desk, tail, wanted))
             limit = limit if limit is not None or follow else LIMIT_MAX
         if not follow:
             try:
@@ -74,8 +73,6 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
                 raise _pruned(pruned) from pruned
             body = as_sse(page) if sse else as_ndjson(page)
             return Response(body, media_type=SSE if sse else NDJSON, headers={CURSOR: str(page.cursor)})
-        if desk.followers.count >= FOLLOWERS_MAX:
-            raise Problem(429, f"{FOLLOWERS_MAX} follow already", retry_after_s=10)
         parts = partial(followed, desk.followers, after, limit, wanted, sse=sse)
         if sse:
             return Stream(parts, SSE, closing, idle=b": keep-alive\n\n", first=b": welcome\n\n")
@@ -96,7 +93,7 @@ def _wanted(
         raise Problem(422, "give 'task' or 'request_id': a task's id is its request's")
     kinds = chosen("kind of event", kind, KINDS)
     may_see = who.may_see if who.limited else None
-    return Wanted(_one_or_more(split(pool)), kinds, _one_or_more(tasks or ids), may_see)
+    return Wanted(_one_or_more(split(pool)), kinds, _one_or_more(tasks or ids), may_see, who.pools)
 
 
 def _one_or_more(names: tuple[str, ...] | None) -> OneOrMore | None:
@@ -106,12 +103,13 @@ def _one_or_more(names: tuple[str, ...] | None) -> OneOrMore | None:
     return names[0] if len(names) == 1 and not is_pattern(names[0]) else names
 
 
-async def _begin(desk: Desk, tail: int, wanted: Wanted, who: Principal) -> int:
+async def _begin(desk: Desk, tail: int, wanted: Wanted) -> int:
     """The cursor behind which the newest `tail` events are."""
     last = desk.journal.last_seq
-    pools = wanted.pool if wanted.pool is not None or not who.limited else who.pools
     ids = (wanted.request_id,) if isinstance(wanted.request_id, str) else wanted.request_id
-    newest = await desk.journal.newest(tail, pools, wanted.kinds, ids) if tail else None
+    if not tail:
+        return last
+    newest = await desk.journal.newest(tail, wanted.pool, wanted.kinds, ids, wanted.within)
     return last if newest is None else newest - 1
 
 

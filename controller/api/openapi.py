@@ -9,6 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 from pydantic.json_schema import models_json_schema
 
 from actors.events import Envelope, EventJson, RequestJson, TaskCompleted
+from controller.api import contract
 from controller.api.answers import NDJSON, SSE
 from controller.api.authority import needs
 from controller.api.examples import REQUESTS, envelope, examples
@@ -115,17 +116,29 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         problems["422"] = "A parameter is wrong; the nearest right one is named"
     if path == "/v1/events":
         problems["410"] = f"Events behind the cursor are pruned; {CURSOR} is where nothing is missing"
+    if "requestBody" in operation:
+        problems |= contract.OF_A_BODY
+        if shown := contract.BODIES.get((method, path)):
+            operation["requestBody"]["content"]["application/json"]["example"] = shown
+    problems |= contract.PROBLEMS.get((method, path), {})
     for code, text in problems.items():
         responses.setdefault(code, {})
         if not responses[code].get("description") or "content" in responses[code]:
             responses[code] = {"description": text}
-    pass
     for code, response in responses.items():
-        if code == "default" or code >= "400":
+        if code >= "400" and not (path in ("/healthz", "/readyz") and code == "503"):
             response["content"] = _json({"$ref": "#/components/schemas/Problem"})
         if code in ("429", "503"):
             response["headers"] = {"Retry-After": _RETRY_AFTER}
-    ok = responses.get("200", {})
+    ok: dict[str, Any] = next(
+        (response for code, response in responses.items() if code in ("200", "201")), {}
+    )
+    if (method, path) in contract.ANSWERS:
+        ok["content"] = _json(contract.ANSWERS[method, path])
+        if path in ("/healthz", "/readyz"):
+            responses["503"] |= {"description": "It is not", "content": ok["content"]}
+    if path in contract.CONTENTS:
+        ok["content"] = contract.CONTENTS[path]
     if path in ANSWERS:
         ok["content"] = _json(ANSWERS[path])
     if path == "/v1/events":

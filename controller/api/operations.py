@@ -50,6 +50,7 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
             kinds=chosen("kind of Request", kind, KINDS),
             statuses=chosen("status", status, STATUSES),
             since=since,
+            within=who.pools,
         )
         page = await desk.journal.requests(wanted)
         more = {CURSOR: str(page.cursor)} if page.cursor is not None else {}

@@ -1,22 +1,54 @@
 """Answers that go on until there is no more, the client leaves, or the daemon stops."""
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from controller.api.answers import Problem
+from controller.principal import Principal
+
 KEEP_ALIVE_S = 15.0
+FOLLOWERS_MAX = 1_000  # answers that go on at once: of all tokens, and as many on the unix socket
+SHARE_MAX = 200  # of one token
+PRINCIPAL = "everpool.principal"  # in the scope of a request of somebody who is known
 STREAMED = "everpool.streamed"  # in the scope of such an answer
 
 
 class Closing:
-    """Tells answers that go on that the server stops."""
+    """Tells answers that go on that the server stops, and counts them."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
+        self._followers = Counter[str]()  # by principal; of the unix socket all as one
+
+    @contextmanager
+    def followed_by(self, who: Principal) -> Iterator[None]:
+        """Count an answer that goes on while it does.
+
+        One token takes no more than its share, and all together nothing of the unix socket's.
+
+        Raises:
+            Problem: 429, there are too many.
+        """
+        unix = who.name.partition(":")[0] == "unix"
+        name = "unix" if unix else who.name
+        count = self._followers[name]
+        if not unix and count >= SHARE_MAX:
+            raise Problem(429, f"{who.name} follows {SHARE_MAX} things already", retry_after_s=10)
+        if (count if unix else self._followers.total() - self._followers["unix"]) >= FOLLOWERS_MAX:
+            raise Problem(429, f"{FOLLOWERS_MAX} follow already", retry_after_s=10)
+        self._followers[name] += 1
+        try:
+            yield
+        finally:
+            self._followers[name] -= 1
+            if not self._followers[name]:
+                del self._followers[name]
 
     def set(self) -> None:
         """The server stops."""
@@ -67,7 +99,11 @@ class Stream(Response):
         self._lock = anyio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the answer. Raises Problem: too many follow."""
+        with self._closing.followed_by(scope[PRINCIPAL]):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[STREAMED] = True
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await self._write(send, self._first)

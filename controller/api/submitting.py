@@ -19,7 +19,7 @@ from actors.events import (
     TaskRequested,
 )
 from actors.ports import Accepted, Conflict
-from actors.spec import PoolSpec, TaskSpec
+from actors.spec import LOG_BYTES_MAX, PoolSpec, TaskSpec
 from controller.api.answers import Problem, answer, line_of, lines_of, more_of, retry_after
 from controller.api.body import read_json
 from controller.api.edge import asking
@@ -32,7 +32,6 @@ PROBLEMS_MAX = 20_000  # told of one body: telling one takes more than finding i
 ARGUMENT_BYTES_MAX = 128 * 2**10  # Linux starts no program with a longer one,
 COMMAND_BYTES_MAX = 2**20  # nor with many more of arguments and environment together
 PATH_CHARS_MAX = 4096
-LOG_BYTES_MAX = 2**40
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it names directories
 _LIST: TypeAdapter[list[Request]] = TypeAdapter(
     Annotated[list[Annotated[Request, Field(discriminator="kind")]], Field(max_length=MESSAGES_MAX)]
@@ -108,7 +107,7 @@ class Submitting:
         if pool and principal.may_see(pool):
             return None
         theirs = f"{principal.name} is limited to pools {', '.join(principal.pools)}"
-        if pool is None:
+        if pool is None or pool != getattr(request, "pool", None):  # whose it is, is not theirs to know
             return f"{theirs}, and none of them has what this names"
         if not pool:
             return f"{theirs}: name the pool"

@@ -184,9 +184,10 @@ class SqliteJournal:
         pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
         request_id: OneOrMore | None = None,
+        within: Sequence[str] = (),
     ) -> list[tuple[int, bytes]]:
         """Return (seq, envelope as JSON) of the first `limit` events behind `after`; see `Reader.events`."""
-        return await self._reader.events(after, limit, pool, kinds, request_id)
+        return await self._reader.events(after, limit, pool, kinds, request_id, within)
 
     async def newest(
         self,
@@ -194,9 +195,10 @@ class SqliteJournal:
         pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
         request_id: OneOrMore | None = None,
+        within: Sequence[str] = (),
     ) -> int | None:
         """Return the seq of the event that `limit` - 1 fitting ones follow; see `Reader.newest`."""
-        return await self._reader.newest(limit, pool, kinds, request_id)
+        return await self._reader.newest(limit, pool, kinds, request_id, within)
 
     async def requests(self, wanted: RequestsWanted) -> RequestPage:
         """Return requests, newest first; see `Reader.requests`."""

@@ -27,6 +27,7 @@ class RequestsWanted:
         kinds: kinds of Requests.
         statuses: of pending, running, success, failed.
         since: those that came at this time or later, UTC seconds.
+        within: patterns of the pools that whoever asks may see; none: all.
     """
 
     limit: int
@@ -35,6 +36,7 @@ class RequestsWanted:
     kinds: Sequence[str] | None = None
     statuses: Sequence[str] | None = None
     since: float | None = None
+    within: Sequence[str] = ()
 
 
 class RequestRow(NamedTuple):
@@ -68,10 +70,17 @@ class TaskRow(NamedTuple):
 
 
 def events_fit(
-    pool: OneOrMore | None, kinds: Sequence[str] | None, request_id: OneOrMore | None
+    pool: OneOrMore | None,
+    kinds: Sequence[str] | None,
+    request_id: OneOrMore | None,
+    within: Sequence[str] = (),
 ) -> tuple[str, list[object]]:
     """The conditions on events, each with AND before it, and their values."""
     parts, values = list[str](), list[object]()
+    if within:
+        condition, some = theirs("pool", within)
+        parts.append(condition)
+        values += some
     if pool is not None:
         condition, some = named("pool", pool)
         parts.append(condition)
@@ -100,6 +109,13 @@ def named(column: str, names: OneOrMore) -> tuple[str, list[object]]:
     return f"({' OR '.join(parts)})", [*exact, *patterns]
 
 
+def theirs(column: str, patterns: Sequence[str]) -> tuple[str, list[object]]:
+    """The condition that a column is a pool that a principal may see: patterns as in `Principal.pools`."""
+    return f"({' OR '.join([f'{column} GLOB ?'] * len(patterns))})", [
+        one.replace("[!", "[^") for one in patterns
+    ]
+
+
 def marks(values: Sequence[object]) -> str:
     """A place for each value."""
     return ",".join("?" * len(values))
@@ -108,6 +124,10 @@ def marks(values: Sequence[object]) -> str:
 def requests_page(connection: sqlite3.Connection, wanted: RequestsWanted) -> RequestPage:
     """Requests, newest first; looks at no more than SCANNED_MAX of them."""
     parts, values = ["TRUE"], list[object]()
+    if wanted.within:
+        condition, some = theirs("r.pool", wanted.within)
+        parts.append(condition)
+        values += some
     if wanted.pool is not None:
         condition, some = named("r.pool", wanted.pool)
         parts.append(condition)

@@ -109,15 +109,17 @@ class Reader:
         pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
         request_id: OneOrMore | None = None,
+        within: Sequence[str] = (),
     ) -> list[tuple[int, bytes]]:
         """Return (seq, envelope as JSON) of the first `limit` events behind `after` that fit.
 
         Pools may be one or several, and have * and ?. Of one request id those events fit that name it; of
-        several, which may have * and ?, also the Facts that end them, whichever request these name.
+        several, which may have * and ?, also the Facts that end them, whichever request these name. All of
+        them `within` the pools that fit these patterns, if there are any.
         Filters but request_id read over what doesn't fit: one who follows should move its cursor to the
         journal's last_seq, taken before the call, when fewer than `limit` come back.
         """
-        fits, values = events_fit(pool, kinds, request_id)
+        fits, values = events_fit(pool, kinds, request_id, within)
         query = f"SELECT seq, CAST(body AS BLOB) FROM events WHERE seq > ? {fits} ORDER BY seq LIMIT ?"
         bound = (after, *values, min(limit, EVENTS_LIMIT_MAX))
         return await self._read(lambda connection: connection.execute(query, bound).fetchall())
@@ -128,9 +130,10 @@ class Reader:
         pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
         request_id: OneOrMore | None = None,
+        within: Sequence[str] = (),
     ) -> int | None:
         """Return the seq of the oldest among the newest `limit` events that fit; None: none does."""
-        fits, values = events_fit(pool, kinds, request_id)
+        fits, values = events_fit(pool, kinds, request_id, within)
         query = f"""SELECT min(seq) FROM
             (SELECT seq FROM events WHERE TRUE {fits} ORDER BY seq DESC LIMIT ?)"""
         bound = (*values, min(limit, EVENTS_LIMIT_MAX))

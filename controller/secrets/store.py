@@ -135,11 +135,20 @@ class SecretStore:
             found.append(f"secrets: {count} {text} (see `everpool secrets list`)")
         return found
 
-    def refusal(self, pool: str, groups: Sequence[str]) -> str | None:
-        """Why a task may not name these groups; None when it may."""
+    def refusal(self, pool: str, groups: Sequence[str], *, limited: bool = False) -> str | None:
+        """Why a task may not name these groups; None when it may.
+
+        Args:
+            pool: of the task.
+            groups: that it names.
+            limited: to some pools is whoever asks: they hear of no other group, and of no other pool.
+        """
         for name in groups:
             record = self._groups.get(name)
-            if record is None or name in self._leaving:
+            there = record is not None and name not in self._leaving
+            if limited and not (there and _is_for(self._groups[name], pool)):
+                return f"no group {name!r} of secrets is for pool {pool!r}"
+            if record is None or not there:
                 return self._no_group(name)
             if not _is_for(record, pool):
                 return (
@@ -243,9 +252,9 @@ class SecretStore:
         revisions: dict[str, int] = {}
         for name in groups:
             try:
-                record = self._group(name)
-                if not _is_for(record, pool):
-                    raise Missing(f"group {name!r} is not for pool {pool!r} any more")
+                record = self._groups.get(name)
+                if record is None or not _is_for(record, pool):  # whoever reads events hears of no other
+                    raise Missing(f"no group {name!r} of secrets is for pool {pool!r} any more")
                 one = _revision(record, told.get(name))
                 env |= self._open_revision(self._ring.vault(), name, one)
             except SecretsError as error:

@@ -16,12 +16,43 @@ from controller.security.tokens import TokenStore
 log = structlog.get_logger()
 
 
+class Bodies:
+    """Bytes of bodies that are not here as a whole yet: of all, and of each who sends them.
+
+    Attributes:
+        held: of all.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._of: dict[str, int] = {}
+
+    def take(self, who: str, size: int, most: int) -> bool:
+        """Hold so many more, when all would then hold `most` at most, and one of them half of it."""
+        own = self._of.get(who, 0) + size
+        if self.held + size > most or own > most // 2:
+            return False
+        self.held += size
+        self._of[who] = own
+        return True
+
+    def give(self, who: str, size: int) -> None:
+        """Hold so many less."""
+        left = self._of.get(who, 0) - size
+        self.held -= size
+        if left > 0:
+            self._of[who] = left
+        else:
+            self._of.pop(who, None)
+
+
 class Guard:
     """Tokens, limits, and what was turned away.
 
     Attributes:
         tokens: who may come in by TCP.
         limits: as configured; changed by `limit`.
+        bodies: that come in just now.
         certificate: that of TCP; None: TCP is plain, or not listened on.
         connections: that are open now, of TCP and of the unix socket.
         connections_refused: since the start, because there were too many.
@@ -39,6 +70,7 @@ class Guard:
     ) -> None:
         self._now = now
         self.tokens = TokenStore(records, now)
+        self.bodies = Bodies()
         self.certificate = certificate
         self.connections = 0
         self.connections_refused = 0

@@ -306,6 +306,14 @@ class Series:
                 self.tasks.labels(pool, result)
                 self.attempts.labels(pool, result)
             return
+        self._pool_gone(pool)
+
+    def loop_ended(self, pool: str) -> None:
+        """A pool's loop came to its end; it may never have had a pool."""
+        if not self.states.has_pool(pool):
+            self._pool_gone(pool)
+
+    def _pool_gone(self, pool: str) -> None:
         _note(self._pools_gone, pool, None)
         while len(self._pools_gone) > _POOLS_GONE_MAX:
             oldest, _ = self._pools_gone.popitem(last=False)

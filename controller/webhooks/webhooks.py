@@ -60,6 +60,8 @@ class Webhooks:
         name = getattr(envelope.event, "reply_to", None)
         if name is not None and envelope.request_id is not None:
             hook = self._hooks.get(name)
+            if hook is None and name not in self._wanted:
+                return  # taken away since it was asked for: nobody would ever hear of it
             if hook is None:
                 self._early.append((name, envelope.request_id))
             else:
@@ -95,7 +97,9 @@ class Webhooks:
         What waits for one that is taken away is dropped, and told as `webhook_removed`.
         """
         self._wanted = dict(wanted)
+        self._early = [one for one in self._early if one[0] in wanted]
         if self._tasks is None:
+            self._hooks = {name: hook for name, hook in self._hooks.items() if name in wanted}
             return
         for name in [name for name in self._hooks if name not in wanted]:
             self._going[name] = self._hooks.pop(name)
@@ -109,6 +113,8 @@ class Webhooks:
     async def run(self) -> None:
         """Live until cancelled."""
         records = self._tools.records()
+        for name, config in self._wanted.items():  # at once: whoever asks for one at the start finds it
+            self._hooks.setdefault(name, Hook(name, config, self._tools))
         replies: dict[str, list[str]] = {}
         cursors = [one.cursor for one in records.of(KIND).values()]
         if self._wanted or cursors:

@@ -55,6 +55,8 @@ def test_what_only_the_service_sees_is_told_and_is_not_wrong(monkeypatch: pytest
     monkeypatch.delenv("VAST", raising=False)
     ((credential, wrong),) = said('{ credential = "vast" }')
     assert not wrong and "service" in credential
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/hidden-from-a-reload")
+    assert said('{ credential = "vast" }') == [(credential, False)]
     ((variable, wrong),) = said('{ env = "VAST" }')
     assert not wrong and "$VAST" in variable
 

@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 def served() -> Iterator[Served]:
     """Pools of 3, 100 and 1,000 made-up machines that are taken now and then, and one real one."""
     with made() as rig:
-        served = Served(rig, preemptions_per_hour=1)
+        served = Served(rig, preemptions_per_hour=2)
         for name, nodes in SIZES.items():
             served.pool(name, nodes, budget={"per_day": 1.5 * nodes})
         served.pool("small", 2)

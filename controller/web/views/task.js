@@ -9,6 +9,7 @@ import { oneWhy } from "./why.js";
 
 const TAIL = 1_000;
 const LINES_MAX = 5_000;
+const COMMAND_MAX = 2_000; // letters of it that are shown
 // Sequences that colour a terminal mean nothing here.
 const ESCAPES = /\u001b\[[0-?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b[@-_]/g;
 
@@ -134,9 +135,9 @@ export function taskView(page, id) {
       ["Next try", task.not_before ? age(task.not_before, "due") : null],
       ["Cost", task.cost_usd ? usd(task.cost_usd) : null],
       ["Id", h("code", {}, id)],
-      ["Command", command && h("code", {}, command)],
+      ["Command", command && h("code", {}, command.length > COMMAND_MAX ? `${command.slice(0, COMMAND_MAX)}…` : command)],
     ];
-    fill(facts, rows.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    fill(facts, rows.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => h("div", { class: name === "Command" ? "whole" : null }, h("dt", {}, name), h("dd", {}, value))));
     fill(buttons, page.may("submit") && task.status !== "stopped"
       ? h("button", { type: "button", class: "danger", onclick: () => stopTask(task) }, "Stop") : null);
     if (changed) explain(task);

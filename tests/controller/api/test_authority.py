@@ -115,6 +115,29 @@ async def test_who_is_limited_hears_of_another_pool_what_is_said_of_none(tmp_pat
             assert (await http.post("/v1/hold", json={"seconds": 1, "pool": "ci-1"})).status_code == 200
 
 
+async def test_a_cursor_says_nothing_of_what_may_not_be_seen(tmp_path: Path) -> None:
+    """A pool, or a request, of others looks like none: else names could be found out letter by letter."""
+    async with served(tmp_path) as world:
+        assert await _tasks(world, "main", "ci-1")
+        asked = ["pool", "request_id", "task"]
+        names = {"pool": ("main", "m*", "nowhere"), "request_id": ("of-m*", "make-m*", "of-n*")}
+        async with world.tcp("limited") as http:
+            for path in ("/v1/events", "/v1/operations"):
+                for query in ("limit=1", "limit=1&tail=1", "limit=2&after=1"):
+                    for what in asked if path == "/v1/events" else ["pool"]:
+                        said = set()
+                        for name in names.get(what, names["request_id"]):
+                            answer = await http.get(f"{path}?{query}&{what}={name}")
+                            assert answer.status_code == 200
+                            said.add((answer.headers.get("X-Everpool-Cursor"), answer.text))
+                        assert len(said) == 1, (path, query, what, said)
+            whole = await http.get("/v1/events?limit=1")
+            assert whole.json()["pool"] == "ci-1", "a page is not empty because of others"
+            theirs = await http.get("/v1/operations?limit=1")
+            assert [one["request_id"] for one in theirs.json()] == ["of-ci-1"]
+            assert (await http.get("/v1/events?tail=1")).json()["pool"] == "ci-1"
+
+
 async def _same(http: httpx.AsyncClient, method: str, template: str) -> None:
     """What is in another's pool looks like what is nowhere."""
     name = "of-main" if "{task_id}" in template else "main"
@@ -123,6 +146,31 @@ async def _same(http: httpx.AsyncClient, method: str, template: str) -> None:
     assert said[0][0] == 404, (template, said)
     known, unknown = (text.replace(name, "X").replace("main", "X") for text in (said[0][1], said[1][1]))
     assert known == unknown.replace("nowhere", "X"), template
+
+
+async def test_in_ones_own_pool_what_others_have_looks_like_nothing(tmp_path: Path) -> None:
+    async with served(tmp_path) as world:
+        await _tasks(world, "main", "ci-1")
+        await until(lambda: world.desk.status.task_state("of-main") is not None)
+        async with world.tcp("limited-admin") as http:
+            template = "/v1/explain/ci-1/tasks/{}"
+            foreign, nothing = [
+                await _status(http, "GET", template.format(name)) for name in ("of-main", "nowhere")
+            ]
+            assert foreign[0] == 404 and foreign[1].replace("of-main", "X") == nothing[1].replace(
+                "nowhere", "X"
+            )
+            said = []
+            for name in ("main", "nowhere"):
+                body = ShutdownRequested(cluster_id=name, request_id="end").model_dump(mode="json")
+                refused = await http.post("/v1/messages", json=body)
+                said.append((refused.status_code, refused.text.replace(name, "X")))
+            assert said[0] == said[1]
+
+
+async def test_a_path_leads_nowhere_else(tmp_path: Path) -> None:
+    async with served(tmp_path) as world, world.tcp("read") as http:
+        assert (await http.get("/v1/pools/")).status_code == 404
 
 
 async def _tasks(world: Served, *pools: str) -> list[Any]:
@@ -189,10 +237,10 @@ async def test_who_waits_hears_nothing_once_their_token_is_revoked(tmp_path: Pat
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
-            await until(lambda: world.desk.followers._ends)
+            await until(lambda: bool(world.desk.followers._ends))
             await world.desk.guard.tokens.revoke("read", "me")
             with anyio.fail_after(10):
-                await until(lambda: answers)
+                await until(lambda: bool(answers))
         assert answers[0].status_code == 401 and "revoked" in answers[0].json()["error"]
         assert "log" not in answers[0].json() and world.desk.followers._ends == {}
 

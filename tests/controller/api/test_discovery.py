@@ -13,7 +13,7 @@ from actors.pool import state as pools
 from actors.ports import Commit, StateRow
 from actors.spec import PoolSpec
 from controller.api import discovery
-from controller.api.edge import PRINCIPAL
+from controller.api.streaming import PRINCIPAL
 from controller.principal import ANYTHING, Principal
 from controller.principal import Scope as Rights
 from controller.status import Status

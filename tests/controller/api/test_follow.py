@@ -246,8 +246,9 @@ class EndsMeanwhile:
         pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
         request_id: OneOrMore | None = None,
+        within: Sequence[str] = (),
     ) -> list[tuple[int, bytes]]:
-        del pool, kinds, request_id
+        del pool, kinds, request_id, within
         seqs = range(after + 1, self._there() + 1)
         return [(seq, b'{"seq": %d, "pool": "a", "request_id": "t"}' % seq) for seq in seqs][:limit]
 

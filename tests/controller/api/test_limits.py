@@ -9,8 +9,10 @@ import anyio
 import pytest
 from anyio.abc import SocketStream
 
-from controller.api import connections
+from controller.api import connections, streaming
+from controller.api.body import BODY_BYTES_MAX
 from controller.config_sections import LimitsConfig
+from controller.security.guard import Bodies
 from tests.controller.api.conftest import task
 from tests.controller.api.world import Served, served
 from tests.controller.journal.samples import until
@@ -83,6 +85,87 @@ async def test_connections_over_their_number_are_closed_at_once(tmp_path: Path, 
         await until(lambda: guard.connections == 0)
         async with world.tcp("read") as http:
             assert (await http.get("/v1/whoami")).status_code == 200
+
+
+@both
+async def test_one_address_without_a_token_takes_a_quarter_of_the_connections(
+    tmp_path: Path, anyio_backend: Any
+) -> None:
+    async with served(tmp_path, limits=LimitsConfig(connections_max=40)) as world, world.tcp("read") as good:
+        guard = world.desk.guard
+        assert (await good.get("/v1/whoami")).status_code == 200  # and is not counted among the unknown
+        held = [await anyio.connect_tcp("127.0.0.1", world.port) for _ in range(10)]
+        await until(lambda: guard.connections == 11)
+        async with await anyio.connect_tcp("127.0.0.1", world.port) as over:
+            assert await closed(over) == b""
+        assert guard.connections_refused == 1
+        elsewhere = await anyio.connect_tcp("127.0.0.1", world.port, local_host="127.0.0.2")
+        token = f"Authorization: Bearer {world.tokens['read']}".encode()
+        asking = b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\n" + token + b"\r\n\r\n"
+        await elsewhere.send(asking)
+        assert (await elsewhere.receive()).startswith(b"HTTP/1.1 200")
+        assert (await good.get("/v1/whoami")).status_code == 200
+        for one in held:  # who shows a token makes room
+            await one.send(asking)
+            assert (await one.receive()).startswith(b"HTTP/1.1 200")
+        more = [await anyio.connect_tcp("127.0.0.1", world.port) for _ in range(10)]
+        await until(lambda: guard.connections == 22)
+        for one in (*held, *more, elsewhere):
+            await one.aclose()
+        await until(lambda: guard.connections == 1)
+        assert guard.connections_refused == 1
+
+
+async def test_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path) -> None:
+    size = 2 * BODY_BYTES_MAX
+    begun = HEAD + b"Content-Length: %d\r\n" % size
+    part = b"[" + b" " * (size - 2)
+
+    async def begin(kind: str) -> SocketStream:
+        stream = await anyio.connect_tcp("127.0.0.1", world.port)
+        token = world.headers(kind)["Authorization"].encode()
+        await stream.send(begun + b"Authorization: " + token + b"\r\n\r\n" + part)
+        return stream
+
+    async with served(tmp_path, limits=LimitsConfig(body_bytes_max=size)) as world:
+        bodies = world.desk.guard.bodies
+        first = [await begin("submit"), await begin("submit")]
+        await until(lambda: bodies.held > size)
+        third, other = await begin("submit"), await begin("admin")
+        refused = await closed(third)
+        assert refused.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in refused.lower()
+        async with world.tcp("submit") as http:  # what is small is always taken
+            small = await http.post("/v1/messages", json=task("t").model_dump(mode="json"))
+            assert small.status_code == 202, small.text
+        for stream in (first[0], other):
+            await stream.send(b"]")
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+        for stream in (*first, third, other):
+            await stream.aclose()
+        await until(lambda: bodies.held == 0)
+
+
+def test_bodies_are_counted_for_each_and_for_all() -> None:
+    bodies = Bodies()
+    assert bodies.take("a", 20, 40) and not bodies.take("a", 1, 40)
+    assert bodies.take("b", 15, 40) and not bodies.take("c", 6, 40) and bodies.take("c", 5, 40)
+    bodies.give("a", 20)
+    bodies.give("b", 10)
+    assert bodies.held == 10 and bodies.take("a", 20, 40)
+    for who, size in (("a", 20), ("b", 5), ("c", 5), ("nobody", 0)):
+        bodies.give(who, size)
+    assert bodies.held == 0 and bodies._of == {}
+
+
+async def test_a_body_has_an_end_however_steadily_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BODY_WITHIN_S", 1.0)
+    async with served(tmp_path, limits=LimitsConfig(header_within_s=0.5)) as world:
+        async with await anyio.connect_unix(str(world.listening.path)) as stream:
+            await stream.send(HEAD + b"Content-Length: 1000000\r\n\r\n" + b" " * 900_000)
+            await until(lambda: world.desk.guard.connections_cut == 1)
+            await closed(stream)
 
 
 SLOW: dict[str, list[bytes]] = {
@@ -174,6 +257,36 @@ async def test_an_answer_that_goes_on_ends_with_its_token(tmp_path: Path) -> Non
             assert came
             assert (await http.get("/v1/events")).status_code == 401
         assert not _staying(world)
+
+
+async def test_nobody_takes_the_followers_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is followed: events, a log, a console, metrics."""
+    monkeypatch.setattr(streaming, "SHARE_MAX", 2)
+    monkeypatch.setattr(streaming, "FOLLOWERS_MAX", 4)
+    async with served(tmp_path) as world:
+        await world.desk.submit([task("t")], "config")
+
+        async def follow(http: Any, path: str, stack: contextlib.AsyncExitStack) -> int:
+            response = await stack.enter_async_context(http.stream("GET", path, params={"follow": "true"}))
+            return int(response.status_code)
+
+        log, events = "/v1/tasks/t/log", "/v1/events"
+        async with contextlib.AsyncExitStack() as stack:
+            http = {
+                kind: await stack.enter_async_context(world.tcp(kind)) for kind in ("read", "submit", "own")
+            }
+            unix = await stack.enter_async_context(world.unix())
+            assert [await follow(http["read"], path, stack) for path in (log, events, log)] == [200, 200, 429]
+            assert [await follow(http["submit"], events, stack) for _ in range(3)] == [200, 200, 429]
+            assert await follow(http["own"], events, stack) == 429  # all of them together
+            assert [await follow(unix, log, stack) for _ in range(5)] == [200] * 4 + [429]
+            refused = await http["read"].get(events, params={"follow": "true"})
+            assert "token:read follows 2 things already" in refused.json()["error"]
+            assert refused.headers["Retry-After"] == "10"
+            assert (await http["read"].get(events)).status_code == 200
+        async with world.tcp("read") as http_again, contextlib.AsyncExitStack() as stack:
+            await until(lambda: world.desk.followers.count == 0)
+            assert await follow(http_again, log, stack) == 200
 
 
 def _staying(world: Served) -> int:

@@ -1,5 +1,6 @@
 """Lists: filters, pages that miss nothing, what is over after a restart, and whose pools are seen."""
 
+import fnmatch
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -17,7 +18,7 @@ from actors.spec import Nodes, PoolSpec
 from controller.api import paging
 from controller.api.answers import Problem
 from controller.api.app import build_app
-from controller.api.edge import PRINCIPAL
+from controller.api.streaming import PRINCIPAL
 from controller.client import AsyncClient, EventsPruned
 from controller.client_views import InstanceView, NodeView, OperationView, PoolView, TaskView
 from controller.followers import Wanted
@@ -320,3 +321,55 @@ async def test_a_destroyed_pool_leaves_the_list(http: httpx.AsyncClient, desk: S
     await desk.followers.ended("down", 10)
     assert await names(http) == []
     assert (await http.get("/v1/pools/main")).json()["status"] == "destroyed"
+
+
+FILTERS = (
+    *(f"/v1/pools?{key}" for key in ("name", "status")),
+    *(f"/v1/instances?{key}" for key in ("provider", "region", "status")),
+    *(f"/v1/operations?{key}" for key in ("pool", "kind")),
+    *(f"/v1/events?{key}" for key in ("pool", "kind", "task", "request_id")),
+    *(f"/v1/offers?{key}" for key in ("provider", "region", "zone", "type")),
+    "/v1/tasks?name",
+)
+
+
+@pytest.mark.parametrize("url", [*FILTERS, "/v1/offers?accelerator", "/v1/sd?pool"])
+async def test_no_name_in_a_filter_is_too_long(http: httpx.AsyncClient, url: str) -> None:
+    response = await http.get(f"{url}=*{'x' * 50_001}")
+    assert response.status_code == 422 and "128 characters" in response.text
+
+
+@pytest.mark.parametrize("url", FILTERS)
+async def test_patterns_are_not_too_long_together(http: httpx.AsyncClient, url: str) -> None:
+    many = "&".join(f"{url.partition('?')[2]}=*{number:03}{'x' * 60}" for number in range(50))
+    response = await http.get(f"{url.partition('?')[0]}?{many}")
+    assert response.status_code == 422 and "patterns of more than 2048" in response.text
+
+
+async def test_what_patterns_cost_does_not_stay(http: httpx.AsyncClient, desk: SmallDesk) -> None:
+    kept = fnmatch._compile_pattern.cache_info().currsize  # type: ignore[attr-defined]
+    task_ = task("t")
+    await desk.submit([task_], "me")
+    for number in range(70):
+        for url in (*FILTERS, "/v1/offers?accelerator"):
+            assert (await http.get(f"{url}=*{number}a*")).status_code in (200, 404), url
+        assert not Wanted(pool=(f"x*{number}",)).fits({"pool": "main"})
+    assert fnmatch._compile_pattern.cache_info().currsize == kept  # type: ignore[attr-defined]
+    assert paging._fitting.cache_info().currsize <= 64
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "fits"),
+    [
+        ("ab", ("a*",), True),
+        ("a[1]", ("a[?]",), True),
+        ("a1", ("a[1]*",), False),
+        ("b", ("a", "b"), True),
+        ("ba", ("a", "b"), False),
+        ("xb", ("a?", "?b"), True),
+        ("a\nb", ("a*b",), True),
+        ("a", (), False),
+    ],
+)
+def test_what_fits(name: str, wanted: tuple[str, ...], fits: bool) -> None:
+    assert paging.fits(name, wanted) is fits

@@ -215,7 +215,8 @@ async def test_the_daemon_itself(everpool: AsyncClient, desk: SmallDesk, tmp_pat
     with pytest.raises(EverpoolError, match="did you mean 'local'") as refused:
         await everpool.doctor("far", "locla")
     assert refused.value.status == 404
-    assert (await everpool.reload(dry_run=True))["applied"] is False and not (await everpool.adopt())["adopted"]
+    assert (await everpool.reload(dry_run=True))["applied"] is False
+    assert not (await everpool.adopt())["adopted"]
     assert (await everpool.offers())["offers"][0]["provider"] == "local"
     desk.failing = True
     assert (await everpool.ready())["reasons"] == ["disk is full"]

@@ -7,8 +7,9 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from actors.spec import TITLE_CHARS_MAX, TaskSpec
 from controller.api.answers import Problem
-from controller.api.body import check_shape
+from controller.api.body import COMMAS_MAX, ONE_MAX, OPENINGS_MAX, check_shape
 from tests.controller.api.desk import SmallDesk
 
 pytestmark = pytest.mark.anyio
@@ -162,3 +163,74 @@ async def test_depth_is_measured_outside_strings() -> None:
     check_shape(b'"' + b'\\"' * 300_000 + b"[" * 100, 64)
     with pytest.raises(Problem):
         check_shape(b'{"a":' * 65 + b"1" + b"}" * 65, 64)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"kind":"task_requested","pool":"main","task":{"argv":[' + b"[]," * ONE_MAX + b"[]]}}",
+        b"{" + b'"k":1,' * (ONE_MAX + 1) + b'"k":1}',
+        b"[" + b"[]," * OPENINGS_MAX + b"[]]",
+        b'[{"a":[' + b"1," * (COMMAS_MAX + 1) + b"1]}]",
+        b'["\\"",' + b'"",' * (COMMAS_MAX + 1) + b'""]',
+        b"[" + b'"["' * (4 * (COMMAS_MAX + OPENINGS_MAX)),
+    ],
+)
+async def test_too_many_values_are_413_before_anything_is_built(http: httpx.AsyncClient, body: bytes) -> None:
+    response = await post(http, body)
+    assert response.status_code == 413 and "lists and objects" in response.json()["error"]
+
+
+async def test_a_full_list_of_long_tasks_is_no_more_than_may_be_sent() -> None:
+    task = one(
+        "a", name="a", argv=["x"] * 20, env={"A": "1", "B": "2"}, files=[{"path": "p", "data": "eA=="}]
+    )
+    check_shape(json.dumps([task] * 10_000).encode(), 64)
+    check_shape(json.dumps([one("a", shell="a,b;[[ {}" * 7000)] * 50).encode(), 64)
+    check_shape(json.dumps([one("a", shell='"[,' * 7000)] * 50).encode(), 64)
+    check_shape(json.dumps(one("a", argv=["x"] * 4096, env={f"A{i}": "" for i in range(1000)})).encode(), 64)
+
+
+async def test_problems_of_a_kind_are_told_once_and_too_many_not_at_all(http: httpx.AsyncClient) -> None:
+    wrong = one("a", argv=[[]] * 4000, fetch=[1] * 200, files=[1] * 200)
+    response = await post(http, wrong)
+    assert response.status_code == 422 and len(response.json()["detail"]) == 3
+    keys = {f"k{number}": 1 for number in range(20_100)}
+    response = await post(http, [one("a") | keys])
+    assert response.status_code == 422 and "problems, too many to tell" in response.json()["error"]
+
+
+TOO_LARGE: dict[str, dict[str, Any]] = {
+    "an argument has 131072 bytes": {"argv": ["x", "y" * 131_072]},
+    "an argument has 150000 bytes": {"argv": ["ä" * 75_000]},
+    "argv and env have": {"argv": ["x" * 100_000] * 11},
+    "argv and env have 1081345": {"argv": ["x"], "env": {f"V{i:02}": "x" * 32_765 for i in range(33)}},
+    "task.cwd": {"argv": ["x"], "cwd": "/" * 4097},
+    "task.fetch": {"argv": ["x"], "fetch": ["a", "b" * 4097]},
+    "task.log_bytes_max": {"argv": ["x"], "log_bytes_max": 2**40 + 1},
+}
+
+
+@pytest.mark.parametrize("text", TOO_LARGE)
+async def test_what_no_machine_could_start_is_not_taken_but_still_read(
+    http: httpx.AsyncClient, text: str
+) -> None:
+    keys = TOO_LARGE[text]
+    for body in (one("a", **keys), [one("a", **keys)]):
+        response = await post(http, body)
+        told = response.json() if isinstance(body, dict) else response.json()[0] | {"alone": False}
+        assert (response.status_code, told.get("code", 422)) == (422 if "alone" not in told else 200, 422)
+        assert text in told["error"]
+    assert TaskSpec.model_validate(keys).title == keys["argv"][0][:TITLE_CHARS_MAX]  # of an older journal
+
+
+async def test_what_is_just_small_enough_is_taken(http: httpx.AsyncClient) -> None:
+    keys = {"argv": ["y" * 131_071] * 7, "cwd": "/" * 4096, "fetch": ["b" * 4096], "log_bytes_max": 2**40}
+    assert (await post(http, one("a", **keys))).status_code == 202
+    assert (await http.get("/v1/tasks/a")).json()["name"] == "y" * 128
+
+
+async def test_a_pool_has_no_endless_logs(http: httpx.AsyncClient) -> None:
+    spec = {"provider": ["local"], "log_bytes_max": 2**40 + 1}
+    response = await post(http, {"kind": "pool_requested", "pool": "p", "spec": spec})
+    assert response.status_code == 422 and "spec.log_bytes_max: may be up to" in response.text
