@@ -578,8 +578,8 @@ class Loop:
                 decision = attempt(
                     address,
                     step.__name__,
-                    step,
-                    self._states[address],  # type: ignore[arg-type]
+                    step,  # type: ignore[arg-type]
+                    self._states[address],
                     self._view(now),
                 )
                 if isinstance(decision, Bug):
@@ -604,8 +604,8 @@ class Loop:
             tells = attempt(
                 address,
                 "schedule",
-                settle.schedule,
-                self._states[address],  # type: ignore[arg-type]
+                settle.schedule,  # type: ignore[arg-type]
+                self._states[address],
                 view,
             )
             if isinstance(tells, Bug):

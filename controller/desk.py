@@ -63,7 +63,7 @@ BUSY_LETTERS = MAILBOX_MAX // 2  # a pool with more letters waiting takes no new
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A Request that is not taken, and why; `status` in HTTP's words. `no_task`: its pool has no such task."""
+    """A Request that is not taken, and why; `status` in HTTP's words. `no_task`: its pool has none such."""
 
     status: int
     message: str

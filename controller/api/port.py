@@ -64,6 +64,7 @@ class Journal(EventSource, Protocol):
         pool: OneOrMore | None = None,
         kinds: Sequence[str] | None = None,
         request_id: OneOrMore | None = None,
+        within: Sequence[str] = (),
     ) -> int | None:
         """The seq of the oldest among the newest `limit` events that fit; None: none does."""
         ...

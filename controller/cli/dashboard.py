@@ -1,7 +1,12 @@
 """The command `dashboard`: the page's URL, with a token of its own in the fragment."""
 
 import secrets
+import tempfile
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from html import escape
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -18,6 +23,7 @@ from controller.cli.forwarder import Forwarder
 from controller.client import AsyncClient, EverpoolError
 
 LASTS = "12h"
+READ_WITHIN_S = 15.0  # so long a browser has to read the page that leads to the URL
 Scope = Literal["read", "submit"]
 
 
@@ -61,7 +67,11 @@ async def dashboard(
     async with session.client() as client:
         token = await _token(client, name, scope, pool or [], seconds)
         if address.startswith(("http://", "https://")):
-            _show(session, f"{address.rstrip('/')}/", token, name, open_it=open_it)
+            url = _show(session, f"{address.rstrip('/')}/", token, name)
+            if open_it:
+                with leading_to(url) as page:
+                    if _opened(session, page):
+                        await anyio.sleep(READ_WITHIN_S)
             return OK
         try:
             await _forward(session, address, token, name, port, seconds, open_it=open_it)
@@ -89,11 +99,34 @@ async def _revoke(client: AsyncClient, name: str) -> None:
         return
 
 
-def _show(session: Session, base: str, token: str, name: str, *, open_it: bool) -> None:
+def _show(session: Session, base: str, token: str, name: str) -> str:
     url = f"{base}#token={quote(token, safe='')}"
     session.show({"url": url, "token": name}, url)
-    if open_it and not webbrowser.open(url):
+    return url
+
+
+@contextmanager
+def leading_to(url: str) -> Iterator[str]:
+    """The URL of a file that leads to a URL; it is gone when it is left.
+
+    Only we can read it; the command line that a browser is started with can be read by everybody here.
+    """
+    with tempfile.TemporaryDirectory(prefix="everpool-") as directory:  # of mode 0700
+        page = Path(directory) / "dashboard.html"
+        page.touch(0o600)
+        there = escape(url)
+        page.write_text(
+            f'<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            f'<meta http-equiv="refresh" content="0; url={there}"><a href="{there}">everpool</a>\n'
+        )
+        yield page.as_uri()
+
+
+def _opened(session: Session, page: str) -> bool:
+    found = webbrowser.open(page)
+    if not found:
         session.say("no browser opens here: open the URL by hand")
+    return found
 
 
 async def _forward(
@@ -108,8 +141,10 @@ async def _forward(
     async with listener:
         number = listener.extra(SocketAttribute.local_port)
         base = f"http://127.0.0.1:{number}/"
-        _show(session, base, token, name, open_it=open_it)
+        url = _show(session, base, token, name)
         session.say("the URL works until Ctrl-C; whoever has it is let in: keep it to yourself")
         session.on_detach = "the page's port is closed, and its token revoked"
-        with anyio.move_on_after(seconds):
+        with leading_to(url) if open_it else nullcontext() as page, anyio.move_on_after(seconds):
+            if page is not None:
+                _opened(session, page)
             await listener.serve(Forwarder(socket, token, (f"127.0.0.1:{number}", f"localhost:{number}")))

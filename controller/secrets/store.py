@@ -253,8 +253,10 @@ class SecretStore:
         for name in groups:
             try:
                 record = self._groups.get(name)
-                if record is None or not _is_for(record, pool):  # whoever reads events hears of no other
-                    raise Missing(f"no group {name!r} of secrets is for pool {pool!r} any more")
+                if record is None:  # whoever reads events hears of no other
+                    raise Missing(f"no group {name!r} of secrets")
+                if not _is_for(record, pool):
+                    raise Missing(f"group {name!r} is not for pool {pool!r} any more")
                 one = _revision(record, told.get(name))
                 env |= self._open_revision(self._ring.vault(), name, one)
             except SecretsError as error:

@@ -120,9 +120,9 @@ class Webhooks:
         if self._wanted or cursors:
             for body in await self._journal.replies(min(cursors, default=self._journal.last_seq)):
                 envelope = Envelope.model_validate_json(body)
-                name = getattr(envelope.event, "reply_to", None)
-                if name is not None and envelope.request_id is not None:
-                    replies.setdefault(name, []).append(envelope.request_id)
+                reply_to = getattr(envelope.event, "reply_to", None)
+                if reply_to is not None and envelope.request_id is not None:
+                    replies.setdefault(reply_to, []).append(envelope.request_id)
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks

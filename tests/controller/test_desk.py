@@ -1,6 +1,7 @@
-"""What the desk of a daemon takes, what it refuses, and what those who are limited to some pools hear of others."""
+"""What the desk takes, what it refuses, and what those who are limited to some pools hear of others."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from actors.events import Envelope, PoolRequested, Request, TaskRequested, TaskStopRequested
+from actors.loop import Loop
 from actors.ports import Accepted
 from actors.spec import Nodes, PoolSpec, TaskSpec
 from controller.config import load
@@ -18,6 +20,7 @@ from controller.journal.journal import SqliteJournal
 from controller.journal.lock import StateDirectory
 from controller.principal import Principal, Scope
 from controller.records import Records
+from controller.recovery import Sweep
 from controller.secrets.keys import write_new_key
 from controller.status import Status
 
@@ -56,7 +59,8 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
                 made = PoolRequested(request_id=f"make-{pool}", pool=pool, spec=spec)
                 assert isinstance((await built.desk.submit([made, asked(pool)], "me"))[1], Accepted)
             yield built
-            for one in (built.sweep, *built.acting.loops.values()):  # nobody ran that would have closed them
+            streams: list[Sweep | Loop] = [built.sweep, *built.acting.loops.values()]
+            for one in streams:  # nobody ran that would have closed them
                 one._send.close()
                 one._receive.close()
 
@@ -94,7 +98,7 @@ async def test_a_task_that_is_known_makes_no_other_refusal_good(daemon: Daemon) 
 async def test_a_repetition_is_one_whatever_has_changed_since(daemon: Daemon) -> None:
     first = asked("alpha", request_id="again", reply_to="pager")
     assert [one.new for one in await daemon.desk.submit([first], "me") if isinstance(one, Accepted)] == [True]
-    daemon.desk.config = daemon.desk.config.model_copy(update={"webhooks": {}})
+    daemon.desk.config = replace(daemon.desk.config, webhooks={})
     assert [one.new for one in await daemon.desk.submit([first], "me") if isinstance(one, Accepted)] == [
         False
     ]
