@@ -534,7 +534,13 @@ class Daemon:
             sdnotify.notify("READY=1", f"STATUS=epoch {self.journal.epoch}")
             for text in warnings(self.config):
                 log.warning("config", what=text)
-            log.info("ready", epoch=self.journal.epoch, owner=self.journal.owner)
+            log.info(
+                "ready",
+                epoch=self.journal.epoch,
+                owner=self.journal.owner,
+                socket=str(listening.path),
+                listen=listening.address and "{}:{}".format(*listening.address),
+            )
             await self._stop.wait()
             sdnotify.notify("STOPPING=1")
             self.desk.stopping = True

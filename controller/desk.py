@@ -286,7 +286,12 @@ class Desk:
             return None if request.task.node is None else self._unknown_node(loop, request.task.node)
         owned = loop.index.pool is not None and loop.index.pool.made_by == CONFIG
         if owned and sender.principal != CONFIG and isinstance(request, _OF_CONFIG):
-            return Refused(409, f"pool {pool!r} belongs to the config: change it there, then reload")
+            how = (
+                f"set 'remove = true' under [pools.{pool}]"
+                if isinstance(request, ShutdownRequested)
+                else "change it"
+            )
+            return Refused(409, f"pool {pool!r} belongs to the config: {how} there, then reload")
         match request:
             case PoolUpdateRequested():
                 now = loop.index.pool.spec if loop.index.pool is not None else None

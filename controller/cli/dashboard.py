@@ -1,6 +1,7 @@
 """The command `dashboard`: the page's URL, with a token of its own in the fragment."""
 
 import secrets
+import signal
 import tempfile
 import webbrowser
 from collections.abc import Iterator
@@ -74,11 +75,22 @@ async def dashboard(
                         await anyio.sleep(READ_WITHIN_S)
             return OK
         try:
-            await _forward(session, address, token, name, port, seconds, open_it=open_it)
+            async with anyio.create_task_group() as group:
+                group.start_soon(_end_with, group.cancel_scope)
+                await _forward(session, address, token, name, port, seconds, open_it=open_it)
+                group.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
                 await _revoke(client, name)
     return OK
+
+
+async def _end_with(scope: anyio.CancelScope) -> None:
+    """Let go in order when the session or the system ends us, too: the token must not outlive the port."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
 
 
 async def _token(client: AsyncClient, name: str, scope: Scope, pools: list[str], lasts_s: float) -> str:

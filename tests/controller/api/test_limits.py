@@ -265,6 +265,7 @@ async def test_nobody_takes_the_followers_of_others(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(streaming, "FOLLOWERS_MAX", 4)
     async with served(tmp_path) as world:
         await world.desk.submit([task("t")], "config")
+        await until(lambda: world.desk.status.task_state("t") is not None)  # else its log is at its end
 
         async def follow(http: Any, path: str, stack: contextlib.AsyncExitStack) -> int:
             response = await stack.enter_async_context(http.stream("GET", path, params={"follow": "true"}))

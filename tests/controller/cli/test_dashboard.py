@@ -37,6 +37,8 @@ def test_a_browser_is_not_started_with_the_token(face: Face) -> None:
         token = url.partition("#token=")[2]
         asked = (face.directory / "asked").read_text().strip()
         assert token and token not in asked and token in (face.directory / "page").read_text()
-        shown.send_signal(signal.SIGINT)
+        assert "dashboard-" in face("token", "list").out
+        shown.send_signal(signal.SIGTERM)
         shown.wait(20)
+        assert "dashboard-" not in face("token", "list").out
         assert not Path(urlparse(asked).path).exists()
