@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -77,9 +78,9 @@ class DaemonConfig(Value):
     state_dir: AbsolutePath = Field(default_factory=default_state_dir)
     socket: AbsolutePath | None = None  # None: api.sock in state_dir
     socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
+    tls: TlsConfig | None = None  # before `listen`, which looks at it
     listen: str | None = None  # host:port
     token_file: AbsolutePath | None = None
-    tls: TlsConfig | None = None
     limits: LimitsConfig = LimitsConfig()
     secrets_key: SecretSource | None = None  # encrypts what `everpool secrets` keeps; without it nothing is
     secrets_key_old: SecretSource | None = (
@@ -99,13 +100,16 @@ class DaemonConfig(Value):
 
     @field_validator("listen")
     @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
+    def _is_an_address(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
         host, port = split_address(value)
-        is_loopback(host)
+        loopback = is_loopback(host)
         if not 0 <= port <= 65_535:
             raise ValueError(f"{port} is not a port")
+        if not loopback and info.data.get("tls", True) is None:  # not there: it is wrong, and said to be
+            text = "is not a loopback address: that needs [daemon.tls] with certificate and key"
+            raise ValueError(f"{host} {text}")
         return value
 
     @model_validator(mode="after")
@@ -115,9 +119,6 @@ class DaemonConfig(Value):
                 f"the socket's path {self.socket_path} is longer than {SOCKET_PATH_BYTES_MAX} bytes: "
                 "set 'socket' to a shorter one"
             )
-        if self.tls is None and self.address is not None and not is_loopback(self.address[0]):
-            text = "is not a loopback address: that needs [daemon.tls] with certificate and key"
-            raise ValueError(f"{self.address[0]} {text}")
         return self
 
     @property

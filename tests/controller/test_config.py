@@ -113,7 +113,7 @@ url = "no url"
         ("[daemon]\nstate_dir = 'here'", "f:2: daemon.state_dir: 'here' is relative: give an absolute path"),
         (
             "[daemon]\nlisten = '0.0.0.0:80'",
-            "f:1: daemon: 0.0.0.0 is not a loopback address: that needs [daemon.tls]",
+            "f:2: daemon.listen: 0.0.0.0 is not a loopback address: that needs [daemon.tls]",
         ),
         ("[daemon]\nlisten = 'example.org:80'", "f:2: daemon.listen: 'example.org' is not an IP address"),
         ("[daemon]\nlisten = '7070'", "f:2: daemon.listen: '7070' is not host:port"),

@@ -221,7 +221,7 @@ async def test_tls_does_not_go_while_others_can_reach_the_socket(open_to_all: Ho
     assert daemon.guard.certificate is not None
     open_to_all.configure('listen = "127.0.0.1:7070"\ntoken_file = "{root}/token"')
     done = await daemon.reload()
-    assert done["needs_restart"] == ["daemon.listen", "daemon.tls"]
+    assert done["needs_restart"] == ["daemon.tls", "daemon.listen"]
     assert all(line.startswith("at the next start: ") for line in done["plan"])
     assert daemon.guard.certificate is not None and daemon.config.daemon.tls is not None
     assert (await daemon.reload(dry_run=True))["needs_restart"] == done["needs_restart"]

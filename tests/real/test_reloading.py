@@ -41,7 +41,7 @@ def test_a_socket_for_all_does_not_turn_plain(rig: Rig) -> None:
     rig.configure(daemon=f'listen = "127.0.0.1:{port}"\ntoken_file = "{token}"')
     hang_up(rig)
     fact = rig.until_event("config_reloaded").event
-    assert isinstance(fact, ConfigReloaded) and fact.needs_restart == ("daemon.listen", "daemon.tls")
+    assert isinstance(fact, ConfigReloaded) and fact.needs_restart == ("daemon.tls", "daemon.listen")
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"http://127.0.0.1:{port}/v1/whoami", headers=bearer)
