@@ -96,7 +96,7 @@ class Image(Value):
 
     base: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = None
     env: Env = {}
-    steps: Annotated[tuple[Step, ...], FailFast(), Field(max_length=64)] = ()
+    steps: Annotated[tuple[Step, ...], Field(max_length=64)] = ()
 
     @model_validator(mode="after")
     def _phases_differ(self) -> Self:
@@ -118,7 +118,7 @@ class HealthCheck(Value):
 class PoolSpec(Value):
     """What a pool is. Every key but `provider` and `nodes` has a default."""
 
-    provider: Annotated[tuple[str, ...], FailFast(), Field(min_length=1)]
+    provider: Annotated[tuple[str, ...], Field(min_length=1)]
     nodes: Nodes = Nodes(desired=1)
     worker: Worker = Worker()
     image: Image = Image()
@@ -135,7 +135,7 @@ class PoolSpec(Value):
     instance_type: str | None = None
     allocation: Literal["spot", "on-demand", "spot-if-available", "cheapest"] = "spot-if-available"
     # one of them must hold
-    alternatives: Annotated[tuple[Alternative, ...], FailFast(), Field(max_length=64)] = ()
+    alternatives: Annotated[tuple[Alternative, ...], Field(max_length=64)] = ()
     on_demand: OnDemand = OnDemand()
     spread: Literal["zones", "together"] | None = None  # evenly over zones; or all in one, for gangs
     max_hourly_cost: Annotated[float, Field(gt=0)] | None = None  # dollars, of one node

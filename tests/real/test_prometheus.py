@@ -132,7 +132,8 @@ def test_prometheus_scrapes_discovers_and_alerts(rig: Rig) -> None:
     port, token = free_port(), rig.root / "token"
     token.touch(mode=0o600)
     token.write_text(TOKEN)
-    rig.configure(daemon=f'listen = "127.0.0.1:{port}"\ntoken_file = "{token}"')
+    # A lost machine takes longer to replace than a busy server to look once: else the alert might be missed.
+    rig.configure(daemon=f'listen = "127.0.0.1:{port}"\ntoken_file = "{token}"', local="launch_delay_s = 8")
     rig.start()
     with running(rig.root / "prometheus", port) as server:
         scripted(rig)
