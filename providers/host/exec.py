@@ -151,12 +151,7 @@ class ExecHost:
         """
         command = _Command(self._engine, self._container, f"{self._name}: {argv[0]}", self._python)
         try:
-            try:
-                with anyio.fail_after(START_WITHIN_S):
-                    await command.start(argv)
-            except TimeoutError as error:
-                text = f"{self._name}: {argv[0]}: not started in {START_WITHIN_S:g} s"
-                raise HostError(Fault.UNKNOWN, text) from error
+            await self._start(command, argv)
             yield ExecStream(command)
         finally:
             await command.end(patient=True)
@@ -174,15 +169,18 @@ class ExecHost:
         """
         command = _Command(self._engine, self._container, f"{self._name}: {argv[0]}", self._python, tty=tty)
         try:
-            try:
-                with anyio.fail_after(START_WITHIN_S):
-                    await command.start(argv)
-            except TimeoutError as error:
-                text = f"{self._name}: {argv[0]}: not started in {START_WITHIN_S:g} s"
-                raise HostError(Fault.UNKNOWN, text) from error
+            await self._start(command, argv)
             yield Session(command)
         finally:
             await command.end(patient=False)
+
+    async def _start(self, command: "_Command", argv: Sequence[str]) -> None:
+        try:
+            with anyio.fail_after(START_WITHIN_S):
+                await command.start(argv)
+        except TimeoutError as error:
+            text = f"{self._name}: {argv[0]}: not started in {START_WITHIN_S:g} s"
+            raise HostError(Fault.UNKNOWN, text) from error
 
     async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Write a file whole or not at all; parent directories are made."""
