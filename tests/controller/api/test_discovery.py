@@ -14,7 +14,7 @@ from actors.ports import Commit, StateRow
 from actors.spec import PoolSpec
 from controller.api import discovery
 from controller.api.streaming import PRINCIPAL
-from controller.principal import Principal, Scope
+from controller.principal import Principal
 from controller.principal import Scope as Rights
 from controller.status import Status
 from providers.model import MICRO, Address, ClusterHandle, Handle, InstanceType, Offer
@@ -35,7 +35,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.status = Status()
-        self.principal = Principal("unix", Scope.ADMIN)
+        self.principal = Principal("unix", Rights.ADMIN)
 
 
 def instance(pool: str, node: int, host: str) -> instances.Ready:
