@@ -17,6 +17,7 @@ from controller.journal.jobs import (
     Key,
     RequestValues,
     StateValues,
+    canonical_hash,
     enveloped,
 )
 
@@ -138,7 +139,7 @@ def _accept(
                 )
                 requests.append(row)
                 job.answers.append(Accepted(envelope, new=True))
-            elif before[1] != body_hash:
+            elif before[1] != body_hash and before[1] != canonical_hash(submission.request):
                 job.answers.append(Conflict(request_id))
             else:
                 seq, _, ended_by = before

@@ -1,15 +1,17 @@
 """What is acknowledged is kept, in order, once."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import anyio
 import pytest
 
 from actors.events import Envelope, TaskRequested
-from actors.ports import Accepted, Commit, Conflict, JournalClosed, StateRow
+from actors.ports import Accepted, Commit, Conflict, JournalClosed, StateRow, Submission
 from actors.spec import TaskSpec
 from controller.journal.errors import CommitRefused
+from controller.journal.jobs import body_hash, canonical_hash
 from controller.journal.journal import SqliteJournal
 from tests.controller.journal.samples import Sample, completed, numbered, queued, submission, until
 
@@ -118,6 +120,52 @@ async def test_the_order_of_a_table_in_a_body_does_not_matter(journal: SqliteJou
     [again] = await journal.accept([type(first)("main", request, "somebody", 9.0)])
     assert isinstance(again, Accepted)
     assert not again.new
+
+
+def a_task(**spec: object) -> TaskRequested:
+    task = TaskSpec.model_validate({"argv": ["true"], **spec})
+    return TaskRequested(request_id="r1", pool="main", task=task)
+
+
+HASHES = (  # of releases: what was accepted by one is known to those that come
+    (
+        a_task(),
+        "53d561c76df05f61c844ead120df66d7028802a5a88d341f53c5ce6b73f17073",
+        "d003bc304296061484730ff053ea38a2a3266a9bcaaeddb8c9b97fe290e178ec",
+    ),
+    (
+        a_task(env={"A": "1"}, retries=2),
+        "e21986cfc97c50bff469b68e687645d38002d75ffa4b67fa7675e13139ecbdbc",
+        "4180751d1651dae3fa48d52946a6aa4a5ee10bfccfc8fd33837280f3f377641b",
+    ),
+    (
+        a_task(env={"A": "1", "B": "2"}),
+        "706930a963fce46ec044dc42cf18ce3cf9d927cf09cda791ac3257208dc4b3ed",
+        "706930a963fce46ec044dc42cf18ce3cf9d927cf09cda791ac3257208dc4b3ed",
+    ),
+)
+
+
+@pytest.mark.parametrize(("request_", "now", "before"), HASHES)
+def test_the_hash_of_a_body_stays_the_same(request_: TaskRequested, now: str, before: str) -> None:
+    assert body_hash(request_).hex() == now
+    assert canonical_hash(request_).hex() == before
+
+
+@pytest.mark.parametrize("spec", [{}, {"env": {"A": "1"}}, {"env": {"A": "1", "B": "2"}, "retries": 3}])
+async def test_what_an_older_journal_accepted_is_known(
+    journal: SqliteJournal, path: Path, spec: dict[str, object]
+) -> None:
+    asked, other = a_task(**spec), a_task(**spec, priority=1)
+    await journal.accept([Submission("main", asked, "somebody", 1.5)])
+    with closing(sqlite3.connect(path)) as file, file:  # as all releases wrote it at first
+        file.execute("UPDATE requests SET body_hash = ?", (canonical_hash(asked),))
+    [again, conflict] = await journal.accept(
+        [Submission("main", asked, "somebody", 9.0), Submission("main", other, "somebody", 9.0)]
+    )
+    assert isinstance(again, Accepted)
+    assert not again.new
+    assert conflict == Conflict("r1")
 
 
 async def test_a_request_is_taken_then_ended_and_keeps_its_first_end(journal: SqliteJournal) -> None:
