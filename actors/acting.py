@@ -22,6 +22,7 @@ from actors.effects import (
     OpenCluster,
     RefreshOffers,
     Say,
+    StartSetUp,
     StartTask,
     TaskFilesDone,
     TellMarket,
@@ -30,7 +31,7 @@ from actors.effects import (
     Watch,
     Word,
 )
-from actors.env_groups import EnvGroups, GroupsUnavailable, NoGroups, with_groups
+from actors.env_groups import EnvGroups, GroupsUnavailable, NoGroups, set_up_with_groups, with_groups
 from actors.events import InstanceId
 from actors.instance.state import Alive
 from actors.links import Links
@@ -39,6 +40,7 @@ from actors.market.state import MarketState
 from actors.messages import (
     AbsenceObserved,
     AgentReported,
+    AgentSaid,
     ClusterClosed,
     ClusterCloseFailed,
     ClusterOpened,
@@ -57,12 +59,13 @@ from actors.messages import (
 )
 from actors.spec import FilePut
 from actors.supervisor import attempt_call
-from providers.agent.wire import Command, Ended, Put
+from providers.agent.wire import BootstrapEnded, Command, Ended, Put
 from providers.errors import Fault, ProviderError
 from providers.gateway import Gateway
 from providers.model import Capabilities, ClusterOrder, Handle, Listing, Notice, Offer, Order, Sighting
 
 PUT_BYTES = 192 * 1024  # of a file in one message to an agent
+BEHIND_ALL = 2**62  # the id of a report that no agent made: of theirs none is so large
 
 
 class Keys(Protocol):
@@ -349,6 +352,8 @@ class Acting:
                 self._links.disconnect(instance)
             case Say(instance_id=instance, command=command):
                 self._links.say(instance, [command])
+            case StartSetUp():
+                self._set_up(pool, word)
             case StartTask():
                 self._start(pool, word)
             case Acknowledge(instance_id=instance, boot=boot, last_id=last_id):
@@ -362,6 +367,17 @@ class Acting:
                 self._files.task_done(pool, task)
             case _:
                 assert_never(word)
+
+    def _set_up(self, pool: str, word: StartSetUp) -> None:
+        """Send the word to set up, with its secrets. One that can't be had fails it, as if a step had."""
+        run, instance = word.command.run_id, word.instance_id
+        try:
+            found = self._env_groups.values(pool, run, 0, word.env_groups)
+        except GroupsUnavailable as error:
+            ended = BootstrapEnded(id=BEHIND_ALL, run_id=run, phase="secrets", error=error.why)
+            self._tell_pool(pool, Letter(("instance", instance), AgentSaid(word.boot, 0, (ended,))))
+            return
+        self._links.say(instance, [set_up_with_groups(word.command, found)])
 
     def _start(self, pool: str, word: StartTask) -> None:
         """Send the task's files, then the word to start. A file or secret that was lost fails the attempt."""

@@ -120,6 +120,19 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
+class StartSetUp:
+    """Tell the agent to set the machine up. `env_groups` join the steps' environment when it is told.
+
+    `boot`: of the agent as its instance knows it, for the answer when a group can't be had.
+    """
+
+    instance_id: InstanceId
+    boot: str
+    command: Bootstrap
+    env_groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartTask:
     """Tell the agent to run an attempt, its files first.
 
@@ -173,6 +186,7 @@ Word = (
     | Connect
     | Disconnect
     | Say
+    | StartSetUp
     | StartTask
     | Acknowledge
     | TellMarket

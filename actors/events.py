@@ -260,11 +260,23 @@ class PoolResized(Value):
 
 
 class PoolUpdated(Value):
-    """(ours) The new spec holds. `changed` names what differs from the one before."""
+    """(ours) The new spec holds. `changed` names what differs from the one before.
+
+    `outdated`: machines that are not what it asks for; they are replaced, a few at a time, until PoolRolled.
+    """
 
     kind: Literal["pool_updated"] = "pool_updated"
     pool: str
     changed: tuple[str, ...] = ()
+    outdated: int = 0
+
+
+class PoolRolled(Value):
+    """(ours) Every machine of the pool is what its spec asks for again. `renewed`: how many were replaced."""
+
+    kind: Literal["pool_rolled"] = "pool_rolled"
+    pool: str
+    renewed: int
 
 
 class PoolParked(Value):
@@ -745,6 +757,7 @@ Fact = (
     | PoolResized
     | PoolUpdated
     | PoolParked
+    | PoolRolled
     | PoolPaused
     | PoolResumed
     | PoolScaled

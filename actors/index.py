@@ -23,6 +23,7 @@ from actors.instance.state import (
 )
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
 from actors.pins import PinSums
+from actors.policy.built import Build
 from actors.policy.situation import Held
 from actors.pool.state import Active, Parked, PoolState
 from actors.pool.state import Destroyed as DestroyedPool
@@ -36,6 +37,8 @@ _POOL = (Active, Parked, DrainingPool, DestroyedPool)
 _NODE = (Vacant, Filling, Filled, Replacing, Retired)
 _INSTANCE = (Requested, Provisioning, Bootstrapping, Ready, Draining, Destroying, Destroyed)
 _HELD = (Provisioning, Bootstrapping, Ready, Draining)
+_KEPT = (Requested, Provisioning, Bootstrapping, Ready)
+_KEPT_STATUSES = ("requested", "provisioning", "bootstrapping", "ready")
 _PLACED = (Assigned, Created, Running, Stopping, Invalid)
 
 
@@ -103,6 +106,8 @@ class Index:
         self._on: dict[InstanceId, dict[str, None]] = {}
         self._leaving: dict[int, dict[InstanceId, None]] = {}  # by the nodes that they fill, or did
         self.moved_away = 0  # of those, the ones that better machines replaced
+        self.outdated: dict[InstanceId, None] = {}  # at work or coming, and not what the spec asks for
+        self._build: Build | None = None
         self._shown: dict[InstanceId, NodeInstance] = {}
 
     # --- what rules ask ---------------------------------------------------------------------------
@@ -112,6 +117,17 @@ class Index:
         """The pool's spec as it is now."""
         assert self.pool is not None
         return self.pool.spec
+
+    @property
+    def build(self) -> Build:
+        """What the pool's spec asks of machines."""
+        assert self._build is not None
+        return self._build
+
+    @property
+    def kept(self) -> int:
+        """Machines at work or coming that nobody is ending."""
+        return sum(self.instance_counts[status] for status in _KEPT_STATUSES)
 
     def tasks_on(self, instance: InstanceId) -> tuple[str, ...]:
         """Tasks whose attempt is on this machine, not surely ended."""
@@ -246,10 +262,25 @@ class Index:
             respec = self.pool is None or self.pool.spec is not new.spec  # a restart may hear of it last
             self.pool = new
             if respec:
-                self._reslot_all(self.instances)
+                self._respecced(Build.of(new.spec, new.unmarked))
         elif isinstance(old, _POOL):
             self.pool = None
-            self._reslot_all(self.instances)
+            self._respecced(None)
+
+    def _respecced(self, build: Build | None) -> None:
+        self._reslot_all(self.instances)
+        self._build = build
+        self.outdated.clear()
+        for name, state in self.instances.items():
+            self._compare(name, state)
+
+    def _compare(self, name: str, state: InstanceState | None) -> None:
+        """Note whether a machine is what the spec asks for."""
+        self.outdated.pop(name, None)
+        if self._build is None or not isinstance(state, _KEPT) or getattr(state, "leave", None) is not None:
+            return
+        if self._build.lacks(state.image, state.disk_gb, state.offer) is not None:
+            self.outdated[name] = None
 
     def _task(self, task: str, old: TaskState | None, new: TaskState | None) -> None:
         if old is not None and not isinstance(old, Stopped):
@@ -321,6 +352,8 @@ class Index:
             self.instance_counts[new.status] += 1
             self._shown.pop(name, None)
         self.purse.change(name, new)
+        if old is None or new is None or old.status != new.status or old.image != new.image:
+            self._compare(name, new)
         self._reslot(name)
         self._reidle(name, 0.0)
 

@@ -77,13 +77,15 @@ class LaunchEnded:
 class SetUpEnded:
     """A machine was set up (error None), or could not be, or was never reached.
 
-    `took_s` is the time from its launch until now; `cost_micro_usd` what it has cost in that time.
+    `took_s` is the time from its launch until now; `cost_micro_usd` what it has cost in that time. What is
+    not `is_current` was made by a spec that the pool has no more.
     """
 
     offer: Offer
     error: str | None
     took_s: float
     cost_micro_usd: int
+    is_current: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,10 @@ class MachineBilled:
 
 @dataclass(frozen=True, slots=True)
 class NodeReady:
-    """A node has a ready machine."""
+    """A node has a ready machine, in the place of `moved` if that worked until now."""
 
     node: int
+    moved: InstanceId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, FailFast, Field, field_validator, model_validator
+from pydantic import AfterValidator, FailFast, Field, ValidationInfo, field_validator, model_validator
 
 from actors.buying import Alternative, Budget, Buying, OnDemand, Scaling
 from providers.model import Accelerator, Architecture, Value
@@ -96,6 +96,8 @@ class Image(Value):
 
     base: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = None
     env: Env = {}
+    # of secrets, later over earlier and over `env`; for the steps, not for tasks
+    env_groups: Annotated[tuple[PoolName, ...], Field(max_length=16)] = ()
     steps: Annotated[tuple[Step, ...], Field(max_length=64)] = ()
 
     @model_validator(mode="after")
@@ -158,11 +160,13 @@ class PoolSpec(Value):
     metrics_every_s: Seconds = 10
     log_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 2**20  # per task attempt, both streams
 
-    @model_validator(mode="after")
-    def _scaling_has_an_end(self) -> Self:
-        if self.scaling is not None and self.nodes.max is None:
+    @field_validator("scaling")
+    @classmethod
+    def _scaling_has_an_end(cls, value: Scaling | None, info: ValidationInfo) -> Scaling | None:
+        nodes = info.data.get("nodes")  # not there: it is wrong, and said to be
+        if value is not None and nodes is not None and nodes.max is None:
             raise ValueError("scaling needs nodes.max: how many nodes the pool may grow to")
-        return self
+        return value
 
     @field_validator("provider", mode="before")
     @classmethod

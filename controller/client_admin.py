@@ -1,162 +1,220 @@
-"""What the clients ask about tokens, secrets and the daemon's surroundings: a part of both."""
+"""What both clients can ask about tokens, secrets, webhooks and the daemon: a method for each route."""
 
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TypeVar
+from urllib.parse import quote
 
-from controller import client_calls as calls
-from controller import client_secrets as secrets
-from controller import client_tokens as who
-from controller.client_calls import Call
-from controller.client_views import Json
+from pydantic_core import from_json, to_json
 
-T = TypeVar("T")
+from controller.client_core import Call, asked
+from controller.client_views import (
+    AdoptedView,
+    BackupView,
+    CredentialView,
+    DoctorView,
+    GroupView,
+    HealthView,
+    HeldView,
+    MadeTokenView,
+    PrincipalView,
+    ReloadView,
+    RemovedView,
+    RevokedView,
+    RotatedView,
+    TargetView,
+    TokenView,
+    TriedView,
+    View,
+    WebhookView,
+)
+from controller.client_wire import Address, Json, clean
+
+V = TypeVar("V", bound=View)
 
 
 class Administration:
-    """Of `Client`."""
+    """Of both clients."""
 
-    def _do(self, call: Call[T]) -> T:
-        raise NotImplementedError
+    # --- tokens -------------------------------------------------------------------------------
 
-    def whoami(self) -> Json:
+    @asked
+    def whoami(self) -> Call[PrincipalView]:
         """Who one is for the daemon: name, scope, and patterns of pools (none: all)."""
-        return self._do(who.whoami())
+        return viewed(PrincipalView, "GET", "/v1/whoami")
 
-    def tokens(self) -> list[Json]:
+    @asked
+    def tokens(self) -> Call[list[TokenView]]:
         """All tokens, without what lets in."""
-        return self._do(who.tokens())
+        return _all(TokenView, "/v1/tokens")
 
+    @asked
     def create_token(
         self, name: str, *, scope: str = "read", pools: Sequence[str] = (), expires_in_s: float | None = None
-    ) -> Json:
+    ) -> Call[MadeTokenView]:
         """Make a token; `token` of the answer is it, shown this once. It is not asked for twice."""
-        return self._do(who.create(name, scope=scope, pools=pools, expires_in_s=expires_in_s))
+        body = {"name": name, "scope": scope, "pools": list(pools), "expires_in_s": expires_in_s}
+        return viewed(MadeTokenView, "POST", "/v1/tokens", body=body)
 
-    def revoke_token(self, name: str) -> Json:
+    @asked
+    def revoke_token(self, name: str) -> Call[RevokedView]:
         """Let nobody in with a token any more."""
-        return self._do(who.revoke(name))
+        return viewed(RevokedView, "DELETE", "/v1/tokens/{}", name)
 
-    def secret_groups(self) -> list[Json]:
+    # --- secrets ------------------------------------------------------------------------------
+
+    @asked
+    def secret_groups(self) -> Call[list[GroupView]]:
         """Groups of environment variables, without values."""
-        return self._do(secrets.groups())
+        return _all(GroupView, "/v1/secrets")
 
-    def secret_group(self, name: str) -> Json:
+    @asked
+    def secret_group(self, name: str) -> Call[GroupView]:
         """One of them, with its revisions."""
-        return self._do(secrets.group(name))
+        return viewed(GroupView, "GET", "/v1/secrets/{}", name)
 
+    @asked
     def put_secret_group(
         self, name: str, values: Mapping[str, str], *, pools: Sequence[str] | None = None
-    ) -> Json:
+    ) -> Call[GroupView]:
         """Set all variables of a group; `pools`: whose tasks may name it, [] for all, None as it was."""
-        return self._do(secrets.put_group(name, values, pools=pools))
+        return viewed(GroupView, "PUT", "/v1/secrets/{}", name, body=_group(values, pools))
 
+    @asked
     def merge_secret_group(
         self, name: str, values: Mapping[str, str | None], *, pools: Sequence[str] | None = None
-    ) -> Json:
+    ) -> Call[GroupView]:
         """Set single variables of a group; None removes one."""
-        return self._do(secrets.merge_group(name, values, pools=pools))
+        return viewed(GroupView, "POST", "/v1/secrets/{}", name, body=_group(values, pools))
 
-    def remove_secret_group(self, name: str, *, force: bool = False) -> Json:
+    @asked
+    def remove_secret_group(self, name: str, *, force: bool = False) -> Call[RemovedView]:
         """Forget a group; `force`: though a living task names it."""
-        return self._do(secrets.remove_group(name, force=force))
+        return viewed(RemovedView, "DELETE", "/v1/secrets/{}", name, params=clean({"force": force or None}))
 
-    def credentials(self) -> list[Json]:
+    @asked
+    def credentials(self) -> Call[list[CredentialView]]:
         """Logins to registries, without passwords."""
-        return self._do(secrets.credentials())
+        return _all(CredentialView, "/v1/credentials")
 
-    def put_credential(self, name: str, *, hostname: str, user: str, password: str) -> Json:
+    @asked
+    def put_credential(self, name: str, *, hostname: str, user: str, password: str) -> Call[CredentialView]:
         """Keep a login to a registry."""
-        return self._do(secrets.put_credential(name, hostname=hostname, user=user, password=password))
+        body = {"hostname": hostname, "user": user, "password": password}
+        return viewed(CredentialView, "PUT", "/v1/credentials/{}", name, body=body)
 
-    def remove_credential(self, name: str, *, force: bool = False) -> Json:
+    @asked
+    def remove_credential(self, name: str, *, force: bool = False) -> Call[RemovedView]:
         """Forget a login; `force`: though a living pool pulls from there."""
-        return self._do(secrets.remove_credential(name, force=force))
+        params = clean({"force": force or None})
+        return viewed(RemovedView, "DELETE", "/v1/credentials/{}", name, params=params)
 
-    def rotate_secrets(self) -> Json:
+    @asked
+    def rotate_secrets(self) -> Call[RotatedView]:
         """Encrypt all that is kept with the newest key."""
-        return self._do(secrets.rotate())
+        return viewed(RotatedView, "POST", "/v1/rotate", body={})
 
-    def webhook(self, name: str) -> Json:
+    # --- webhooks -----------------------------------------------------------------------------
+
+    @asked
+    def webhooks(self) -> Call[list[WebhookView]]:
+        """Where events are sent: how far each webhook is."""
+        return _all(WebhookView, "/v1/webhooks")
+
+    @asked
+    def webhook(self, name: str) -> Call[WebhookView]:
         """How far one webhook is."""
-        return self._do(calls.webhook_view(name))
+        return viewed(WebhookView, "GET", "/v1/webhooks/{}", name)
 
+    @asked
+    def webhook_test(self, name: str) -> Call[TriedView]:
+        """Send a signed test to a webhook; answers what came back."""
+        return viewed(TriedView, "POST", "/v1/webhooks/{}/test", name, body={}, wait_s=60)
+
+    @asked
+    def webhook_retry(self, name: str) -> Call[WebhookView]:
+        """Try now what waits after a failure."""
+        return viewed(WebhookView, "POST", "/v1/webhooks/{}/retry", name, body={}, wait_s=60)
+
+    # --- the daemon ---------------------------------------------------------------------------
+
+    @asked
+    def adopt(self) -> Call[AdoptedView]:
+        """Take the lead after a restored backup."""
+        return viewed(AdoptedView, "POST", "/v1/adopt", body={}, wait_s=60)
+
+    @asked
+    def hold(self, seconds: float, pool: str | None = None) -> Call[HeldView]:
+        """Give machines a longer lease."""
+        return viewed(HeldView, "POST", "/v1/hold", body={"seconds": seconds, "pool": pool}, wait_s=60)
+
+    @asked
+    def backup(self, path: Address) -> Call[BackupView]:
+        """Copy the journal to an absolute path on the daemon's host."""
+        return viewed(BackupView, "POST", "/v1/backup", body={"path": os.fspath(path)}, wait_s=3600)
+
+    @asked
+    def reload(self, *, dry_run: bool = False) -> Call[ReloadView]:
+        """Read the config again; answers what changes, or with `dry_run` what would."""
+        params = clean({"dry_run": dry_run or None})
+        return viewed(ReloadView, "POST", "/v1/reload", body={}, params=params, wait_s=60)
+
+    @asked
+    def doctor(self, *providers: str) -> Call[list[DoctorView]]:
+        """Checks of everything that tends to be wrong: of these providers, or else of all."""
+        params = {"provider": list(providers)} if providers else {}
+        return _all(DoctorView, "/v1/doctor", params, wait_s=60)
+
+    @asked
+    def ready(self) -> Call[HealthView]:
+        """The daemon's health; `ready` and `reasons` say whether it can do its work."""
+        return Call("GET", "/readyz", lambda body: HealthView(from_json(body)), fine=(503,))
+
+    @asked
+    def metrics(self, *, instances: bool = False) -> Call[str]:
+        """Prometheus series as text."""
+        return Call("GET", "/metrics/instances" if instances else "/metrics", bytes.decode)
+
+    @asked
     def targets(
         self, pools: Sequence[str] = (), *, port: int | None = None, states: Sequence[str] = ()
-    ) -> list[Json]:
+    ) -> Call[list[TargetView]]:
         """Machines as targets of Prometheus' service discovery."""
-        return self._do(calls.targets(pools, port, states))
+        many = {name: list(some) for name, some in (("pool", pools), ("state", states)) if some}
+        return _all(TargetView, "/v1/sd", {**clean({"port": port}), **many})
 
 
-class AsyncAdministration:
-    """Of `AsyncClient`."""
+def viewed(
+    view: type[V],
+    method: str,
+    path: str,
+    *names: str,
+    params: Mapping[str, str | Sequence[str]] | None = None,
+    body: Json | None = None,
+    wait_s: float = 0,
+) -> Call[V]:
+    """A route whose answer is one thing; `names` are what its path has {} for."""
+    return Call(
+        method,
+        path.format(*(quote(name, safe="") for name in names)),
+        lambda answer: view(from_json(answer)),
+        params or {},
+        None if body is None else to_json(body),
+        wait_s,
+    )
 
-    async def _do(self, call: Call[T]) -> T:
-        raise NotImplementedError
 
-    async def whoami(self) -> Json:
-        """Who one is for the daemon: name, scope, and patterns of pools (none: all)."""
-        return await self._do(who.whoami())
+def _all(
+    view: type[V], path: str, params: Mapping[str, str | Sequence[str]] | None = None, *, wait_s: float = 0
+) -> Call[list[V]]:
+    return Call("GET", path, partial(_each, view), params or {}, wait_s=wait_s)
 
-    async def tokens(self) -> list[Json]:
-        """All tokens, without what lets in."""
-        return await self._do(who.tokens())
 
-    async def create_token(
-        self, name: str, *, scope: str = "read", pools: Sequence[str] = (), expires_in_s: float | None = None
-    ) -> Json:
-        """Make a token; `token` of the answer is it, shown this once. It is not asked for twice."""
-        return await self._do(who.create(name, scope=scope, pools=pools, expires_in_s=expires_in_s))
+def _each(view: type[V], body: bytes) -> list[V]:
+    return [view(one) for one in from_json(body)]
 
-    async def revoke_token(self, name: str) -> Json:
-        """Let nobody in with a token any more."""
-        return await self._do(who.revoke(name))
 
-    async def secret_groups(self) -> list[Json]:
-        """Groups of environment variables, without values."""
-        return await self._do(secrets.groups())
-
-    async def secret_group(self, name: str) -> Json:
-        """One of them, with its revisions."""
-        return await self._do(secrets.group(name))
-
-    async def put_secret_group(
-        self, name: str, values: Mapping[str, str], *, pools: Sequence[str] | None = None
-    ) -> Json:
-        """Set all variables of a group; `pools`: whose tasks may name it, [] for all, None as it was."""
-        return await self._do(secrets.put_group(name, values, pools=pools))
-
-    async def merge_secret_group(
-        self, name: str, values: Mapping[str, str | None], *, pools: Sequence[str] | None = None
-    ) -> Json:
-        """Set single variables of a group; None removes one."""
-        return await self._do(secrets.merge_group(name, values, pools=pools))
-
-    async def remove_secret_group(self, name: str, *, force: bool = False) -> Json:
-        """Forget a group; `force`: though a living task names it."""
-        return await self._do(secrets.remove_group(name, force=force))
-
-    async def credentials(self) -> list[Json]:
-        """Logins to registries, without passwords."""
-        return await self._do(secrets.credentials())
-
-    async def put_credential(self, name: str, *, hostname: str, user: str, password: str) -> Json:
-        """Keep a login to a registry."""
-        return await self._do(secrets.put_credential(name, hostname=hostname, user=user, password=password))
-
-    async def remove_credential(self, name: str, *, force: bool = False) -> Json:
-        """Forget a login; `force`: though a living pool pulls from there."""
-        return await self._do(secrets.remove_credential(name, force=force))
-
-    async def rotate_secrets(self) -> Json:
-        """Encrypt all that is kept with the newest key."""
-        return await self._do(secrets.rotate())
-
-    async def webhook(self, name: str) -> Json:
-        """How far one webhook is."""
-        return await self._do(calls.webhook_view(name))
-
-    async def targets(
-        self, pools: Sequence[str] = (), *, port: int | None = None, states: Sequence[str] = ()
-    ) -> list[Json]:
-        """Machines as targets of Prometheus' service discovery."""
-        return await self._do(calls.targets(pools, port, states))
+def _group(values: Mapping[str, str | None], pools: Sequence[str] | None) -> Json:
+    body: Json = {"values": dict(values)}
+    return body if pools is None else body | {"pools": list(pools)}

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import httpx2 as httpx
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import from_json
 
-from actors.events import Envelope, Request
+from actors.events import Request
 from actors.spec import FilePut
+from controller.client_reach import is_untrusted, not_reached, not_there
 from controller.client_views import TaskView
 
 Json = dict[str, Any]
@@ -185,21 +186,19 @@ class Target:
         where = self.path or self.url
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             if self.path is None:
-                if "certificate verify failed" in str(error).lower():
-                    text = f"the certificate of {where} is not trusted: name its authority with 'ca_file'"
-                    return EverpoolError(0, f"{text} ({error})")
-                return NotRunning(0, f"no daemon answers at {where}: is it running, and is 'listen' set?")
-            if not os.path.exists(self.path):
-                return NotRunning(0, f"no daemon listens on {where}: start one with 'everpool serve'")
-            if not os.access(self.path, os.W_OK):
-                return NotRunning(
-                    0, f"{where} may not be used by you: be in its group, or see 'socket_mode' of the daemon"
-                )
-            return NotRunning(0, f"no daemon answers on {where}: it is gone; start it with 'everpool serve'")
+                kind = EverpoolError if is_untrusted(str(error)) else NotRunning
+                return kind(0, not_reached(self.url, str(error)))
+            return NotRunning(0, not_there(self.path))
         if isinstance(error, httpx.TimeoutException):
             return TimedOut(0, f"the daemon on {where} did not answer in time")
         unsure = "" if repeatable else "; it may be done: look before you ask for it again"
-        return EverpoolError(0, f"the connection to {where} broke: {error}{unsure}")
+        if (
+            self.path is None
+            and self.url.startswith("http://")
+            and "without sending a response" in str(error)
+        ):
+            unsure = f"; if it has TLS, its address is https://{self.url.removeprefix('http://')}{unsure}"
+        return EverpoolError(0, f"the connection to {where} broke: {str(error).rstrip('.')}{unsure}")
 
 
 def default_address() -> str:
@@ -286,92 +285,9 @@ def problem(status: int, body: bytes, headers: httpx.Headers) -> EverpoolError:
     return error
 
 
-class Lines:
-    """Cuts a stream into lines, at line feeds and nowhere else."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Whole lines, without empty ones."""
-        *whole, self._rest = (self._rest + chunk).split(b"\n")
-        return [line for line in whole if line]
-
-
-class EventFeed:
-    """Where a follower of events stands."""
-
-    def __init__(self, after: int, wanted: Params) -> None:
-        self.after = after
-        self._wanted = wanted
-        self._lines = Lines()
-
-    def begin(self) -> dict[str, str]:
-        """Parameters of the next connection."""
-        self._lines = Lines()
-        return clean({"after": self.after, "follow": True, **self._wanted})
-
-    def feed(self, chunk: bytes) -> list[Envelope]:
-        """Events in a chunk. One that this version does not know is passed over."""
-        found: list[Envelope] = []
-        for line in self._lines.feed(chunk):
-            try:
-                found.append(Envelope.model_validate_json(line))
-            except ValidationError:
-                self.after = max(self.after, int(from_json(line)["seq"]))
-        return found
-
-    def seen(self, envelope: Envelope) -> None:
-        """The user has it."""
-        self.after = envelope.seq
-
-
-class LogFeed:
-    """Where a follower of a log stands. Lines are given when the cursor behind them is known."""
-
-    def __init__(self, wanted: Params, after: str, tail: int | None) -> None:
-        self.after = after
-        self._tail = tail
-        self._wanted = wanted
-        self._lines = Lines()
-        self._held: list[LogLine] = []
-
-    def begin(self, *, follow: bool) -> dict[str, str]:
-        """Parameters of the next connection."""
-        self._lines, self._held = Lines(), []
-        return clean({"after": self.after, "tail": self._tail, "follow": follow, **self._wanted})
-
-    def feed(self, chunk: bytes) -> list[LogLine]:
-        """Lines in a chunk."""
-        found: list[LogLine] = []
-        for raw in self._lines.feed(chunk):
-            line = LogLine.model_validate_json(raw)
-            self._held.append(line)
-            if line.cursor is not None:
-                self.after, self._tail = line.cursor, None
-                found += self._held
-                self._held = []
-        return found
-
-
-def log_over(task: Json, attempt: int | None) -> bool:
-    """Whether no more lines will come."""
-    return task["status"] == "stopped" or (attempt is not None and task["attempt"] > attempt)
-
-
-def log_wanted(attempt: int | None, stream: Stream | None) -> Params:
-    """Parameters of a log."""
-    return {"attempt": attempt, "stream": stream, "format": "ndjson"}
-
-
-def events_wanted(pool: str | None, kinds: Sequence[str], task: str | None, request_id: str | None) -> Params:
-    """Parameters of events."""
-    return {"pool": pool, "kind": ",".join(kinds) or None, "task": task, "request_id": request_id}
-
-
-def checked(response: httpx.Response) -> bytes:
-    """The body of an answer that is no error; read it first."""
-    if response.status_code >= 400:
+def checked(response: httpx.Response, fine: Sequence[int] = ()) -> bytes:
+    """The body of an answer that is no error, or one that is `fine`; read it first."""
+    if response.status_code >= 400 and response.status_code not in fine:
         raise problem(response.status_code, response.content, response.headers)
     return response.content
 
@@ -396,11 +312,3 @@ class Patience:
     def came(self) -> None:
         """Something came."""
         self.pause_s, self.connected = RETRY_FIRST_S, True
-
-
-def health_of(response: httpx.Response) -> Json:
-    """The health in an answer of /readyz."""
-    if response.status_code not in (200, 503):
-        checked(response)
-    health: Json = response.json()
-    return health

@@ -10,21 +10,20 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from actors.spec import PoolSpec, Seconds, checked_name
-from controller.config_errors import ConfigError, Problem, problems_of, sorted_lines
-from controller.config_pools import contradictions, unfillable
+from controller.config_errors import ConfigError, Problem, sorted_lines
+from controller.config_pools import contradictions, shaded, unfillable
+from controller.config_reading import Reading, read_through
 from controller.config_sections import LimitsConfig, TlsConfig, WebhookConfig
 from providers.model import Value
 from providers.registry import ADAPTERS, UnknownProviderType, config_model
@@ -34,7 +33,9 @@ ENV = "EVERPOOL_CONFIG"
 SEARCHED = (Path("/etc/everpool/config.toml"), Path("~/.config/everpool/config.toml"))
 TEXT_BYTES_MAX = 4 * 2**20
 M = TypeVar("M", bound=BaseModel)
+Location = tuple[str, ...]
 
+SOCKET_NAME = "api.sock"  # in the state directory, where the config names no other
 SOCKET_PATH_BYTES_MAX = 107  # the system's limit on the path of a unix socket
 
 __all__ = [
@@ -76,7 +77,7 @@ class DaemonConfig(Value):
     """[daemon]: where it keeps things, where it listens, how often it looks, how much it keeps."""
 
     state_dir: AbsolutePath = Field(default_factory=default_state_dir)
-    socket: AbsolutePath | None = None  # None: api.sock in state_dir
+    socket: Annotated[AbsolutePath | None, Field(validate_default=True)] = None  # None: api.sock in state_dir
     socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
     tls: TlsConfig | None = None  # before `listen`, which looks at it
     listen: str | None = None  # host:port
@@ -112,19 +113,22 @@ class DaemonConfig(Value):
             raise ValueError(f"{host} {text}")
         return value
 
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES_MAX:
+    @field_validator("socket")
+    @classmethod
+    def _can_be_bound(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        directory: Path | None = info.data.get("state_dir")  # not there: it is wrong, and said to be
+        path = directory / SOCKET_NAME if value is None and directory is not None else value
+        if path is not None and len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
             raise ValueError(
-                f"the socket's path {self.socket_path} is longer than {SOCKET_PATH_BYTES_MAX} bytes: "
+                f"the socket's path {path} is longer than {SOCKET_PATH_BYTES_MAX} bytes: "
                 "set 'socket' to a shorter one"
             )
-        return self
+        return value
 
     @property
     def socket_path(self) -> Path:
         """The API's unix socket."""
-        return self.socket or self.state_dir / "api.sock"
+        return self.socket or self.state_dir / SOCKET_NAME
 
     @property
     def socket_permissions(self) -> int:
@@ -219,14 +223,17 @@ def load(path: Path | None = None) -> Config:
         ConfigError: with all that is wrong, one line each.
     """
     path = path or find()
-    if path is None:
-        return parse("", "defaults")
+    return parse("", "defaults") if path is None else parse(text_of(path), str(path))
+
+
+def text_of(path: Path) -> str:
+    """The text of a config file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(TEXT_BYTES_MAX + 1)
         if len(data) > TEXT_BYTES_MAX:
             raise ConfigError([f"{path}: larger than {TEXT_BYTES_MAX} bytes"])
-        return parse(data.decode(), str(path))
+        return data.decode()
     except OSError as error:
         raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -271,6 +278,20 @@ def parse(text: str, path: str) -> Config:
     Raises:
         ConfigError: with all that is wrong, one line each.
     """
+    config, problems = read_through_all(text, path)
+    if problems:
+        raise ConfigError(sorted_lines(path, text, problems))
+    return config
+
+
+def read_through_all(text: str, path: str) -> tuple[Config, list[Problem]]:
+    """Everything that can be read of a config, and all that is wrong with it. `path` is what problems name.
+
+    Where something is wrong the config has pools that nothing can fill among the problems, too.
+
+    Raises:
+        ConfigError: it is no TOML.
+    """
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -289,9 +310,9 @@ def parse(text: str, path: str) -> Config:
     reading.cross_check(config, raw)
     unfillable = reading.unfillable(config)
     if reading.problems:
-        raise ConfigError(sorted_lines(path, text, [*reading.problems, *unfillable.values()]))
+        return config, [*reading.problems, *unfillable.values()]
     lines = {name: sorted_lines(path, text, [problem])[0] for name, problem in unfillable.items()}
-    return replace(config, unfillable=lines)
+    return replace(config, unfillable=lines), []
 
 
 def _syntax(path: str, text: str, error: tomllib.TOMLDecodeError) -> str:
@@ -306,9 +327,10 @@ class _Reading:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._partly: set[Location] = set()  # tables of which not all could be read
 
     def daemon(self, raw: object) -> DaemonConfig:
-        found = self._validated(DaemonConfig, raw, ("daemon",)) or DaemonConfig.model_construct()
+        found = self._read(DaemonConfig, raw, ("daemon",)).value or DaemonConfig.model_construct()
         if found.token_file is not None:
             try:
                 found.token()
@@ -331,9 +353,9 @@ class _Reading:
             except UnknownProviderType as error:
                 self.problems.append(Problem((*location, "type"), str(error)))
                 continue
-            validated = self._validated(model, settings, location, extra=("type",))
-            if validated is not None:
-                found[name] = ProviderConfig(kind, validated)
+            settled = self._read(model, settings, location, extra=("type",)).value
+            if settled is not None:
+                found[name] = ProviderConfig(kind, settled)
         if raw == {}:
             found["local"] = ProviderConfig("local", config_model("local")())
         return found
@@ -345,22 +367,23 @@ class _Reading:
             remove = spec.pop("remove", False)
             if not isinstance(remove, bool):
                 self.problems.append(Problem(("pools", name, "remove"), "has to be true or false"))
-            elif remove and not spec:
+            if remove and not spec:
                 found[name] = PoolConfig(None, remove=True)
-            else:
-                validated = self._validated(PoolSpec, spec, ("pools", name), extra=("remove",))
-                if validated is not None:
-                    found[name] = PoolConfig(validated, remove)
-                    for one in contradictions(validated):
+                continue
+            reading = self._read(PoolSpec, spec, ("pools", name), extra=("remove",))
+            if reading.value is not None:
+                found[name] = PoolConfig(reading.value, bool(remove))
+                for one in contradictions(reading.value):
+                    if one.location[0] not in shaded(reading.doubtful):
                         self.problems.append(Problem(("pools", name, *one.location), one.text))
         return found
 
     def webhooks(self, raw: object) -> dict[str, WebhookConfig]:
         found = {}
         for name, keys in self._tables(raw, "webhooks"):
-            validated = self._validated(WebhookConfig, keys, ("webhooks", name))
-            if validated is not None:
-                found[name] = validated
+            hook = self._read(WebhookConfig, keys, ("webhooks", name)).value
+            if hook is not None:
+                found[name] = hook
         return found
 
     def cross_check(self, config: Config, raw: Mapping[str, Any]) -> None:
@@ -382,6 +405,10 @@ class _Reading:
         for pool, entry in config.pools.items():
             if entry.spec is None or entry.remove or contradictions(entry.spec):
                 continue
+            if ("pools", pool) in self._partly or any(
+                ("providers", p) in self._partly for p in entry.spec.provider
+            ):
+                continue  # it may be for that only
             wrong = unfillable(entry.spec, settings)
             if wrong is not None:
                 found[pool] = Problem(("pools", pool, *wrong.location), wrong.text)
@@ -402,11 +429,11 @@ class _Reading:
                 self.problems.append(Problem((section, name), str(error)))
             yield name, keys
 
-    def _validated(
-        self, model: type[M], raw: object, location: tuple[str, ...], extra: tuple[str, ...] = ()
-    ) -> M | None:
-        try:
-            return model.model_validate(raw)
-        except ValidationError as error:
-            self.problems += problems_of(error, model, location, extra)
-            return None
+    def _read(
+        self, model: type[M], raw: object, location: Location, extra: tuple[str, ...] = ()
+    ) -> Reading[M]:
+        found = read_through(model, raw, location, extra)
+        if found.problems:
+            self._partly.add(location)
+            self.problems += found.problems
+        return found

@@ -83,7 +83,7 @@ def problems_of(
             )  # the branches of a union
             continue
         if detail["type"] == "extra_forbidden":
-            known = _keys_at(model, inner[:-1])
+            known = keys_at(model, inner[:-1])
             found.append(Problem.unknown(where, [*known, *(extra if len(inner) == 1 else ())]))
         elif detail["type"] == "missing":
             found.append(Problem(where, "is missing"))
@@ -106,7 +106,7 @@ def _plain(message: str) -> str:
     return f"{text[:1].lower()}{text[1:]}" if message.startswith("Input ") else text
 
 
-def _keys_at(model: type[BaseModel], location: Path) -> list[str]:
+def keys_at(model: type[BaseModel], location: Path) -> list[str]:
     """The keys of the table at `location` in `model`."""
     here: Any = model
     for part in location:

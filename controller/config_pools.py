@@ -19,6 +19,7 @@ from providers.model import Offer
 from providers.priced import offers_of
 from providers.simulated.config import SimulatedConfig, SimulatedOffer
 
+NAME_CHARS_MAX = 256  # of a region, zone, instance type, accelerator, or pattern of such
 _BUYING = Buying()
 _NO_SPOT = "the pool's machines are all bought on demand"
 _NO_ON_DEMAND = "allocation is 'spot': machines are never bought on demand"
@@ -36,8 +37,28 @@ class Contradiction(NamedTuple):
 
 def contradictions(spec: PoolSpec) -> tuple[Contradiction, ...]:
     """Everything in a spec that contradicts itself, in the order of the keys; nothing when it is sound."""
-    parts = (_numbers, _accelerator, _lifecycles, _places, _alternatives, _buying)
+    parts = (_numbers, _names, _accelerator, _lifecycles, _places, _alternatives, _buying)
     return tuple(Contradiction(*found) for part in parts for found in part(spec))
+
+
+# A key that is wrong, and the keys of which something may seem wrong for that only.
+_SHADES: Mapping[str, tuple[str, ...]] = {
+    "nodes": ("on_demand", "buying"),
+    "on_demand": ("on_demand",),
+    "allocation": ("on_demand", "buying", "alternatives"),
+    "buying": ("on_demand", "buying", "alternatives"),
+    "spread": ("spread",),
+    "provider": ("alternatives",),
+    "region": ("alternatives",),
+    "zone": ("alternatives", "spread"),
+    "instance_type": ("alternatives",),
+    "alternatives": ("alternatives",),
+}
+
+
+def shaded(doubtful: Iterable[str]) -> set[str]:
+    """Keys whose contradictions say nothing while these keys are not what the user meant."""
+    return {shade for key in doubtful for shade in _SHADES.get(key, ())}
 
 
 _Found = Iterator[tuple[tuple[str | int, ...], str]]
@@ -59,6 +80,28 @@ def _numbers(spec: PoolSpec) -> _Found:
     beyond = spares if isinstance(spares, int) else 0
     if most + beyond > NODES_MAX:
         yield ("buying", "spares"), f"{beyond} beyond {most} nodes: a pool has {NODES_MAX} machines at most"
+
+
+def _names(spec: PoolSpec) -> _Found:
+    """What vendors call things: checked here, since states may have others, of older journals."""
+    for key in ("region", "zone", "instance_type"):
+        wanted: str | None = getattr(spec, key)
+        if wanted is not None and (wrong := _no_name(wanted)):
+            yield (key,), wrong
+    if spec.accelerator is not None and (wrong := _no_name(spec.accelerator.name)):
+        yield ("accelerator", "name"), wrong
+    for place, one in enumerate(spec.alternatives):
+        for key in ("provider", "region", "zone", "instance_type"):
+            wrong = next(filter(None, map(_no_name, _patterns(one, key))), "")
+            if wrong:
+                yield ("alternatives", place, key), wrong
+
+
+def _no_name(text: str) -> str:
+    """Why a vendor calls nothing so; "" when one may."""
+    if not 0 < len(text) <= NAME_CHARS_MAX:
+        return f"a name of {len(text)} characters: give 1 to {NAME_CHARS_MAX}"
+    return "" if text.isprintable() else "has characters that can't be printed"
 
 
 def _accelerator(spec: PoolSpec) -> _Found:

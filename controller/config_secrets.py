@@ -1,13 +1,14 @@
-"""Whether the secrets that a config names are where it says: for `everpool check`. None is kept or shown."""
+"""All that is wrong with a config and the secrets it names, for `everpool check`. None is kept or shown."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from controller.config import Config
+from controller.building import missing_extras
+from controller.config import Config, parse, read_through_all, text_of, warnings
 from controller.config_errors import Problem, dotted, sorted_lines
 from controller.secrets.errors import NoKey
 from controller.secrets.keys import read_key
@@ -31,10 +32,42 @@ class Looked(NamedTuple):
         return f"{dotted(self.location)}: {self.text}"
 
 
-def lines(path: Path, looked: Iterable[Looked]) -> list[str]:
-    """What was found, as lines that name the file and where in it."""
-    text = path.read_text()
-    return sorted_lines(str(path), text, [Problem(one.location, one.text) for one in looked])
+class Examined(NamedTuple):
+    """A config file that was read through.
+
+    Attributes:
+        config: as much of it as could be read.
+        wrong: all that is wrong, a line each.
+        doubts: what may be wrong, or surprise, when nothing is; a line each.
+    """
+
+    config: Config
+    wrong: Sequence[str]
+    doubts: Sequence[str]
+
+
+def examine(path: Path | None) -> Examined:
+    """Read a config file through, and look at the secrets that it names; None: the defaults.
+
+    Raises:
+        ConfigError: it can't be read at all.
+    """
+    if path is None:
+        config = parse("", "defaults")
+        return Examined(config, missing_extras(config.providers), warnings(config))
+    text, name = text_of(path), str(path)
+    config, problems = read_through_all(text, name)
+    looked = look(config)
+    problems += [Problem(one.location, one.text) for one in looked if one.wrong]
+    wrong = [
+        *sorted_lines(name, text, problems),
+        *config.unfillable.values(),
+        *missing_extras(config.providers),
+    ]
+    if wrong:
+        return Examined(config, wrong, ())
+    seen = sorted_lines(name, text, [Problem(one.location, one.text) for one in looked])
+    return Examined(config, (), [*warnings(config), *seen])
 
 
 def look(config: Config) -> list[Looked]:

@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from actors.events import (
     Envelope,
     InstanceRequested,
     PoolRequested,
+    PoolResizeRequested,
     PoolUpdateRequested,
     Request,
     ShutdownRequested,
@@ -34,13 +36,13 @@ from actors.messages import RequestHeard
 from actors.pool.rules import wanted_ranks
 from actors.ports import Accepted, Clock, Conflict, Submission
 from actors.spec import FilePut, PoolSpec
+from controller.backing_up import backed_up
 from controller.blobs import Blobs
 from controller.config import Config
 from controller.config_pools import unfillable
 from controller.entering import with_door
 from controller.followers import Followers
 from controller.funnel import Sieve
-from controller.journal.backup import back_up_keys
 from controller.journal.journal import SqliteJournal
 from controller.leftovers import LeftoverSweep
 from controller.records import Records
@@ -274,7 +276,8 @@ class Desk:
             if missing is not None:
                 return Refused(422, f"env_groups: {missing}")
         if isinstance(request, _OPENING):
-            return self._unknown_provider(request) or self._unfillable(request, None)
+            unkept = self._unkept(request, sender)
+            return unkept or self._unknown_provider(request) or self._unfillable(request, None)
         loop = self.acting.loops.get(pool) if pool is not None else None
         if loop is None and (pool is None or pool not in sender.opening):
             return Refused(404, self._no_such(request, pool, sender.may_see))
@@ -295,7 +298,10 @@ class Desk:
         match request:
             case PoolUpdateRequested():
                 now = loop.index.pool.spec if loop.index.pool is not None else None
-                return self._unknown_provider(request) or self._unfillable(request, now)
+                unkept = self._unkept(request, sender)
+                return unkept or self._unknown_provider(request) or self._unfillable(request, now)
+            case PoolResizeRequested(nodes=nodes) if owned and sender.principal != CONFIG:
+                return _outside_of_config(loop, nodes)
             case DrainRequested(node=node):
                 return self._unknown_node(loop, node)
             case TaskStopRequested(task_id=task_id):
@@ -319,14 +325,24 @@ class Desk:
         there = ", ".join(str(rank) for rank in list(wanted_ranks(loop.index.pool))[:20]) or "none"
         return Refused(404, f"pool {loop.name!r} has no node {node}: there are {there}")
 
+    def _unkept(
+        self, request: PoolRequested | ClusterRequested | PoolUpdateRequested, sender: _Sender
+    ) -> Refused | None:
+        """Refuse an image that names secrets which are not there, or are not for its pool."""
+        named = request.spec.image.env_groups
+        missing = self.secrets.refusal(request.pool, named, limited=sender.limited) if named else None
+        return None if missing is None else Refused(422, f"image.env_groups: {missing}")
+
     def _unknown_provider(
         self, request: PoolRequested | ClusterRequested | PoolUpdateRequested
     ) -> Refused | None:
         names = (request.provider,) if isinstance(request, ClusterRequested) else request.spec.provider
         for name in names:
             if name not in self.gateways:
-                there = ", ".join(sorted(self.gateways))
-                return Refused(404, f"no provider {name!r} in the config: there are {there}")
+                near = get_close_matches(name, self.gateways, 1)
+                there = f"there are {', '.join(sorted(self.gateways)) or 'none'}"
+                hint = f"did you mean {near[0]!r}?" if near else there
+                return Refused(404, f"no provider {name!r} in the config: {hint}")
         return None
 
     def _unfillable(
@@ -384,17 +400,8 @@ class Desk:
         return {"pools": names, "until": until}
 
     async def backup(self, path: Path) -> dict[str, Any]:
-        """Copy the journal while it is written, and the keys beside it. Raises BackupFailed.
-
-        Afterwards we lead under an epoch that a daemon started from the copy would not reach by itself:
-        agents then tell it that they obey a newer one, and it only observes until it is told to adopt.
-        """
-        size = await self.journal.backup(path)
-        keys = await to_thread.run_sync(back_up_keys, self.state_dir / "keys", path)
-        epoch = self.journal.epoch
-        self.lead(await self.journal.advance_epoch(epoch + 1))
-        done = {"path": str(path), "keys": str(keys), "bytes": size}
-        return done | {"owner": self.journal.owner, "epoch": epoch}
+        """See `backed_up`."""
+        return await backed_up(self.journal, self.state_dir / "keys", path, self.lead)
 
     def health(self) -> dict[str, Any]:
         """Whether the daemon lives and can do its work, and if not, why."""
@@ -467,6 +474,22 @@ def _is_complete(request: Request) -> bool:
 
 def _letter(envelope: Envelope) -> Letter:
     return Letter(("pool", envelope.pool), RequestHeard(envelope), envelope.seq)
+
+
+def _outside_of_config(loop: Loop, nodes: int) -> Refused | None:
+    """Refuse a size outside of the bounds that the config has for a pool: only there they can be changed."""
+    state = loop.index.pool
+    if state is None:
+        return None
+    bounds = state.spec.nodes
+    for word, key, bound, is_outside in (
+        ("above", "max", bounds.max, bounds.max is not None and nodes > bounds.max),
+        ("below", "min", bounds.min, bounds.min is not None and nodes < bounds.min),
+    ):
+        if is_outside:
+            text = f"{nodes} nodes are {word} the {key} of {bound} that the config has for pool {loop.name!r}"
+            return Refused(409, f"{text}: change `nodes` under [pools.{loop.name}] there, then reload")
+    return None
 
 
 def _because(error: str | None) -> str:

@@ -7,11 +7,12 @@ situation that the states describe, so that an explanation can't differ from the
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actors.pool import rolling
 from actors.pool.state import Active, Parked
 from controller import explain_parts as parts
 from controller.explain_parts import NEXT_MAX, SHOWN_MAX, TOLD_MAX, Picture
 from controller.telling import ago, be, clock, count, lasting, ranks, sentence, when
-from controller.views import Json, pool_reason
+from controller.views import Json, outdated_text, pool_reason
 
 __all__ = ["Picture", "explained"]
 
@@ -33,6 +34,7 @@ def explained(picture: Picture) -> Json:
         "at": now,
         "status": picture.pool.status,
         "reason": pool_reason(state),
+        "outdated": len(picture.index.outdated),
         "paused": paused.model_dump() if (paused := getattr(state, "paused", None)) else None,
         "desired": state.desired,
         "ready": there["ready"],
@@ -74,6 +76,7 @@ def _story(picture: Picture, told: Mapping[str, Any]) -> list[str]:
         by = f" by {state.paused.by}" if state.paused.by else ""
         story.append(f"It was paused{by} {ago(state.paused.since, picture.now)}: {PAUSED_TEXT}.")
         story.append(f"What was asked for meanwhile is done after `everpool resume {state.name}`.")
+    story += _rolling_told(picture)
     match state:
         case Parked():
             since = ago(state.since, picture.now)
@@ -98,6 +101,16 @@ def _story(picture: Picture, told: Mapping[str, Any]) -> list[str]:
     if first is not None and isinstance(state, Active) and first["at"] not in told_already:
         story.append(f"Next, {when(first['at'], picture.now)}: {first['what']}.")
     return story
+
+
+def _rolling_told(picture: Picture) -> list[str]:
+    """Machines that the spec asks for no more, and what keeps them from being replaced."""
+    index = picture.index
+    if not index.outdated:
+        return []
+    told = f"{outdated_text(len(index.outdated), index.kept)}, a few at a time."
+    waits = rolling.waits(picture.pool.state, index, picture.now)
+    return [f"{told} Just now: {waits}." if waits else told]
 
 
 def _failed_told(picture: Picture) -> list[str]:
@@ -135,12 +148,11 @@ def _why_short(picture: Picture, told: Mapping[str, Any]) -> list[str]:
     for group in told["missing_groups"][:TOLD_MAX]:
         nodes = f"{'Node' if group['count'] == 1 else 'Nodes'} {ranks(group['nodes'])}"
         verb = "has" if group["count"] == 1 else "have"
-        lacks = f"{verb} a machine that is going, and " if group["works"] else ""
-        waits = "waits" if group["count"] == 1 else "wait"
+        wanted = "another machine, its own is going" if group["works"] else "a machine"
         what = "given up" if group["starting"] else "looked at again"
         again = f"; {what} {when(group['next_at'], now)}" if group["next_at"] is not None else ""
         since = lasting(now - group["since"])
-        story.append(f"{nodes} {lacks}{waits} for {since}: {group['why']}{again}.")
+        story.append(f"{nodes} {verb} waited {since} for {wanted}: {group['why']}{again}.")
     if len(told["missing_groups"]) > TOLD_MAX:
         story.append(f"And {count(len(told['missing_groups']) - TOLD_MAX, 'more reason')} for other nodes.")
     if not told["missing_groups"]:

@@ -24,6 +24,7 @@ from actors.policy.budget import usd
 from actors.pool.state import Active, Parked, PoolState
 from actors.task import state as tasks
 from actors.task.state import TaskState
+from controller.sentences import ended_how, outcome, signalled
 from controller.telling import ago, be, clock, count, lasting, listed, sentence, unkeyed, when
 from controller.views import Json, doing, instance_view, task_view
 from providers.model import MICRO
@@ -185,14 +186,13 @@ def _task_story(state: TaskState, around: Around, queue: tuple[int, int] | None)
 
 
 def _over(name: str, state: tasks.Stopped, now: float) -> str:
-    how = state.result + (f" ({state.reason})" if state.reason else "")
-    if state.exit_code is not None:
-        how += f", exit code {state.exit_code}"
-    if state.signal is not None:
-        how += f", signal {state.signal}"
+    how = ended_how(state.result, state.reason, state.exit_code, state.signal)
     where = f" on node {state.node} ({state.instance_id})" if state.node is not None else ""
     text = f"{name} ended {ago(state.ended_at, now)}{where}: {how}, attempt {state.attempt}."
-    return f"{text} {state.error}" if state.error else text
+    said = (f"exit code {state.exit_code}", f"ended by {signalled(state.signal or 0)}")
+    # The words of exit codes and signals are there already, with why in brackets.
+    news = state.error if state.error and not state.error.startswith(said) else ""
+    return f"{text} {sentence(news)}" if news else text
 
 
 def _pending(state: tasks.Pending, around: Around, queue: tuple[int, int] | None) -> list[str]:
@@ -317,7 +317,8 @@ def _attempts(log: Sequence[Envelope], now: float) -> list[str]:
         reason = f" ({fact.reason})" if fact.reason else ""
         where = f" on {fact.instance_id}" if fact.instance_id else ""
         cost = f", {usd(fact.cost_micro_usd)}" if fact.cost_micro_usd else ""
-        story.append(f"Attempt {fact.attempt} ended {ago(at, now)}{where}: {fact.result}{reason}{cost}.")
+        how = outcome(fact.result) + reason
+        story.append(f"Attempt {fact.attempt} ended {ago(at, now)}{where}: {how}{cost}.")
     return story
 
 

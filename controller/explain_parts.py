@@ -22,7 +22,7 @@ from actors.pool.pausing import is_paused
 from actors.pool.placing import situation
 from actors.pool.ranks import numbers
 from actors.pool.scale import load_of
-from actors.pool.state import Active
+from actors.pool.state import Active, Parked
 from actors.pool.wanted import spare_ranks
 from actors.task.state import Pending, TaskState
 from controller.funnel import Sieve
@@ -234,6 +234,8 @@ def _why_lacking(state: NodeState | None, machine: InstanceState | None, picture
     pool = picture.pool.state
     if is_paused(pool):
         return pausing.reason(pool)
+    if isinstance(pool, Parked):
+        return "the pool is parked"  # whatever it waited for before
     match state:
         case Filling(backing_off=True) | Replacing(backing_off=True) if state.losses > 1:
             return (

@@ -33,19 +33,23 @@ class Sealed(Value):
 
 
 class EnvRevision(Value):
-    """Values of environment variables, as they were set at one time; never changed."""
+    """Values of environment variables, as they were set at one time; never changed.
+
+    `pools`: those of the group then, to which it is sealed; None: of before, when it was sealed to none.
+    """
 
     revision: int
     at: float
     by: str
     keys: tuple[str, ...]
     sealed: Sealed
+    pools: tuple[str, ...] | None = None
 
 
 class EnvGroupRecord(Value):
     """A group of environment variables: its last revisions, the newest last.
 
-    `pools`: patterns of the pools whose tasks may name it; empty: all.
+    `pools`: patterns of the pools whose tasks may name it; empty: all. As in the newest revision.
     """
 
     revisions: tuple[EnvRevision, ...]

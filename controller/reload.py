@@ -1,6 +1,6 @@
 """What a config that is read anew asks of pools, providers and the daemon. Pure; the daemon applies it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -8,12 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from actors.events import PoolRequested, PoolUpdateRequested, Request, ShutdownRequested
-from actors.pool.rules import BUILT_IN, changed_keys
+from actors.instance.state import InstanceState
+from actors.policy.built import BUILT_IN
+from actors.pool.rolling import changed_keys, foreseen
 from actors.pool.state import PoolState
 from controller.config import Config, ConfigError, DaemonConfig, PoolConfig, is_loopback
 from controller.desk import CONFIG
 from controller.differences import Difference, differences
 
+UNNAMED = "no longer in the config, lives on; remove = true drains it"
+ROLLS = "rolling replace"  # of keys that machines can't follow: others take their places
 NOT_APPLIED = "not applied: "  # how what is said of a pool begins that could not be made what the config says
 # Keys of [daemon] that hold from the reload on; the others are read when the daemon starts.
 LIVE = frozenset(
@@ -68,7 +72,7 @@ def plan(
     old: Config,
     new: Config,
     states: Mapping[str, PoolState | None],
-    busy: Mapping[str, int] = MappingProxyType({}),
+    machines: Mapping[str, Collection[InstanceState]] = MappingProxyType({}),
     waiting: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> Plan:
     """What it takes to get from the config in force to a new one.
@@ -77,14 +81,17 @@ def plan(
         old: the config in force.
         new: the config as it was read now.
         states: every pool that lives; see `changes`.
-        busy: machines that each pool has; under living machines some keys can't change.
+        machines: of each pool; those that are not what a new spec asks for are replaced.
         waiting: events and replies that wait for webhooks that are taken away.
     """
     told = _Lines()
     restart = _daemon(old.daemon, new.daemon, told)
     added, stale = _providers(old, new, told)
     _webhooks(old, new, waiting, told)
-    pools, requests = _pools(new, states, busy, told)
+    pools, requests = _pools(new, states, machines, told)
+    for name in unnamed(new.pools, states):
+        pools[name] = f"left alone: {UNNAMED}"
+        told.tell("left alone", how=f"pools.{name}: {UNNAMED}")
     return Plan(
         pools=pools,
         requests=requests,
@@ -169,7 +176,10 @@ def _webhooks(old: Config, new: Config, waiting: Mapping[str, tuple[int, int]], 
 
 
 def _pools(
-    new: Config, states: Mapping[str, PoolState | None], busy: Mapping[str, int], told: _Lines
+    new: Config,
+    states: Mapping[str, PoolState | None],
+    machines: Mapping[str, Collection[InstanceState]],
+    told: _Lines,
 ) -> tuple[dict[str, str], dict[str, Request]]:
     pools: dict[str, str] = {}
     requests: dict[str, Request] = {}
@@ -179,19 +189,48 @@ def _pools(
         if request is not None:
             requests[name] = request
         if isinstance(request, PoolUpdateRequested) and state is not None:
-            fixed = [key for key in changed_keys(state.spec, request.spec) if key in BUILT_IN]
-            refused = bool(fixed) and busy.get(name, 0) > 0
-            if refused:
-                text = f"{', '.join(fixed)} can't change under living machines: resize to 0 first"
-                pools[name] = f"{NOT_APPLIED}{text}"
+            pools[name] = _updated(name, state, request, machines.get(name, ()), told)
+            if pools[name].startswith(NOT_APPLIED):
                 del requests[name]
-            differing = differences(state.spec, request.spec, f"pools.{name}")
-            told.tell("refused" if refused else "in place", differing)
-            if refused:
-                told.tell("refused", how=f"pools.{name}: {text}")
         else:
             told.tell(_way(what, request), how=f"pools.{name}: {what.removeprefix(NOT_APPLIED)}")
     return pools, requests
+
+
+def _updated(
+    name: str,
+    state: PoolState,
+    request: PoolUpdateRequested,
+    machines: Collection[InstanceState],
+    told: _Lines,
+) -> str:
+    """Tell what becomes of each key that differs; answers what is done, in a word or a sentence."""
+    ahead = foreseen(state, request.spec, machines)
+    built_in = [key for key in changed_keys(state.spec, request.spec) if key in BUILT_IN]
+    rolls = bool(built_in) and ahead.outdated > 0
+    for one in differences(state.spec, request.spec, f"pools.{name}"):
+        replaces = rolls and one.key.split(".")[2] in BUILT_IN
+        told.tell("refused" if ahead.refused else ROLLS if replaces else "in place", [one])
+    if ahead.refused:
+        told.tell("refused", how=f"pools.{name}: {ahead.refused}")
+        return f"{NOT_APPLIED}{ahead.refused}"
+    if not rolls:
+        return "updated"
+    text = f"{ahead.outdated} of {ahead.kept} machines are replaced, a few at a time"
+    told.tell(ROLLS, how=f"pools.{name}: {text}")
+    return f"updated: {text}"
+
+
+def unnamed(pools: Mapping[str, PoolConfig], states: Mapping[str, PoolState | None]) -> list[str]:
+    """Pools that a config made, that live, and that it does not name any more. They are told each time."""
+    return sorted(
+        name
+        for name, state in states.items()
+        if name not in pools
+        and state is not None
+        and state.made_by == CONFIG
+        and state.status not in ("draining", "destroyed")
+    )
 
 
 def _way(what: str, request: Request | None) -> str:

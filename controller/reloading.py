@@ -18,7 +18,7 @@ from controller.building import build_all, missing_extras
 from controller.config import Config, ConfigError, load
 from controller.desk import CONFIG, Desk, Refused
 from controller.journal.errors import JournalError
-from controller.reload import NOT_APPLIED, Plan, as_json, changes, in_force, plan
+from controller.reload import NOT_APPLIED, UNNAMED, Plan, as_json, changes, in_force, plan, unnamed
 from controller.telemetry.logging import LogObserver, set_level
 from providers.contract import Provider
 
@@ -108,8 +108,8 @@ class Reloading:
         old, new = desk.config, load(desk.config_path)
         waiting = await desk.webhooks.waiting(new.webhooks)
         states = {name: desk.status.pool_state(name) for name in desk.acting.loops}
-        busy = {name: len(loop.index.instances) for name, loop in desk.acting.loops.items()}
-        made = plan(old, new, states, busy, waiting)
+        machines = {name: loop.index.instances.values() for name, loop in desk.acting.loops.items()}
+        made = plan(old, new, states, machines, waiting)
         if dry_run:
             return as_json(made, applied=False)
         config = in_force(old, new, made.providers_added)
@@ -150,6 +150,8 @@ class Reloading:
         desk = self._desk
         states = {name: desk.status.pool_state(name) for name in desk.acting.loops}
         wanted: dict[str, Request] = {}
+        for name in unnamed(desk.config.pools, states):
+            log.warning("a pool that the config made is left alone", pool=name, why=UNNAMED)
         for name, what, request in changes(desk.config.pools, states, desk.config.unfillable):
             if request is not None:
                 wanted[name] = request

@@ -1,11 +1,12 @@
 """Events in words: a level and one sentence for each, shared by the API's logs and the command line."""
 
+import signal
 from collections.abc import Sequence
 from typing import Literal
 
 from actors import events as e
 from actors.events import Envelope, Event, NodeInstance
-from controller.telling import count, lasting
+from controller.telling import count, took
 from providers.model import MICRO
 
 Level = Literal["DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR"]
@@ -53,13 +54,32 @@ def reason(event: Event) -> str:
     """Why it did not."""
     match event:
         case e.TaskCompleted():
-            return event.error or " ".join(part for part in (event.result, event.reason) if part)
+            return event.error or ended_how(event.result, event.reason)
         case e.Error(message=message):
             return message
         case e.BootstrapFailed(phase=phase, error=error):
             return f"{phase}: {error}"
         case _:
             return ""
+
+
+def ended_how(result: str, reason: str, exit_code: int | None = None, number: int | None = None) -> str:
+    """How one run of a task ended: failure, exit code 3; or killed (oom), SIGKILL."""
+    because = f" ({reason})" if reason else ""
+    return f"{outcome(result)}{because}{_code(exit_code, number)}"
+
+
+def outcome(result: str) -> str:
+    """How a task ended, in words."""
+    return result.replace("_", " ")
+
+
+def signalled(number: int) -> str:
+    """A signal by its name, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def called_off(event: Event) -> bool:
@@ -80,9 +100,9 @@ def _why(text: str | None) -> str:
     return f": {text}" if text else ""
 
 
-def _code(exit_code: int | None, signal: int | None = None) -> str:
-    if signal is not None:
-        return f", signal {signal}"
+def _code(exit_code: int | None, number: int | None = None) -> str:
+    if number is not None:
+        return f", {signalled(number)}"
     return f", exit code {exit_code}" if exit_code else ""
 
 
@@ -129,13 +149,16 @@ def _of_pool(event: Event) -> Told | None:
         case e.ClusterDestroyed(cluster_id=name):
             return "INFO", f"nothing is left of cluster {name}"
         case e.PoolReady(nodes=nodes):
-            return "SUCCESS", f"pool ready: {nodes} nodes" if nodes != 1 else "pool ready: 1 node"
+            return "SUCCESS", f"pool ready: {count(nodes, 'node')}"
         case e.PoolResized(nodes=nodes, superseded=True):
             return "WARNING", f"overtaken by a resize to {count(nodes, 'node')}"
         case e.PoolResized(nodes=nodes):
             return "SUCCESS", f"pool resized: {count(nodes, 'node')}"
-        case e.PoolUpdated(changed=changed):
-            return "SUCCESS", f"pool updated: {_names(changed)} changed"
+        case e.PoolUpdated(changed=changed, outdated=outdated):
+            rolls = f"; {count(outdated, 'machine')} will be replaced" if outdated else ""
+            return "SUCCESS", f"pool updated: {_names(changed)} changed{rolls}"
+        case e.PoolRolled(renewed=renewed):
+            return "SUCCESS", f"every machine is of the new spec: {count(renewed, 'machine')} replaced"
         case e.PoolParked(reason=text, wasted_micro_usd=wasted):
             lost = f"; {_dollars(wasted)} went to machines that never worked" if wasted else ""
             return "ERROR", f"pool parked: {text}{lost}"
@@ -186,8 +209,8 @@ def _of_machine(event: Event) -> Told | None:
         case e.BootstrapPhase(instance=one, event="started", phase=phase):
             return "DEBUG", f"node {one.node}: set-up step {phase!r} started"
         case e.BootstrapPhase(instance=one, event="completed", phase=phase, elapsed=elapsed):
-            took = f" in {elapsed:.1f} s" if elapsed is not None else ""
-            return "DEBUG", f"node {one.node}: set-up step {phase!r} completed{took}"
+            after = f" in {took(elapsed)}" if elapsed is not None else ""
+            return "DEBUG", f"node {one.node}: set-up step {phase!r} completed{after}"
         case e.BootstrapPhase(instance=one, phase=phase, error=error):
             return "WARNING", f"node {one.node}: set-up step {phase!r} failed{_why(error)}"
         case e.BootstrapCommand(instance=one, command=line):
@@ -224,21 +247,17 @@ def _of_task(event: Event) -> Told | None:
             again = f", attempt {attempt}" if attempt > 1 else ""
             return "INFO", f"task {name} ({one_line(title, 80)}) runs on node {one.node}{again}"
         case e.TaskAttemptEnded(task_id=name, attempt=number, result=result, reason=text):
-            code = _code(event.exit_code, event.signal)
             level: Level = "INFO" if result == "success" else "WARNING"
-            because = f" ({text})" if text else ""
-            return level, f"task {name}: attempt {number} ended: {result}{because}{code}"
+            how = ended_how(result, text, event.exit_code, event.signal)
+            return level, f"task {name}: attempt {number} ended: {how}"
         case e.TaskCompleted(task_id=name, success=True, duration=duration):
-            return "SUCCESS", f"task {name} done in {_lasted(duration)}"
+            return "SUCCESS", f"task {name} done in {took(duration)}"
         case e.TaskCompleted(task_id=name, result=result, exit_code=exit_code):
             level = "WARNING" if result == "terminated" else "ERROR"
-            return level, f"task {name}: {reason(event)}{_code(exit_code)}"
+            why, code = reason(event), _code(exit_code)
+            return level, f"task {name}: {why}{'' if why.endswith(code.removeprefix(', ')) else code}"
         case _:
             return None
-
-
-def _lasted(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 60 else lasting(seconds)
 
 
 def _of_daemon(event: Event) -> Told | None:

@@ -33,6 +33,7 @@ from controller.views import (
     node_view,
     pool_reason,
     pool_status,
+    rolling,
     task_view,
 )
 from providers.model import Value
@@ -412,6 +413,7 @@ class Status:
     def _pool_view(self, record: _Pool) -> Json:
         state = record.state
         status = record.status
+        rolls = rolling(state, record.instances.values())
         return {
             "name": state.name,
             "status": status,
@@ -429,7 +431,8 @@ class Status:
             "provider": list(state.spec.provider),
             "clusters": [cluster_view(cluster) for cluster in state.clusters.values()],
             "waiting": [one.model_dump(mode="json") for one in state.waiting],
-            "reason": pool_reason(state),
+            "reason": pool_reason(state, rolls),
+            "outdated": 0 if rolls is None else rolls.outdated,
             "paused": paused.model_dump() if (paused := getattr(state, "paused", None)) else None,
             "generation": state.generation,
             "made_by": state.made_by,

@@ -25,6 +25,22 @@ def lasting(seconds: float) -> str:
     return "0s"
 
 
+def took(seconds: float) -> str:
+    """A duration that was measured: as `lasting`, but finer below ten seconds: 5ms, 1.2s."""
+    if seconds <= 0:
+        return "0s"
+    if seconds < 0.0005:
+        return "<1ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms"
+    return f"{seconds:.1f}s" if seconds < 9.95 else lasting(seconds)
+
+
+def hourly(rate: float) -> str:
+    """How often something happens in an hour; two digits behind the point, as placement says it."""
+    return "<0.01" if 0 < rate < 0.005 else f"{rate:.2f}"
+
+
 def clock(at: float, now: float) -> str:
     """A time, UTC; with its date when that is another than of `now`."""
     moment = datetime.fromtimestamp(at, UTC)

@@ -1,16 +1,18 @@
 """How states are shown: plain dictionaries for JSON, and the one table of status codes."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, assert_never
 
 from actors.instance import state as instances
 from actors.instance.state import Alive, Destroying, InstanceState
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
 from actors.pool import state as pools
+from actors.pool.rolling import Foreseen, foreseen
 from actors.pool.state import PoolState
 from actors.task import state as tasks
 from actors.task.state import TaskState
+from controller.telling import count
 from providers.model import MICRO
 
 Json = dict[str, Any]
@@ -130,15 +132,34 @@ def pool_status(state: PoolState, *, ready: int, ordered: int, unplaced: int) ->
     return "short" if unplaced else "unhealthy"
 
 
-def pool_reason(state: PoolState) -> str:
-    """Why a pool is not simply at work, for people; empty when it is."""
+def rolling(state: PoolState, instances: Iterable[InstanceState]) -> Foreseen | None:
+    """How many machines of a pool are not what its spec asks for; None: all are. A look at each in a roll."""
+    if getattr(state, "roll", None) is None:
+        return None
+    found = foreseen(state, state.spec, instances)
+    return found if found.outdated else None
+
+
+def pool_reason(state: PoolState, rolls: Foreseen | None = None) -> str:
+    """Why a pool is not simply at work, for people; empty when it is. `rolls`: see `rolling`."""
     reason: str = getattr(state, "reason", "")
     why = [reason] if reason else []
+    if isinstance(state, pools.Active) and state.failures and state.short_since is not None:
+        failed = count(sum(state.failures.values()), "machine")
+        why.append(f"{failed} could not be set up: everpool explain {state.name}")
     paused = getattr(state, "paused", None)
     if paused is not None:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(paused.since))
         why.append(f"paused{f' by {paused.by}' if paused.by else ''} since {since}")
+    if rolls is not None:
+        why.append(outdated_text(rolls.outdated, rolls.kept))
     return "; ".join(why)
+
+
+def outdated_text(outdated: int, kept: int) -> str:
+    """What is said of machines that are being replaced because the spec asks for others."""
+    verb = "is" if outdated == 1 else "are"
+    return f"{outdated} of {count(kept, 'machine')} {verb} of the old spec: being replaced"
 
 
 def micro_usd_per_hour(state: InstanceState) -> int:

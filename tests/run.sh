@@ -20,6 +20,7 @@ judges_need="google-cloud-compute>=1.57 google-auth>=2.40 requests>=2.32 vastai>
 cd "$root" || exit 2
 PATH=$PATH:/usr/sbin:/sbin  # where daemons are, for who is not root
 export PATH
+unset PYTHONDONTWRITEBYTECODE  # thousands of processes are started: each would compile all it imports
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -110,6 +111,8 @@ tool systemd-nspawn systemd-container "booting a systemd, to install the service
 tool debootstrap debootstrap "making the Debian that is booted"
 tool docker docker.io "running the daemon's own container"
 tool chromium chromium "looking at the dashboard"
+tool zsh zsh "completing names in zsh"
+tool fish fish "completing names in fish"
 { has promtool && has prometheus; } || unpacked || {
     tool promtool prometheus "checking the names and types of metrics"
     tool prometheus prometheus "scraping the daemon"
@@ -143,7 +146,8 @@ tier() {  # tier NAME COMMAND...
 }
 
 # Lanes beside each other: what computes, and what mostly waits for processes, engines and vendors. Each lane
-# but the last is shown whole, afterwards. The simulation's clock is virtual: it may take what others leave.
+# but the last is shown whole, afterwards. The simulation's clock is virtual: it starts at once and takes what
+# others leave, so no processor is idle while they wait.
 listening='import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execvp(sys.argv[1], sys.argv[1:])'
@@ -161,7 +165,9 @@ computing() {
     else
         printf ' judges' >>"$work/missing"
     fi
-    tier simulation nice python -m pytest -q tests/simulation --timeout 1200
+}
+simulation() {
+    tier simulation nice python -m pytest -q tests/simulation --timeout 1800
 }
 adapters() {
     tier adapters python -m pytest -q -m real --ignore tests/simulation --ignore tests/judges --ignore tests/real \
@@ -176,11 +182,13 @@ lane computing &
 first=$!
 lane adapters &
 second=$!
-beside="$first $second"
+lane simulation &
+third=$!
+beside="$first $second $third"
 say ""
 say "fast, judges, simulation and adapters run beside what follows now, and are shown after it"
 tier real python -m pytest -q -m real tests/real --timeout 300
-for one in "$second adapters" "$first computing"; do
+for one in "$second adapters" "$first computing" "$third simulation"; do
     wait "${one% *}" || printf '%-12s %-7s\n' "${one#* }" FAILED >>"$work/summary"
     cat "$work/${one#* }"
 done

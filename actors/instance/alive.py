@@ -4,7 +4,7 @@ from typing import Any, assert_never
 
 from actors.address import Address
 from actors.decision import Decision, Published, View
-from actors.effects import Acknowledge, Effect, Look, Say, TellMarket
+from actors.effects import Acknowledge, Effect, Look, Say, StartSetUp, TellMarket
 from actors.events import (
     BootstrapCommand,
     BootstrapFailed,
@@ -154,7 +154,7 @@ def _bootstrap(fields: dict[str, Any], run_id: str, cause: str, *, again: bool, 
     """Start the set-up. The internal BootstrapRequested has the run's id as its request id."""
     spec = view.index.pool_spec
     state = Bootstrapping(
-        **fields,
+        **(fields | {"image": view.index.build.set_up(fields["image"])}),
         since=view.now,
         run_id=run_id,
         bootstrap_request=run_id,
@@ -166,9 +166,14 @@ def _bootstrap(fields: dict[str, Any], run_id: str, cause: str, *, again: bool, 
     )
     return Decision(
         state,
-        effects=(Say(state.id, bootstrap_command(state, view)),),
+        effects=(_set_up(state, state.boot or "", view),),
         facts=(Published(asked, request_id=cause),),
     )
+
+
+def _set_up(state: Bootstrapping, boot: str, view: View) -> Say | StartSetUp:
+    command, groups = bootstrap_command(state, view), view.index.pool_spec.image.env_groups
+    return StartSetUp(state.id, boot, command, groups) if groups else Say(state.id, command)
 
 
 def bootstrap_command(state: Bootstrapping, view: View) -> Bootstrap:
@@ -186,10 +191,9 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
     match message:
         case AgentSaid():
             return agent_said(state, message, view)
-        case LinkUp(accepted=True):
-            return link_up(state, message, view).also(
-                effects=(Say(state.id, bootstrap_command(state, view)),)
-            )
+        case LinkUp(accepted=True):  # one that forgot the run begins anew, with the steps of now
+            marked = state.model_copy(update={"image": view.index.build.set_up(state.image)})
+            return link_up(marked, message, view).also(effects=(_set_up(state, message.boot, view),))
         case LinkDown():
             down = state.model_copy(
                 update={

@@ -38,6 +38,7 @@ from providers.errors import Fault
 from providers.model import MICRO, Handle
 
 PAUSED = "the pool is paused"
+UPDATED = "the pool wants another machine since it was updated"
 VENDOR_LATER_S = 300.0  # its own clock of a machine's age only ends what we forgot
 CALLS_MAX = 5  # launch calls under one key; then the pool may place the node elsewhere
 
@@ -59,6 +60,8 @@ def first(wanted: LaunchWanted, view: View) -> Decision:
         since=view.now,
         asked_at=view.now,
         why=wanted.why,
+        image=view.index.build.base,
+        disk_gb=view.index.pool_spec.disk_gb,
     )
     return Decision(state, effects=(_launch(state, view),))
 
@@ -73,7 +76,7 @@ def _launch(state: Requested, view: View) -> Launch:
         offer=state.offer,
         cluster=state.cluster,
         image=spec.image.base or "",
-        disk_gb=spec.disk_gb,
+        disk_gb=state.disk_gb if state.image else spec.disk_gb,
         age_max_s=None if age_max_s is None else age_max_s + VENDOR_LATER_S,
         micro_usd_per_hour_max=None if most is None else round(most * MICRO),
     )
@@ -184,6 +187,8 @@ def while_requested(state: Requested, message: InstanceMessage, view: View) -> D
             return not_launched(state, LaunchFailed(Fault.NOT_SENT, "not wanted any more"), view)
         case Due() if is_paused(view.index.pool):  # it says nothing of the market
             return not_launched(state, LaunchFailed(Fault.NOT_SENT, PAUSED, paced=True), view)
+        case Due() if state.id in view.index.outdated:
+            return _overtaken(state, view)
         case Due():
             return _again(state, view)
         case LeaveWanted(reason=reason):
@@ -280,7 +285,14 @@ def _nothing_found(state: Requested, view: View) -> Decision:
         return Decision(state.model_copy(update=update))
     if state.leave is not None or state.tries >= CALLS_MAX or is_paused(view.index.pool):
         return not_launched(state, LaunchFailed(Fault.UNKNOWN, "the launch came to nothing"), view)
+    if state.id in view.index.outdated:
+        return _overtaken(state, view)
     return _again(state, view)
+
+
+def _overtaken(state: Requested, view: View) -> Decision:
+    """Surely not made yet: its node asks anew, by the spec as it is now. It says nothing of the market."""
+    return not_launched(state, LaunchFailed(Fault.NOT_SENT, UPDATED, paced=True), view)
 
 
 def resume(state: Requested) -> tuple[Effect, ...]:

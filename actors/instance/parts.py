@@ -17,7 +17,7 @@ from providers.model import Handle
 
 _COMMON = (
     *("id", "key", "pool", "node", "request_id", "replacing", "offer", "cluster", "created_at", "bill"),
-    *("why", "worked"),
+    *("why", "worked", "image", "disk_gb"),
 )
 T = TypeVar("T", bound=Alive | Destroying)
 
@@ -57,7 +57,8 @@ def loss(state: Alive, view: View) -> TellMarket:
 def set_up_ended(state: Alive, error: str | None, view: View) -> tuple[Address, Message]:
     """Tell the pool how the set-up ended, how long it took and what it cost until now."""
     took_s = max(0.0, view.now - state.launched_at)
-    return to_pool(state, SetUpEnded(state.offer, error, took_s, cost(state, view.now)))
+    is_current = state.id not in view.index.outdated
+    return to_pool(state, SetUpEnded(state.offer, error, took_s, cost(state, view.now), is_current))
 
 
 def to_tasks(state: InstanceState, message: Message, view: View) -> tuple[tuple[Address, Message], ...]:

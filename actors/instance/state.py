@@ -25,6 +25,8 @@ class _Instance(Value):
     bill: Bill | None = None  # as the vendor tells; None: it was not shown yet
     why: str = ""  # why it was bought here
     worked: bool = False  # it was ready once
+    image: str = ""  # mark of what it was made from, see policy/built.py; "": by an older everpool
+    disk_gb: float | None = None  # what was ordered
 
     @property
     def due_at(self) -> float | None:

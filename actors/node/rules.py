@@ -325,7 +325,8 @@ def _filled(state: Asking, instance: str, view: View) -> Decision:
         "drain_request": None,
         "draining_id": None,
     }
-    tells: list[tuple[Address, Message]] = [_to_pool(state, NodeReady(state.node))]
+    moved = state.old_id if isinstance(state, Replacing) and state.moving else None
+    tells: list[tuple[Address, Message]] = [_to_pool(state, NodeReady(state.node, moved))]
     if isinstance(state, Replacing):
         reason, within_s = ("moved", MOVED_S) if state.moving else ("preempted", SPEND_THE_NOTICE_S)
         tells.append(_leave(state.old_id, reason, within_s))

@@ -44,7 +44,7 @@ def set_up(state: PoolState, ended: SetUpEnded, view: View) -> Decision:
     market = str(ended.offer.market)
     if ended.error is None:
         state = _proven(state, ended.took_s, view)
-    if not isinstance(state, Active):
+    if not isinstance(state, Active) or not ended.is_current:  # that says nothing of the steps of now
         return Decision(state)
     failures = dict(state.failures)
     rejections = {name: one for name, one in state.rejections.items() if name != market}

@@ -1,5 +1,7 @@
 """How a pool asks placement, and what it does with the answer. Pure."""
 
+from dataclasses import replace
+
 from actors.address import Address
 from actors.decision import Decision, View
 from actors.effects import RefreshOffers
@@ -8,7 +10,7 @@ from actors.node.state import Filled, Filling, Replacing
 from actors.policy import placement
 from actors.policy.eligible import mismatch
 from actors.policy.situation import Asking, Choice, Plan, Situation, market_name
-from actors.pool import money, pausing, spares
+from actors.pool import money, pausing, rolling, spares
 from actors.pool.clusters import Clusters
 from actors.pool.parking import park
 from actors.pool.state import Active, OpenCluster, OpeningCluster, PoolState
@@ -20,6 +22,7 @@ REGIONS_AHEAD = 3  # besides those that are needed, the best ones are got ready
 LOOK_EVERY_S = 5.0  # without a node that asks, placement is looked at no more often
 CLUSTER_WAIT_S = 60.0  # hurried as soon as the cluster is open
 SHOWN = 3  # markets in a reason
+RENEWS = "in the place of one that an older spec asked for"
 
 Tells = list[tuple[Address, Message]]
 
@@ -83,7 +86,10 @@ def place(state: PoolState, view: View) -> Decision:
         return Decision(state)
     if not view.index.asking and not wanted_count(state):
         return Decision(state.model_copy(update={"look_at": None}))
+    state = rolling.followed(state, view)
+    renewing = rolling.due(state, view)
     here = situation(state, view)
+    here = replace(here, asking=renewing) if renewing else here  # no node asks by itself then
     plan = placement.place(here)
     if here.asking and ((plan.hopeless and not plan.choices) or _steps_are_broken(state)):
         reason = "machines could not be set up: mend the image's steps, then update the pool"
@@ -104,6 +110,8 @@ def _steps_are_broken(state: Active) -> bool:
 def _carried_out(state: Active, here: Situation, plan: Plan, view: View) -> Decision:
     clusters = Clusters.of(state)
     tells: Tells = []
+    renewals: Tells = []
+    lacks = ""  # what those wait for
     room = _room(state, here)
     waits = _waits(plan, here) if len(plan.choices) < len(here.asking) else ""
     for one in here.asking:
@@ -111,20 +119,31 @@ def _carried_out(state: Active, here: Situation, plan: Plan, view: View) -> Deci
         if isinstance(tell, Placed) and room is not None:
             room -= 1
         address: Address = ("node", str(one.node))
+        if isinstance(view.index.nodes[one.node], Filled):  # it works, and is to be replaced
+            if isinstance(tell, Placed):
+                renewals.append((address, Move(tell.offer, tell.cluster, f"{tell.why}; {RENEWS}")))
+            else:
+                lacks = lacks or tell.reason
+            continue
         tells.append((address, tell))
         if isinstance(tell, NotPlaced) and not may_launch(state):
             if view.index.nodes[one.node].drain_request is not None:
                 tells.append((address, DrainGivenUp("the budget is spent, and it is not replaced yet")))
     look_at = None if plan.look_at is None else max(plan.look_at, view.now + LOOK_EVERY_S)
-    looked = state.model_copy(update={"look_at": look_at})
+    looked = rolling.looked(state.model_copy(update={"look_at": look_at}), lacks, view)
     changed = spares.resized(looked, plan.spares, plan.surplus, view)
     assert isinstance(changed.state, Active)
-    # Machines may change nodes with the number of spares: moves wait for the next turn, which looks anew.
-    steady = changed.state.spares == state.spares
-    for move in plan.moves if room is None and steady else ():
+    # Machines may change nodes when the number of spares does: moves wait for the next turn, it looks anew.
+    steady = changed.state.spares == state.spares and not changed.tells
+    if not renewals or (plan.moves and here.spec.spread == "together"):  # a gang gets together first
+        moves, renewals = plan.moves, []
+    else:
+        moves = ()  # each leaves the other room next time
+    for move in moves if room is None and steady else ():
         cluster = clusters.at(move.offer.provider, move.offer.region)
         if isinstance(cluster, OpenCluster) and isinstance(view.index.nodes.get(move.node), Filled):
             tells.append((("node", str(move.node)), Move(move.offer, cluster.handle, move.why)))
+    tells += renewals if steady else []
     _open_ahead(plan, clusters)
     refresh = tuple(RefreshOffers(provider) for provider in plan.refresh)
     return Decision(

@@ -51,7 +51,7 @@ from actors.messages import (
 )
 from actors.node.state import Filled, Replacing
 from actors.policy.situation import market_name
-from actors.pool import clusters, experience, pausing
+from actors.pool import clusters, experience, pausing, rolling
 from actors.pool.experience import hurry
 from actors.pool.ranks import grown, is_number, without
 from actors.pool.state import (
@@ -72,20 +72,6 @@ from providers.errors import Fault
 from providers.model import Market
 
 LOOK_SOON_S = 5.0  # until placement makes use of news, so that many of them cost one look
-# What can't be changed under machines that were chosen and set up for it.
-BUILT_IN = (
-    "image",
-    "vcpus",
-    "memory_gb",
-    "disk_gb",
-    "architecture",
-    "accelerator",
-    "region",
-    "zone",
-    "instance_type",
-)
-
-
 _LIVING = (Active, Parked)
 
 
@@ -113,17 +99,21 @@ def decide(state: PoolState | None, message: PoolMessage, view: View) -> Decisio
             paused = [node for node in view.index.paused if not _backing_off(node, view)]
             return _looking(Decision(state, tells=experience.fills(paused)), view.now + LOOK_SOON_S)
         case SetUpEnded():
-            return _looking(experience.set_up(state, message, view), view.now + LOOK_SOON_S)
-        case LaunchEnded(offer=offer, fault=Fault.REJECTED, detail=detail):
-            return experience.rejected(state, str(offer.market), detail, view)
+            later = rolling.heard(state, message, view)
+            return _looking(experience.set_up(later, message, view), view.now + LOOK_SOON_S)
+        case LaunchEnded(offer=offer, fault=fault, detail=detail):
+            later = rolling.failed(state, f"{fault.value}: {detail}", view)
+            if fault is not Fault.REJECTED:
+                return Decision(later)
+            return experience.rejected(later, str(offer.market), detail, view)
         case MachineBilled():
             return Decision(experience.billed_for(state, message, view))
-        case NodeReady() | NodeRetired():  # settle looks at the nodes themselves
+        case NodeReady(moved=moved):
+            return _looking(Decision(rolling.renewed(state, moved, view)), view.now + LOOK_SOON_S)
+        case NodeRetired():  # settle looks at the nodes themselves
             return _looking(Decision(state), view.now + LOOK_SOON_S)
         case TaskOver(ran_s=ran_s):
             return Decision(experience.task_took(state, ran_s))
-        case LaunchEnded():
-            return Decision(state)
         case _:
             assert_never(message)
 
@@ -207,7 +197,7 @@ def _request(state: PoolState, envelope: Envelope, view: View) -> Decision:
             return _drain(state, request, view)
         case TaskStopRequested(request_id=request_id, task_id=task, grace_s=grace_s):
             if task not in view.index.tasks:
-                text = f"no task {task!r} lives in pool {state.name!r}: it is over, or never was"
+                text = f"already done: task {task!r} is over, or never was in pool {state.name!r}"
                 return Decision(state, facts=(error(request_id, text),))
             stop = StopWanted(request_id, "user", grace_s)
             return Decision(state, tells=((("task", task), stop),))
@@ -278,17 +268,12 @@ def _resize(state: Active | Parked, request: PoolResizeRequested, view: View) ->
     return Decision(active, tells=hurry(view), facts=facts, taken=(request.request_id,))
 
 
-def changed_keys(old: PoolSpec, new: PoolSpec) -> tuple[str, ...]:
-    """Names of the spec's keys that differ."""
-    return tuple(name for name in PoolSpec.model_fields if getattr(old, name) != getattr(new, name))
-
-
 def _update(state: Active | Parked, request: PoolUpdateRequested, view: View) -> Decision:
-    changed = changed_keys(state.spec, request.spec)
-    fixed = [name for name in changed if name in BUILT_IN]
-    if fixed and view.index.instances:
-        text = f"{', '.join(fixed)} can't change under living machines: resize to 0 first"
-        return Decision(state, facts=(error(request.request_id, text),))
+    changed = rolling.changed_keys(state.spec, request.spec)
+    living = tuple(view.index.instances.values())
+    ahead = rolling.foreseen(state, request.spec, living)
+    if ahead.refused:
+        return Decision(state, facts=(error(request.request_id, ahead.refused),))
     desired = request.spec.nodes.desired if "nodes" in changed else state.desired
     others: tuple[Waiting, ...] = state.waiting
     facts: tuple[Published, ...] = ()
@@ -302,8 +287,10 @@ def _update(state: Active | Parked, request: PoolUpdateRequested, view: View) ->
         removed=_removed(state, desired),
         waiting=others,
         proven=isinstance(state, Active) and state.proven and "image" not in changed,
+        unmarked=rolling.unmarked_by(state, request.spec, living),
+        roll=rolling.begun(state, ahead.outdated, view),
     )
-    fact = PoolUpdated(pool=state.name, changed=changed)
+    fact = PoolUpdated(pool=state.name, changed=changed, outdated=ahead.outdated)
     return Decision(
         active,
         tells=hurry(view) if changed or isinstance(state, Parked) else (),

@@ -14,7 +14,7 @@ from actors.events import (
 )
 from actors.instance.facts import key_path, node_instance
 from actors.messages import Assigned, Message, Retire, StopWanted
-from actors.pool import money
+from actors.pool import money, rolling
 from actors.pool.parking import park
 from actors.pool.pausing import is_paused
 from actors.pool.placing import place as place
@@ -126,6 +126,13 @@ def conclude(state: PoolState, view: View) -> Decision:
     """Say that the pool is whole when it has become so, and end the requests that wait for it."""
     if not isinstance(state, Active):
         return Decision(state)
+    rolled = rolling.concluded(state, view)
+    assert isinstance(rolled.state, Active)
+    whole = _concluded(rolled.state, view)
+    return Decision(whole.state, facts=(*rolled.facts, *whole.facts))
+
+
+def _concluded(state: Active, view: View) -> Decision:
     nodes_ready = desired_ready(state, view.index)
     is_short = nodes_ready < state.desired
     if is_short != (state.short_since is not None):

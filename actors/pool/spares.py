@@ -63,7 +63,7 @@ def resized(state: Active, spares: int, surplus: tuple[int, ...], view: View) ->
         return _followed(state, spares, (), view)
     going = _going(state, spares, view)
     if not going:
-        return Decision(state)
+        return _closed_up(state, spares, view)
     staying = spare_ranks(state)[: state.spares - len(going)]
     swaps = _swaps(going, surplus, staying, view.index)
     return _followed(state, state.spares - len(going), swaps, view)
@@ -86,6 +86,20 @@ def _going(state: Active, spares: int, view: View) -> list[int]:
         left -= works
         going.append(node)
     return going
+
+
+def _closed_up(state: Active, spares: int, view: View) -> Decision:
+    """Spares that stay and have ordered nothing take the machines of those beyond, which can go then."""
+    ranks = spare_ranks(state)
+    bare = [node for node in ranks[:spares] if node in view.index.lost]
+    beyond = [(node, name) for node in reversed(ranks[spares:]) if (name := _at_work(node, view.index))]
+    tells: Tells = []
+    for stays, (goes, name) in zip(bare, beyond, strict=False):
+        tells += [(("node", str(stays)), TakeOver(name)), (("node", str(goes)), TakeOver(None))]
+    if not tells:
+        return Decision(state)
+    soon = view.now + SPARES_EVERY_S
+    return Decision(state.model_copy(update={"spares_at": view.now, "look_at": soon}), tuple(tells))
 
 
 def _swaps(

@@ -6,6 +6,7 @@ from pydantic import Field, TypeAdapter
 
 from actors.events import RequestId
 from actors.policy.budget import Spend
+from actors.policy.built import Unmarked
 from actors.policy.scaling import Habits
 from actors.policy.situation import Rejection
 from actors.policy.waste import Waste
@@ -76,6 +77,7 @@ class _Pool(Value):
     waste: Waste = Waste()
     habits: Habits = Habits()
     account_at: float | None = None  # when the account is looked at again
+    unmarked: Unmarked | None = None  # of machines of an older everpool; None: its image never changed since
     since: float = 0
 
     @property
@@ -99,6 +101,24 @@ class Paused(Value):
     since: float
 
 
+class Roll(Value):
+    """Machines are replaced that are not what the spec asks for; which ones is derived. See rolling.py.
+
+    Attributes:
+        since: when it began, or was last given another aim.
+        renewed: machines that were replaced so far.
+        fails: tries in a row that came to nothing.
+        next_at: before that nothing is tried; None: now.
+        why: what is waited for, for users.
+    """
+
+    since: float
+    renewed: int = 0
+    fails: int = 0
+    next_at: float | None = None
+    why: str = ""
+
+
 class _Kept(_Pool):
     """What a pool wants of its nodes, and what they were told of that.
 
@@ -107,12 +127,14 @@ class _Kept(_Pool):
         steered: (nodes, removed) as the nodes were told last, spares among them.
         paused: a user wants nothing launched or started until it is resumed; see pausing.py.
         resumed_at: when the last pause ended; 0: there was none.
+        roll: machines of an older spec are being replaced.
     """
 
     spares: int = 0
     steered: tuple[int, tuple[int, ...]] = (0, ())
     paused: Paused | None = None
     resumed_at: float = 0
+    roll: Roll | None = None
 
 
 class Scaled(Value):

@@ -4,6 +4,7 @@ A new attempt starts only when the old one surely ended: the agent said so, or i
 absent. A task marked at_least_once need not wait for that when its machine can't be talked to.
 """
 
+import signal
 from typing import Any, assert_never
 
 from actors.address import Address
@@ -48,6 +49,7 @@ SAY_AGAIN_S = 30.0  # a stop that was not confirmed is said again
 REFUSED_WAIT_S = 5.0  # before a task goes again to a machine that seemed well and would not start it
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 300.0
+_SIGNALS = {one.value: one.name for one in signal.Signals}
 _COMMON = (
     "id",
     "pool",
@@ -415,6 +417,16 @@ def _cost(placed: Placed, seconds: float, view: View) -> int:
     return round(per_hour * seconds / 3600 / view.index.pool_spec.worker.concurrency)
 
 
+def _words(verdict: Verdict, report: Ended | None) -> str:
+    """How a task ended otherwise than well, for people."""
+    because = f" ({verdict.reason})" if verdict.reason else ""
+    if report and report.code not in (None, 0):
+        return f"exit code {report.code}{because}"
+    if report and report.signal is not None:
+        return f"ended by {_SIGNALS.get(report.signal, f'signal {report.signal}')}{because}"
+    return f"{verdict.result}: {verdict.reason}" if verdict.reason else verdict.result
+
+
 def _over(
     common: dict[str, Any],
     verdict: Verdict,
@@ -427,9 +439,7 @@ def _over(
     """The task's one and only end."""
     error = None
     if verdict.result != "success":
-        error = (report.error if report else None) or f"{verdict.result}: {verdict.reason or 'exit'}"
-        if report and report.code not in (None, 0) and not report.error:
-            error = f"exit code {report.code}"
+        error = (report.error if report else None) or _words(verdict, report)
     stopped = Stopped(
         **common,
         since=view.now,

@@ -2,125 +2,125 @@
 
 from typing import Any
 
+from controller import client_views as v
 from controller.api.answers import NDJSON
 from controller.telemetry.exposition import CONTENT_TYPE
 
 Json = dict[str, Any]
-_WORDS: dict[str, Json] = {
-    "text": {"type": "string"},
-    "int": {"type": "integer"},
-    "number": {"type": "number"},
-    "yes": {"type": "boolean"},
-    "texts": {"type": "array", "items": {"type": "string"}},
-    "object": {"type": "object"},
-    "objects": {"type": "array", "items": {"type": "object"}},
+
+
+def ref(name: str) -> Json:
+    """A schema of the document's components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _one(view: type[v.View]) -> Json:
+    return ref(view.__name__)
+
+
+def _list(view: type[v.View]) -> Json:
+    return {"type": "array", "items": _one(view)}
+
+
+_PAGE_OF_TASKS = {
+    "type": "object",
+    "required": ["tasks", "cursor"],
+    "properties": {
+        "tasks": _list(v.TaskView),
+        "cursor": {"type": ["integer", "null"], "description": "goes on behind the page; null: no more"},
+    },
 }
-
-
-def _of(fields: str) -> Json:
-    """The schema of an object: `name:kind` for each field; with `?` it may be null, with `~` be missing."""
-    properties: dict[str, Json] = {}
-    required: list[str] = []
-    for field in fields.split():
-        name, _, kind = field.partition(":")
-        schema = _WORDS[kind.strip("?~")]
-        properties[name] = {"anyOf": [schema, {"type": "null"}]} if "?" in kind else schema
-        if "~" not in kind:
-            required.append(name)
-    return {"type": "object", "required": required, "properties": properties}
-
-
-def _list(schema: Json) -> Json:
-    return {"type": "array", "items": schema}
-
-
-_TOKEN = _of(
-    "name:text scope:text pools:texts hint:text made_at:number made_by:text expires_at:number? "
-    "expired:yes last_used:number?"
-)
-_MADE = {
-    **_TOKEN,
-    "required": ["token", *_TOKEN["required"]],
-    "properties": {"token": {"type": "string"}, **_TOKEN["properties"]},
+_OPERATION = {
+    "allOf": [
+        _one(v.OperationView),
+        {
+            "type": "object",
+            "required": ["end", "log", "cursor", "more"],
+            "properties": {
+                "end": {"description": "the terminal Fact", "anyOf": [{"type": "object"}, {"type": "null"}]},
+                "log": _list(v.EntryView),
+                "cursor": {"type": "integer", "description": "goes on behind the log that is here"},
+                "more": {"type": "boolean"},
+            },
+        },
+    ]
 }
-_GROUP = _of("group:text revision:int keys:texts pools:texts at:number by:text readable:yes")
-_GROUP_WHOLE = {**_GROUP, "properties": {**_GROUP["properties"], "revisions": _WORDS["objects"]}}
-_LOGIN = _of("name:text hostname:text user:text at:number by:text readable:yes")
-_WEBHOOK = _of(
-    "name:text url:text events:texts pools:texts cursor:int behind:int replies:int delivered:int "
-    "delivered_at:number? dropped:int failing_since:number? tries:int last_error:text? last_status:int? "
-    "next_try_at:number?"
-)
-_SUMS = "usd_per_hour:number today_usd:number forecast_usd:number total_usd:number"
-_HEALTH = _of("live:yes ready:yes reasons:texts~")
-_WHY = _of("pool:text at:number task:object~ instance:object~ story:texts log:objects")
 
 ANSWERS: dict[tuple[str, str], Json] = {
-    ("get", "/v1/whoami"): _of("name:text scope:text pools:texts"),
-    ("get", "/v1/tokens"): _list(_TOKEN),
-    ("post", "/v1/tokens"): _MADE,
-    ("delete", "/v1/tokens/{name}"): _of("revoked:text"),
-    ("get", "/v1/secrets"): _list(_GROUP),
-    ("get", "/v1/secrets/{group}"): _GROUP_WHOLE,
-    ("put", "/v1/secrets/{group}"): _GROUP,
-    ("post", "/v1/secrets/{group}"): _GROUP,
-    ("delete", "/v1/secrets/{group}"): _of("group:text removed:yes"),
-    ("get", "/v1/credentials"): _list(_LOGIN),
-    ("put", "/v1/credentials/{name}"): _LOGIN,
-    ("delete", "/v1/credentials/{name}"): _of("name:text removed:yes"),
-    ("post", "/v1/rotate"): {"type": "object"},
-    ("get", "/v1/webhooks"): _list(_WEBHOOK),
-    ("get", "/v1/webhooks/{name}"): _WEBHOOK,
-    ("post", "/v1/webhooks/{name}/test"): _of(
-        "webhook:text taken:yes status:int? error:text answer:text took_s:number"
-    ),
-    ("post", "/v1/webhooks/{name}/retry"): _WEBHOOK,
-    ("post", "/v1/hold"): _of("pools:texts until:number"),
-    ("post", "/v1/adopt"): _of("adopted:yes why:text~ epoch:int~"),
-    ("post", "/v1/backup"): _of("path:text bytes:int keys:text~ owner:text~ epoch:int~"),
-    ("post", "/v1/reload"): {"type": "object", "required": ["applied"]},
-    ("get", "/v1/doctor"): _WORDS["objects"],
-    ("get", "/healthz"): _HEALTH,
-    ("get", "/readyz"): _HEALTH,
-    ("get", "/v1/sd"): _list(_of("targets:texts labels:object")),
-    ("get", "/v1/offers"): _of("at:number offers:objects count:int steps:objects providers:objects"),
-    ("get", "/v1/cost"): _of(f"pools:objects {_SUMS} since:number unknown_usd:number unknown:objects"),
-    ("get", "/v1/cost/{pool}"): _of(
-        f"pool:text status:text {_SUMS} budget:object? days:objects day:text wasted_hour_usd:number "
-        "since:number by_market:objects by_kind:object wasted_usd:number tasks:object"
-    ),
-    ("get", "/v1/explain/{pool}"): _of(
-        "pool:text at:number status:text reason:text paused:object? desired:int ready:int wanted:object "
-        "there:object missing:objects missing_count:int funnel:objects next:objects "
-        "next_at:number? story:texts"
-    ),
-    ("get", "/v1/explain/{pool}/tasks/{task_id}"): _WHY,
-    ("get", "/v1/explain/{pool}/instances/{instance_id}"): _WHY,
-    ("get", "/v1/tasks/{task_id}"): _of(  # of a task that ended long ago less is known than of others
-        "id:text name:text pool:text seq:int status:text status_code:int attempt:int node:int? "
-        "instance_id:text? result:text? reason:text exit_code:int? duration:number? error:text? "
-        "started_at:number? ended_at:number?"
-    ),
-    ("get", "/v1/tasks/{task_id}/files"): _list(_of("attempt:int path:text bytes:int error:text?")),
-    ("get", "/v1/operations/{request_id}"): _of(
-        "request_id:text kind:text pool:text status:text seq:int at:number ended_by:int? ended_at:number? "
-        "error:text? end:object? log:objects cursor:int more:yes"
-    ),
-    ("get", "/v1/instances/{instance_id}/ssh"): _of(
-        "instance_id:text handle:object address:object ssh_user:text private_key_path:text "
-        "known_hosts_path:text container:object?"
-    ),
+    ("get", "/v1/pools"): _list(v.PoolView),
+    ("get", "/v1/pools/{name}"): _one(v.PoolView),
+    ("get", "/v1/nodes"): _list(v.NodeView),
+    ("get", "/v1/instances"): _list(v.InstanceView),
+    ("get", "/v1/instances/{instance_id}"): _one(v.InstanceView),
+    ("get", "/v1/instances/{instance_id}/ssh"): _one(v.SshView),
+    ("get", "/v1/tasks"): _PAGE_OF_TASKS,
+    ("get", "/v1/tasks/{task_id}"): _one(v.TaskView),
+    ("get", "/v1/tasks/{task_id}/files"): _list(v.FileView),
+    ("get", "/v1/operations"): _list(v.OperationView),
+    ("get", "/v1/operations/{request_id}"): _OPERATION,
+    ("get", "/v1/offers"): _one(v.OffersView),
+    ("get", "/v1/cost"): _one(v.CostView),
+    ("get", "/v1/cost/{pool}"): _one(v.PoolCostView),
+    ("get", "/v1/explain/{pool}"): _one(v.ExplainView),
+    ("get", "/v1/explain/{pool}/tasks/{task_id}"): _one(v.TaskWhyView),
+    ("get", "/v1/explain/{pool}/instances/{instance_id}"): _one(v.InstanceWhyView),
+    ("get", "/v1/sd"): _list(v.TargetView),
+    ("get", "/v1/whoami"): _one(v.PrincipalView),
+    ("get", "/v1/tokens"): _list(v.TokenView),
+    ("post", "/v1/tokens"): _one(v.MadeTokenView),
+    ("delete", "/v1/tokens/{name}"): _one(v.RevokedView),
+    ("get", "/v1/secrets"): _list(v.GroupView),
+    ("get", "/v1/secrets/{group}"): _one(v.GroupView),
+    ("put", "/v1/secrets/{group}"): _one(v.GroupView),
+    ("post", "/v1/secrets/{group}"): _one(v.GroupView),
+    ("delete", "/v1/secrets/{group}"): _one(v.RemovedView),
+    ("get", "/v1/credentials"): _list(v.CredentialView),
+    ("put", "/v1/credentials/{name}"): _one(v.CredentialView),
+    ("delete", "/v1/credentials/{name}"): _one(v.RemovedView),
+    ("post", "/v1/rotate"): _one(v.RotatedView),
+    ("get", "/v1/webhooks"): _list(v.WebhookView),
+    ("get", "/v1/webhooks/{name}"): _one(v.WebhookView),
+    ("post", "/v1/webhooks/{name}/test"): _one(v.TriedView),
+    ("post", "/v1/webhooks/{name}/retry"): _one(v.WebhookView),
+    ("post", "/v1/hold"): _one(v.HeldView),
+    ("post", "/v1/adopt"): _one(v.AdoptedView),
+    ("post", "/v1/backup"): _one(v.BackupView),
+    ("post", "/v1/reload"): _one(v.ReloadView),
+    ("get", "/v1/doctor"): _list(v.DoctorView),
+    ("get", "/healthz"): _one(v.HealthView),
+    ("get", "/readyz"): _one(v.HealthView),
 }
+VIEWS: tuple[type[v.View], ...] = tuple(v.View.__subclasses__()) + (v.MadeTokenView, v.PoolCostView)
 
-_LINES = {NDJSON: {"schema": {"type": "string", "description": "one JSON object a line"}}}
+
+
+def _lines(schema: Json) -> Json:
+    return {NDJSON: {"schema": {**schema, "description": "each line"}}}
+
+
+def _told(*kinds: str) -> Json:
+    """Lines of telemetry: an event, and where to go on behind it."""
+    return _lines(
+        {
+            "type": "object",
+            "required": ["cursor", "event"],
+            "properties": {
+                "cursor": {"type": "string", "description": "goes on behind the page that this line is of"},
+                "event": {"anyOf": [ref(kind) for kind in kinds]},
+                "more": {"type": "boolean", "description": "more lines of this page follow"},
+            },
+        }
+    )
+
+
 _SERIES = {CONTENT_TYPE.partition(";")[0]: {"schema": {"type": "string"}}}
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 CONTENTS: dict[str, Json] = {  # answers that are no JSON value
-    "/v1/tasks/{task_id}/log": {**_LINES, **_TEXT},
-    "/v1/instances/{instance_id}/console": _LINES,
-    "/v1/telemetry/log": _LINES,
-    "/v1/telemetry/console": _LINES,
-    "/v1/telemetry/metrics": _LINES,
+    "/v1/tasks/{task_id}/log": {**_lines(ref("LogLine")), **_TEXT},
+    "/v1/instances/{instance_id}/console": _lines(ref("LogLine")),
+    "/v1/telemetry/log": _told("Log"),
+    "/v1/telemetry/console": _told("ConsoleOutput"),
+    "/v1/telemetry/metrics": _told("Metric"),
     "/v1/tasks/{task_id}/files/{path}": {"application/octet-stream": {"schema": {"type": "string"}}},
     "/metrics": _SERIES,
     "/metrics/instances": _SERIES,

@@ -10,16 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from actors.events import Administered
-from controller.api.answers import Problem, answer, unknown
+from controller.api.answers import Problem, answer, retry_after, unknown
 from controller.api.authority import whole
 from controller.api.body import read_model, takes
 from controller.api.edge import asking, somebody
 from controller.api.port import Desk
 from controller.config_errors import ConfigError
 from controller.doctor import UnknownProvider
-from controller.journal.errors import BackupFailed
+from controller.journal.errors import BackupFailed, NoRoom
 from controller.telemetry.exposition import CONTENT_TYPE, exposed
 from controller.telemetry.machines import Whose, machine_registry
+
+ROOM_S = 60.0  # until somebody may have made room
+UNREADY_S = 5  # until it is worth asking again
 
 
 def _absolute(path: str) -> str:
@@ -64,7 +67,9 @@ def _health(desk: Desk, request: Request, word: Literal["live", "ready"]) -> Res
     health = desk.health()
     who = somebody(request)
     shown = health if who is not None and not who.limited else {one: health[one] for one in ("live", "ready")}
-    return answer(shown, 200 if health[word] else 503)
+    if health[word]:
+        return answer(shown)
+    return answer(shown, 503, {"Retry-After": retry_after(UNREADY_S)})
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -109,6 +114,10 @@ def routes(desk: Desk) -> APIRouter:
         wanted = await read_model(request, Backup)
         try:
             done = await desk.backup(Path(wanted.path))
+        except NoRoom as error:
+            raise Problem(
+                503, f"{error}: make room, or choose another place", retry_after_s=ROOM_S
+            ) from error
         except BackupFailed as error:
             raise Problem(422, str(error)) from error
         await _administered(desk, request, "backup", wanted.path)

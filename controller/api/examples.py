@@ -52,6 +52,7 @@ _FACTS: tuple[tuple[type[Value], dict[str, Any]], ...] = (
     (e.PoolReady, {"pool": "main", "nodes": 3}),
     (e.PoolResized, {"pool": "main", "nodes": 5}),
     (e.PoolUpdated, {"pool": "main", "changed": ("nodes.min",)}),
+    (e.PoolRolled, {"pool": "main", "renewed": 3}),
     (e.PoolParked, {"pool": "main", "reason": "3 bootstraps failed in a row", "wasted_micro_usd": 12_000}),
     (e.PoolPaused, {"pool": "main"}),
     (e.PoolResumed, {"pool": "main"}),

@@ -1,11 +1,13 @@
 """/openapi.json: what FastAPI knows, every Request and Fact, and the one route that goes around it."""
 
 import re
-from typing import Any, get_type_hints
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import ConfigDict, TypeAdapter, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, create_model
 from pydantic.json_schema import models_json_schema
 
 from actors.events import Envelope, EventJson, RequestJson, TaskCompleted
@@ -15,7 +17,8 @@ from controller.api.authority import needs
 from controller.api.examples import REQUESTS, envelope, examples
 from controller.api.paging import CURSOR
 from controller.api.submitting import MESSAGES_MAX
-from controller.client_views import VIEWS, View
+from controller.client_views import View, fields
+from controller.client_wire import LogLine
 
 _REF = "#/components/schemas/{model}"
 
@@ -26,7 +29,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     for name, adapter in (("Request", RequestJson), ("Event", EventJson)):
         schemas[name] = _schema(adapter, schemas)
-    models = [(Envelope, "serialization"), *((_model(view), "serialization") for view in VIEWS)]
+    shown = (Envelope, LogLine, *map(_model, contract.VIEWS))
+    models = [(model, "serialization") for model in shown]
     _, shared = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     for name, schema in shared["$defs"].items():
         schemas.setdefault(name, schema)
@@ -44,12 +48,27 @@ def document(app: FastAPI) -> dict[str, Any]:
     return made
 
 
+@cache
 def _model(view: type[View]) -> type[Any]:
     """A view as a model, for its schema."""
-    fields: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(view).items()}
+    keys: dict[str, Any] = {
+        name: (_modelled(kind), Field(default_factory=dict) if name in view.sometimes else ...)
+        for name, kind in fields(view).items()
+    }
     config = ConfigDict(extra="allow")
-    made: type[Any] = create_model(view.__name__, __config__=config, __doc__=view.__doc__, **fields)
+    made: type[Any] = create_model(view.__name__, __config__=config, __doc__=view.__doc__, **keys)
     return made
+
+
+def _modelled(kind: Any) -> Any:
+    """A type with models in the places of views."""
+    if isinstance(kind, type) and issubclass(kind, View):
+        return _model(kind)
+    origin = get_origin(kind)
+    if origin is None or origin is Literal:
+        return kind
+    parts = tuple(_modelled(one) for one in get_args(kind))
+    return Union[parts] if origin in (Union, UnionType) else origin[parts]  # noqa: UP007
 
 
 def _schema(adapter: TypeAdapter[Any], schemas: dict[str, Any]) -> dict[str, Any]:
@@ -103,11 +122,12 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         "429": "Too many requests, or a pool is busy: Retry-After says when to come again",
         "503": "Nothing can be read or made durable now: Retry-After says when to come again",
     }
+    problems["401"] = "No token is shown, or one that is wrong, revoked or expired"
     if needed.scope is None:
         operation["security"] = []
+        problems["401"] = "The token that is shown is wrong, revoked or expired; none is needed"
     else:
         operation["x-everpool-scope"] = needed.scope.name.lower()
-        problems["401"] = "No token is shown, or one that is wrong, revoked or expired"
         problems["403"] = "The token's scope or its pools do not allow it"
     names = [one["name"] for one in operation.get("parameters", ())]
     if "{" in path or "pool" in names:
@@ -139,8 +159,6 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
             responses["503"] |= {"description": "It is not", "content": ok["content"]}
     if path in contract.CONTENTS:
         ok["content"] = contract.CONTENTS[path]
-    if path in ANSWERS:
-        ok["content"] = _json(ANSWERS[path])
     if path == "/v1/events":
         ok["content"] = _EVENTS
     if {"limit", "after"} <= set(names) or path == "/v1/events":
@@ -167,29 +185,9 @@ def _list(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": schema}
 
 
-def _view(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-ANSWERS: dict[str, dict[str, Any]] = {
-    "/v1/pools": _list(_view("PoolView")),
-    "/v1/pools/{name}": _view("PoolView"),
-    "/v1/nodes": _list(_view("NodeView")),
-    "/v1/instances": _list(_view("InstanceView")),
-    "/v1/instances/{instance_id}": _view("InstanceView"),
-    "/v1/operations": _list(_view("OperationView")),
-    "/v1/tasks": {
-        "type": "object",
-        "required": ["tasks", "cursor"],
-        "properties": {
-            "tasks": _list(_view("TaskView")),
-            "cursor": {"type": ["integer", "null"], "description": "goes on behind the page; null: no more"},
-        },
-    },
-}
 _DONE = next(event for event in examples().values() if isinstance(event, TaskCompleted))
 _EVENTS = {
-    NDJSON: {"schema": _view("Envelope"), "example": envelope(_DONE).model_dump(mode="json")},
+    NDJSON: {"schema": contract.ref("Envelope"), "example": envelope(_DONE).model_dump(mode="json")},
     SSE: {"schema": {"type": "string", "description": "`id:` is the seq, `data:` an Envelope"}},
 }
 _CURSOR = {

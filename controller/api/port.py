@@ -73,8 +73,10 @@ class Journal(EventSource, Protocol):
         """Requests, newest first."""
         ...
 
-    async def ended_tasks(self, before: int | None, limit: int, pool: str | None = None) -> list[TaskRow]:
-        """The states of tasks that are over, newest request first."""
+    async def ended_tasks(
+        self, before: int | None, limit: int, pool: str | None = None, within: Sequence[str] = ()
+    ) -> list[TaskRow]:
+        """The states of tasks that are over, newest request first; of pools that fit `within`, if any."""
         ...
 
     async def request(self, request_id: str) -> StoredRequest | None:

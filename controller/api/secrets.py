@@ -112,7 +112,10 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.post("/v1/rotate")
     async def rotate(request: Request) -> Response:
-        """Read the keys again, and encrypt with the newest what is encrypted with another."""
+        """Read the keys again, and encrypt with the newest what is encrypted with another.
+
+        Not below /v1/secrets, where every word may be a group.
+        """
         return answer(await _kept(desk.secrets.rotate(asking(request).name)))
 
     @router.get("/v1/secrets/{group}")

@@ -48,7 +48,7 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
         """Tasks that live, and those that are over as far as the journal goes back, newest first.
 
         `cursor` of the answer goes on, as the header does; null: there are no more. A page may be short, even
-        empty, and yet have a cursor.
+        empty, and yet have a cursor. Of tasks that one may not see neither says anything.
         """
         who = asking(request)
         known_pool(desk, pool, who)
@@ -58,6 +58,7 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
             results=chosen("result", result, get_args(Result)),
             names=split(name),
             may_see=who.may_see,
+            within=who.pools,
             limit=limit,
             before=cursor if cursor is not None else after,
         )

@@ -26,7 +26,7 @@ Parts = Callable[[], AsyncGenerator[bytes, None]]
 
 
 def routes(desk: Desk, closing: Closing) -> APIRouter:
-    """The routes of telemetry as events: JSON lines of {"cursor", "event"}."""
+    """The routes of telemetry as events: JSON lines of {"cursor", "event"}, with "more" within a page."""
     router = APIRouter(tags=["telemetry"], default_response_class=Response)
 
     @router.get("/v1/telemetry/log")
@@ -166,12 +166,17 @@ def _points(machine: NodeInstance, points: Iterable[Point]) -> bytes:
 
 
 def _page(page: Page, events: Events) -> bytes:
-    """Every line of a page carries the page's cursor: who stops in its middle reads the page again."""
-    return b"".join(_line(page.cursor, event) for event in events)
+    """Every line of a page carries the page's cursor: who stops in its middle reads the page again.
+
+    All but the last say that more of the page follows.
+    """
+    some = list(events)
+    return b"".join(_line(page.cursor, event, place < len(some)) for place, event in enumerate(some, 1))
 
 
-def _line(cursor: str, event: Log | ConsoleOutput | Metric) -> bytes:
-    return to_json({"cursor": cursor, "event": event.model_dump(mode="json")}) + b"\n"
+def _line(cursor: str, event: Log | ConsoleOutput | Metric, more: bool = False) -> bytes:
+    line = {"cursor": cursor, "event": event.model_dump(mode="json")}
+    return to_json({**line, "more": True} if more else line) + b"\n"
 
 
 def _checked(read: Callable[[], Page]) -> Page:

@@ -10,6 +10,7 @@ from pathlib import Path
 from controller.cli.codes import USAGE, CliError
 from controller.cli.profiles_file import Profile, read
 from controller.client import default_address
+from controller.client_reach import wrong_url
 from controller.config import ConfigError, find, load
 
 
@@ -91,7 +92,7 @@ def resolved(layers: Sequence[Where]) -> Found:
         layers: what was said, the most important first; the last is the environment.
 
     Raises:
-        CliError: a profile that is not there, or the file of profiles is wrong.
+        CliError: a profile that is not there, the file of profiles is wrong, or a URL is none.
     """
     files: dict[str, str] = {}  # they go with the address of their own layer, or of a lower one
     for place, layer in enumerate(layers):
@@ -101,6 +102,8 @@ def resolved(layers: Sequence[Where]) -> Found:
         if not layer.names_one:
             continue
         is_env = place == len(layers) - 1
+        if layer.url is not None and (problem := wrong_url(layer.url)):
+            raise CliError(USAGE, f"{'EVERPOOL_URL' if is_env else '--url'} {problem}")
         name = next((one.profile for one in layers[: place + 1] if one.profile is not None), None)
         profile = None if name is None else read(make=True).get(name)
         if profile is not None and layer.url is None and layer.socket is None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from controller.cli.addressing import Found, Where, environment, resolved
 from controller.cli.codes import (
@@ -29,12 +29,13 @@ from controller.cli.codes import (
     CliError,
 )
 from controller.cli.completing import profile_names
+from controller.cli.helping import Command
+from controller.cli.tables import Column, fitted
 from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut
 
 SOCKET_HELP = "The daemon's unix socket. [default: api.sock in the default state directory]"
 URL_HELP = "The daemon's address instead, such as http://127.0.0.1:7070."
 TOKEN_HELP = "File with the token that --url needs."
-TABLE_WIDTH = 400  # cells are never cut short: a terminal wraps, a pipe gets whole lines
 CA_HELP = "File with certificates (PEM) to trust for --url, instead of the system's."
 JSON_HELP = "Print JSON on stdout."
 QUIET_HELP = "Don't show how it goes; errors and results only."
@@ -122,26 +123,23 @@ class Session:
         elif text:
             self._out.print(text, markup=False)
 
-    def table(self, value: Any, columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
-        """Print a table; `value` with --json, `empty` on stderr when there is no row."""
+    def table(
+        self, value: Any, columns: Sequence[Column | str], rows: Iterable[Sequence[Any]], empty: str
+    ) -> None:
+        """Print a table; `value` with --json, `empty` on stderr when there is no row.
+
+        On a terminal it is made to fit; a pipe gets everything, one line a row.
+        """
         if self.json:
             write_json(value)
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, no_wrap=True)
-        for row in rows:
-            table.add_row(*(_cell(cell) for cell in row))
-        if table.row_count:
-            wide = Console(highlight=False, soft_wrap=True, width=max(self._out.width, TABLE_WIDTH))
-            wide.print(table, crop=False)
-        else:
+        found = list(rows)
+        if not found:
             self.say(empty)
-
-
-def _cell(value: Any) -> str:
-    text = "-" if value is None or value == "" else str(value)
-    return text.replace("[", r"\[")
+            return
+        shown = fitted(columns, found, self._out.width if self._out.is_terminal else None)
+        for number, line in enumerate(shown.lines):
+            self._out.print(Text(line, style="bold" if number < shown.heads else ""))
 
 
 def write_json(value: Any) -> None:
@@ -174,7 +172,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
         shown = signature.replace(parameters=parameters, return_annotation=None)
         run.__signature__ = shown  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}
-        app.command(name, **settings)(run)
+        app.command(name, cls=Command, **settings)(run)
         return function
 
     return decorate
@@ -238,7 +236,7 @@ def guarded(session: Session, call: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (CliError, EverpoolError) as error:
-        return told(session, as_cli_error(error))
+        return told(session, _explained(session, error))
     except ExceptionGroup as group:
         expected = group.subgroup((CliError, EverpoolError, BrokenPipeError))
         if expected is None or len(_leaves(expected)) != len(_leaves(group)):
@@ -247,7 +245,7 @@ def guarded(session: Session, call: Callable[[], Any]) -> int:
         if isinstance(first, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return PIPE_CLOSED
-        return told(session, as_cli_error(first))
+        return told(session, _explained(session, first))
 
 
 def _leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
@@ -281,6 +279,22 @@ def as_cli_error(error: Exception) -> CliError:
             return CliError(_CODES.get(status, FAILED), str(error), error.detail)
         case _:
             return CliError(FAILED, str(error))
+
+
+def _explained(session: Session, error: Exception) -> CliError:
+    """The same, with what a token has to do with it."""
+    found = as_cli_error(error)
+    if not isinstance(error, EverpoolError) or error.status != 401:
+        return found
+    place = session.found
+    if place.shown_token() or any(os.environ.get(name) for name in ("EVERPOOL_TOKEN", "EVERPOOL_TOKEN_FILE")):
+        shown = place.token_file or "the profile or the environment"
+        more = f"the token is that of {shown}: `everpool token list` on the daemon's host says which are good"
+        return CliError(found.code, str(error), (*error.detail, more))
+    text = f"{place.address} lets nobody in without a token: name a file that has one with --token-file"
+    make = "on the daemon's host `everpool token create NAME --out FILE` makes one"
+    keep = f"to name it only once: everpool profile add NAME --url {place.address} --token-file FILE"
+    return CliError(found.code, text, (make, keep))
 
 
 def told(session: Session, error: CliError) -> int:

@@ -1,18 +1,21 @@
-"""Names for Tab: pools, nodes, instances, tasks from the daemon, profiles from their file.
+"""Names for Tab: pools, nodes, tasks, tokens and more from the daemon, profiles from their file.
 
 Whatever goes wrong, nothing is said and nothing is completed: a prompt is no place for errors.
 """
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import typer
 
+from actors.events import KINDS
 from controller.cli.addressing import Where, environment, resolved
 from controller.cli.codes import CliError
 from controller.cli.profiles_file import read
 from controller.client import Client, EverpoolError
+from controller.telling import lasting
 
 WITHIN_S = 1.0  # that a daemon has to answer
 SHOWN_MAX = 200  # names; more are of no help
@@ -21,9 +24,14 @@ Names = Iterable[tuple[str, str]]  # and what is said of each, by shells that do
 
 BASH = """\
 _everpool_completion() {
+    # What is typed up to the cursor; COMP_WORDS has a URL in pieces.
+    local line="${COMP_LINE:0:COMP_POINT}" words at
+    IFS=$' \\t\\n' read -ra words <<<"$line"
+    at=${#words[@]}
+    [[ $line == *[[:space:]] ]] || at=$((at - 1))
     local IFS=$'\\n'
-    COMPREPLY=( $(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \\
-        _EVERPOOL_COMPLETE=complete_bash "$1" 2>/dev/null) )
+    COMPREPLY=( $(COMP_WORDS="$line" COMP_CWORD=$at _EVERPOOL_COMPLETE=complete_bash "$1" 2>/dev/null) )
+    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == */ ]]; then compopt -o nospace 2>/dev/null; fi
     return 0
 }
 complete -o default -F _everpool_completion everpool
@@ -39,12 +47,16 @@ compdef _everpool_completion everpool
 FISH = """\
 function __everpool_complete
     set -lx _EVERPOOL_COMPLETE complete_fish
-    set -lx _TYPER_COMPLETE_FISH_ACTION $argv[1]
+    set -lx _TYPER_COMPLETE_FISH_ACTION get-args
     set -lx _TYPER_COMPLETE_ARGS (commandline -cp)
-    everpool 2>/dev/null
+    set -l found (command everpool 2>/dev/null)
+    if string length -q -- $found
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete --command everpool --no-files --arguments '(__everpool_complete get-args)' \\
-    --condition '__everpool_complete is-args'
+complete --command everpool --no-files --arguments '(__everpool_complete)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
@@ -126,6 +138,60 @@ def node_numbers(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
         return [(str(one["node"]), f"{one['status']}, {one['instance_id']}") for one in nodes]
 
     return _names(ctx, incomplete, asked)
+
+
+def token_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Tokens."""
+
+    def asked(client: Client) -> Names:
+        now = time.time()
+        return [(one["name"], f"{one['scope']}, {_until(one['expires_at'], now)}") for one in client.tokens()]
+
+    return _names(ctx, incomplete, asked)
+
+
+def _until(ends: float | None, now: float) -> str:
+    if ends is None:
+        return "never expires"
+    return f"expires in {lasting(ends - now)}" if ends > now else "expired"
+
+
+def group_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Groups of secrets."""
+    return _names(
+        ctx, incomplete, lambda client: [(one["group"], _keys(one["keys"])) for one in client.secret_groups()]
+    )
+
+
+def _keys(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) or "empty"
+
+
+def credential_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Logins to registries."""
+    return _names(
+        ctx, incomplete, lambda client: [(one["name"], one["hostname"]) for one in client.credentials()]
+    )
+
+
+def webhook_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Webhooks of the config."""
+    return _names(ctx, incomplete, lambda client: [(one["name"], one["url"]) for one in client.webhooks()])
+
+
+def provider_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Providers of the daemon's config."""
+
+    def asked(client: Client) -> Names:
+        known = client.ready()["providers"]
+        return [(name, one["error"] or f"{one['offers']} offers") for name, one in known.items()]
+
+    return _names(ctx, incomplete, asked)
+
+
+def event_kinds(incomplete: str) -> list[str]:
+    """Kinds of events; they are the same for every daemon of this version."""
+    return sorted(kind for kind in KINDS if kind.startswith(incomplete))
 
 
 def profile_names(incomplete: str) -> list[tuple[str, str]]:

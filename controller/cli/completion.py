@@ -17,7 +17,9 @@ def completion(
     session: Session,
     shell: Annotated[Shell, typer.Argument(help="The shell.")],
 ) -> None:
-    """Print a script that lets a shell complete commands, options, pools, nodes, tasks and instances.
+    """Print the script with which a shell completes on Tab.
+
+    It completes commands, options, and names: of pools, nodes, tasks, instances, tokens, profiles and more.
 
     \b
     bash: eval "$(everpool completion bash)"                                   in ~/.bashrc

@@ -8,7 +8,8 @@ import typer
 
 from controller.cli.command import Session, command
 from controller.cli.completing import pool_names
-from controller.cli.shows import span
+from controller.sentences import outcome
+from controller.telling import count, took
 
 Json = dict[str, Any]
 DAYS_SHOWN = 14
@@ -23,12 +24,15 @@ async def cost(
     session: Session,
     pool: Annotated[
         str | None,
-        typer.Argument(metavar="[POOL]", help="All about this pool.", autocompletion=pool_names),
+        typer.Argument(metavar="POOL", help="All about this pool.", autocompletion=pool_names),
     ] = None,
 ) -> None:
-    """Tell what pools cost: now, today, by day, market and task, and what is left of their budgets."""
+    """Tell what pools cost, and what is left of their budgets.
+
+    It tells it for now, today, by day, market and task.
+    """
     async with session.client() as client:
-        told = await client.cost(pool)
+        told: Json = await (client.cost() if pool is None else client.pool_cost(pool))
     if pool is None:
         if session.json or not told["pools"]:
             session.show(told, "")
@@ -112,7 +116,12 @@ def _lines(told: Json) -> Iterable[str]:
     yield from _columns(pairs)
     yield from _table("by day (UTC)", _days(told))
     markets = [
-        (one["market"], f"{one['machines']} now", f"${one['usd_per_hour']:.4f}/h", usd(one["usd"]))
+        (
+            one["market"],
+            f"{count(one['machines'], 'machine')} now",
+            f"${one['usd_per_hour']:.4f}/h",
+            usd(one["usd"]),
+        )
         for one in told["by_market"]
     ]
     since = f"since {day_time(told['since'])}"
@@ -120,7 +129,7 @@ def _lines(told: Json) -> Iterable[str]:
     kinds = [(kind, usd(spent)) for kind, spent in told["by_kind"].items() if spent]
     yield from _table(f"by what machines did, {since}", kinds)
     last = [
-        (one["id"], one["name"], one["result"], span(one["duration"]), usd(one["cost_usd"]))
+        (one["id"], one["name"], outcome(one["result"]), took(one["duration"]), usd(one["cost_usd"]))
         for one in tasks["last"]
     ]
     yield from _table("last tasks", last)

@@ -11,16 +11,17 @@ from controller.building import missing_extras
 from controller.cli import specs
 from controller.cli.codes import FAILED, NOT_FOUND, OK, USAGE, CliError
 from controller.cli.command import Session, command, write_json
+from controller.cli.completing import pool_names, provider_names
 from controller.client import EverpoolError, NotRunning
-from controller.config import Config, ConfigError, find, load, warnings
+from controller.config import Config, ConfigError, find, load
 from controller.config_schema import schema as config_schema
-from controller.config_secrets import lines as lines_of
-from controller.config_secrets import look
+from controller.config_secrets import examine
 from controller.doctor import Line, UnknownProvider, diagnose_machine, diagnose_providers, line
 from controller.journal.backup import back_up, back_up_keys
 from controller.journal.errors import JournalError
 from controller.journal.lock import StateDirectory
 from controller.reload import NOT_APPLIED
+from controller.telling import count, lasting
 
 ConfigFile = Annotated[
     Path | None,
@@ -30,6 +31,8 @@ ConfigFile = Annotated[
         help="[default: $EVERPOOL_CONFIG, /etc/everpool/config.toml, ~/.config/everpool/config.toml]",
     ),
 ]
+
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="The config, as with --config.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,9 +62,17 @@ def _wrong(problems: Sequence[str]) -> CliError:
     return CliError(USAGE, f"the config has {count} problem{'' if count == 1 else 's'}", problems)
 
 
-def serve(session: Session, config: ConfigFile = None) -> int:
+def _one_of(file: Path | None, config: Path | None) -> Path | None:
+    """The file, whichever way it was named. Raises CliError when two were."""
+    if file is not None and config is not None:
+        raise CliError(USAGE, f"{file} and --config {config}: say one of them")
+    return file or config
+
+
+def serve(session: Session, file: File = None, config: ConfigFile = None) -> int:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C. Machines and tasks go on after it."""
-    path = config.absolute() if config is not None else find()
+    named = _one_of(file, config)
+    path = named.absolute() if named is not None else find()
     # Imported here because it takes half a second, and no other command needs it.
     run: Callable[[Config, Path | None], int] = import_module("controller.daemon").run
     return run(runnable(path), path)
@@ -69,41 +80,37 @@ def serve(session: Session, config: ConfigFile = None) -> int:
 
 def check(
     session: Session,
-    file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="[default: where `serve` looks for it]")
-    ] = None,
+    file: File = None,
     config: ConfigFile = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the config's JSON schema, for editors, and check nothing.")
     ] = False,
 ) -> int:
-    """Check a config file, and say all that is wrong at once, with its line.
+    """Check a config file: say all that is wrong, with its line.
 
     The files of secrets are looked at as well, as far as this user may.
     """
     if schema:
         write_json(config_schema())
         return OK
-    if file is not None and config is not None:
-        raise CliError(USAGE, f"{file} and --config {config}: say one of them")
-    path = file or config or find()
-    found = runnable(path)
-    looked = look(found) if path is not None else []
-    wrong = lines_of(path, [one for one in looked if one.wrong]) if path is not None else []
-    if wrong or found.unfillable:
-        raise _wrong([*found.unfillable.values(), *wrong])
+    path = _one_of(file, config) or find()
+    try:
+        found, wrong, doubts = examine(path)
+    except ConfigError as error:
+        raise _wrong(error.problems) from error
+    if wrong:
+        raise _wrong(wrong)
     named = str(path) if path is not None else "no config file: defaults"
-    doubts = warnings(found) + (lines_of(path, looked) if path is not None else [])
     value = {
         "file": None if path is None else str(path),
         "ok": True,
         "providers": sorted(found.providers),
         "pools": sorted(found.pools),
-        "warnings": doubts,
+        "warnings": list(doubts),
     }
     for text in doubts:
         session.say(f"warning: {text}")
-    counts = f"{len(found.providers)} providers, {len(found.pools)} pools"
+    counts = f"{count(len(found.providers), 'provider')}, {count(len(found.pools), 'pool')}"
     session.show(value, f"{named}: ok ({counts})")
     return OK
 
@@ -112,7 +119,7 @@ async def reload(
     session: Session,
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would change.")] = False,
 ) -> int:
-    """Have the daemon read its config again, and show what changes and how.
+    """Have the daemon read its config again, and show what changes.
 
     Each line says what becomes of a key: `in place`, `at the next start` (no machine and no task notices a
     restart), `refused` or `left alone`.
@@ -129,17 +136,30 @@ async def reload(
 async def hold(
     session: Session,
     duration: Annotated[str, typer.Argument(metavar="DURATION", help="Seconds, or such as 30m, 8h.")],
-    pool: Annotated[str | None, typer.Argument(metavar="[POOL]", help="Only this pool.")] = None,
+    pool: Annotated[
+        str | None, typer.Argument(metavar="POOL", help="Only this pool.", autocompletion=pool_names)
+    ] = None,
 ) -> None:
-    """Let machines live for this long without the daemon, for a maintenance of its host."""
+    """Let machines live for so long without the daemon.
+
+    For a maintenance of its host: a machine that hears nothing for longer than its
+    pool's `lease_s` ends itself.
+
+    \b
+    everpool hold 8h
+    """
+    lasts_s = specs.seconds(duration)
     async with session.client() as client:
-        held = await client.hold(specs.seconds(duration), pool)
+        held = await client.hold(lasts_s, pool)
     names = ", ".join(held.get("pools", ())) or "none"
-    session.show(held, f"held for {duration}: {names}")
+    session.show(held, f"held for {lasting(lasts_s)}: {names}")
 
 
 async def adopt(session: Session) -> None:
-    """Take the lead of machines that a newer daemon led, after a restored backup."""
+    """Lead machines again after a restored backup.
+
+    A daemon whose state is older than what its machines know only observes until it is told to lead them.
+    """
     async with session.client() as client:
         answer = await client.adopt()
     text = (
@@ -156,7 +176,10 @@ async def backup(
         typer.Option("--state-dir", metavar="DIR", help="Copy from this directory, no daemon needed."),
     ] = None,
 ) -> None:
-    """Copy the journal to PATH and the keys to PATH.keys.tar, while the daemon runs or not."""
+    """Copy the journal to PATH, and the keys to PATH.keys.tar.
+
+    The daemon goes on meanwhile; with --state-dir none has to run.
+    """
     target = path.absolute()
     if state_dir is not None:
         try:
@@ -176,19 +199,22 @@ async def doctor(
     session: Session,
     provider: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROVIDER]...", help="Names from the config. [default: all]"),
+        typer.Argument(
+            metavar="PROVIDER", help="Names from the config. [default: all]", autocompletion=provider_names
+        ),
     ] = None,
     config: ConfigFile = None,
 ) -> int:
-    """Look for what tends to be wrong: Python, state directory, daemon, journal, providers.
+    """Look for what tends to be wrong, and say how to mend it.
+
+    That is Python, the state directory, the daemon, its journal, its certificate, providers.
 
     Each provider says how it is with credentials, permissions, quota and clock, with a daemon or without.
     """
     names = provider or []
     try:
         async with session.client() as client:
-            lines = await client.doctor(*names)
-        lines.insert(0, line("daemon", True, "answers"))
+            lines: list[Line] = [line("daemon", True, "answers"), *await client.doctor(*names)]
     except NotRunning as error:
         # Who asks for a provider by its name may not have started a daemon yet.
         lines = [line("daemon", bool(names), "does not run" if names else str(error))]

@@ -15,7 +15,6 @@ import anyio
 import typer
 from anyio.abc import SocketAttribute
 
-from controller import client_tokens as calls
 from controller.cli import specs
 from controller.cli.codes import FAILED, OK, USAGE, CliError
 from controller.cli.command import Session, command
@@ -55,7 +54,9 @@ async def dashboard(
         int, typer.Option("--port", min=0, max=65535, help="On loopback, for a daemon on a socket. 0: any.")
     ] = 0,
 ) -> int:
-    """Print the page's URL, with a token that lasts 12 hours and can only read.
+    """Print the page's URL, with a token that can only read.
+
+    The token lasts 12 hours.
 
     A daemon on a unix socket has no URL: then a port on 127.0.0.1 leads there until Ctrl-C. It lets nobody in
     without the token, which is revoked when it closes.
@@ -95,7 +96,7 @@ async def _end_with(scope: anyio.CancelScope) -> None:
 
 async def _token(client: AsyncClient, name: str, scope: Scope, pools: list[str], lasts_s: float) -> str:
     try:
-        made = await client.ask(calls.create(name, scope=scope, pools=pools, expires_in_s=lasts_s))
+        made = await client.create_token(name, scope=scope, pools=pools, expires_in_s=lasts_s)
     except EverpoolError as error:
         if error.status == 403:
             text = "only an admin may make the page's token: use the daemon's socket, or an admin's token"
@@ -106,7 +107,7 @@ async def _token(client: AsyncClient, name: str, scope: Scope, pools: list[str],
 
 async def _revoke(client: AsyncClient, name: str) -> None:
     try:
-        await client.ask(calls.revoke(name))
+        await client.revoke_token(name)
     except EverpoolError:  # the daemon is gone; it ends by itself in time
         return
 

@@ -72,7 +72,9 @@ def demo(
     session: Session,
     keep: Annotated[bool, typer.Option("--keep", help="Leave its directory, with the daemon's log.")] = False,
 ) -> int:
-    """Show the whole job on this machine, within a minute: machines, tasks, preemption, kill -9, recovery.
+    """Show the whole job on this machine, within a minute.
+
+    That is machines, tasks, a preemption, kill -9 of the daemon, and its recovery.
 
     Everything happens in a temporary directory, and nothing of it is left.
     """

@@ -8,12 +8,14 @@ import typer
 from controller.cli.codes import USAGE, CliError
 from controller.cli.command import Session, command
 from controller.cli.completing import instance_ids, pool_names, task_ids
-from controller.telling import clock, count, lasting, listed, ranks, when
+from controller.cli.costs import usd
+from controller.cli.tables import Column, broken
+from controller.telling import be, clock, count, hourly, lasting, listed, ranks, when
 
 MARKETS_SHOWN = 20
 MACHINES_SHOWN = 12
-CELL_MAX = 90  # letters of a table's cell
 _NAME = "Name, or a pattern with * and ?. Repeatable."
+_WHY, _WHAT = Column("WHY", words=True), Column("WHAT", words=True)
 Row = Sequence[Any]
 
 
@@ -26,7 +28,7 @@ def register(app: typer.Typer) -> None:
 async def explain(
     session: Session,
     pool: Annotated[
-        str, typer.Argument(metavar="[POOL]", help="[default: the profile's]", autocompletion=pool_names)
+        str, typer.Argument(metavar="POOL", help="[default: the profile's]", autocompletion=pool_names)
     ] = ".",
     task: Annotated[
         str | None,
@@ -42,11 +44,17 @@ async def explain(
         ),
     ] = None,
 ) -> None:
-    """Say why a pool is as it is: what is missing, what was tried, what happens next and when."""
+    """Say why a pool is as it is, and what happens next and when."""
     if task is not None and instance is not None:
         raise CliError(USAGE, "--task and --instance: say one of them")
     async with session.client() as client:
-        told = await client.explain(pool, task=task, instance=instance)
+        told: dict[str, Any]
+        if task is not None:
+            told = await client.explain_task(pool, task)
+        elif instance is not None:
+            told = await client.explain_instance(pool, instance)
+        else:
+            told = await client.explain(pool)
     if session.json:
         session.show(told)
         return
@@ -54,25 +62,27 @@ async def explain(
     if task is None and instance is None:
         show_pool(session, told)
     else:
-        _section(session, "What happened", ("WHEN", "WHAT"), _happened(told))
+        _section(session, "What happened", ("WHEN", _WHAT), _happened(told))
 
 
 def show_story(session: Session, told: dict[str, Any]) -> None:
     """What is the matter, in sentences."""
-    session.show(told, "\n".join(told["story"]))
+    session.show(told, "\n".join(_wrapped(session, told["story"])))
 
 
-def _section(session: Session, title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+def _wrapped(session: Session, texts: Sequence[str]) -> list[str]:
+    """Sentences as lines, broken between words on a terminal; a pipe gets each whole."""
+    if not session.out.is_terminal:
+        return list(texts)
+    return [line for text in texts for line in broken(text, session.out.width)]
+
+
+def _section(session: Session, title: str, columns: Sequence[Column | str], rows: Iterable[Row]) -> None:
     """A table with a title; nothing when it has no row."""
-    found = [tuple(_clipped(cell) for cell in row) for row in rows]
+    found = list(rows)
     if found:
         session.show(None, f"\n{title}:")
         session.table(None, columns, found, empty="")
-
-
-def _clipped(cell: Any) -> Any:
-    """A cell that leaves room for the others; --json has the whole text."""
-    return f"{cell[: CELL_MAX - 1]}…" if isinstance(cell, str) and len(cell) > CELL_MAX else cell
 
 
 def _happened(told: dict[str, Any]) -> list[Row]:
@@ -86,11 +96,16 @@ def show_pool(session: Session, told: dict[str, Any]) -> None:
     """The explanation of a pool as tables."""
     now = told["at"]
     missing = told["missing_groups"]
-    _section(session, "Missing", ("NODES", "FOR", "NEXT", "WHY"), [_group(one, now) for one in missing])
+    _section(session, "Missing", ("NODES", "FOR", "NEXT", _WHY), [_group(one, now) for one in missing])
     _section(session, "Machines", _MACHINES, _machines(told))
     allowed, passed = told["markets_allowed"], told["markets_passed"]
-    title = f"Markets that fit, best first ({allowed} may be asked now, {passed} are passed over)"
-    _section(session, title, _MARKETS, [_market(one, now) for one in told["markets"][:MARKETS_SHOWN]])
+    markets = told["markets"][:MARKETS_SHOWN]
+    title = f"Markets that fit, best first ({allowed} may be asked now, {passed} {be(passed)} passed over)"
+    why = {one["why"] for one in markets}
+    if not allowed and len(markets) > 1 and len(why) == 1:  # said once
+        title = f"Markets that fit ({passed}, none may be asked: {next(iter(why))})"
+        markets = [one | {"why": ""} for one in markets]
+    _section(session, title, _MARKETS, [_market(one, now) for one in markets])
     if not told["markets"]:
         steps = [(one["name"], one["removed"], one["left"]) for one in told["funnel"]]
         _section(session, "Offers that fit", ("FILTER", "REMOVED", "LEFT"), steps)
@@ -99,18 +114,25 @@ def show_pool(session: Session, told: dict[str, Any]) -> None:
         for one in told["providers"]
         if one["down"] or one["offers"] is None
     ]
-    _section(session, "Providers passed over", ("PROVIDER", "OFFERS", "WHY"), silent)
-    _section(session, "Next", ("WHEN", "WHAT"), [(when(one["at"], now), one["what"]) for one in told["next"]])
-    session.show(None, "\n" + "\n".join(_settings(told)))
+    _section(session, "Providers passed over", ("PROVIDER", "OFFERS", _WHY), silent)
+    _section(session, "Next", ("WHEN", _WHAT), [(when(one["at"], now), one["what"]) for one in told["next"]])
+    session.show(None, "\n" + "\n".join(_wrapped(session, _settings(told))))
 
 
 def _group(one: dict[str, Any], now: float) -> Row:
-    nodes = ranks(one["nodes"]) if one["count"] <= len(one["nodes"]) else f"{one['count']} nodes"
+    nodes = ranks(one["nodes"]) if one["count"] <= len(one["nodes"]) else count(one["count"], "node")
     at = None if one["next_at"] is None else when(one["next_at"], now)
     return nodes, lasting(now - one["since"]), at, one["why"]
 
 
-_MACHINES = ("MACHINES", "NODES", "STATUS", "MARKET", "USD/H", "WHY")
+_MACHINES = (
+    "MACHINES",
+    "NODES",
+    "STATUS",
+    Column("MARKET", drop=2),
+    Column("USD/H", drop=1),
+    _WHY,
+)
 
 
 def _machines(told: dict[str, Any]) -> list[Row]:
@@ -139,11 +161,18 @@ def _status(one: dict[str, Any]) -> str:
     return f"{one['status']}{reason}{spare}"
 
 
-_MARKETS = ("MARKET", "USD/H", "LOSSES/H", "HELD", "TRIED", "WHAT IS SAID OF IT")
+_MARKETS = (
+    "MARKET",
+    "USD/H",
+    Column("LOSSES/H", drop=2),
+    Column("HELD", drop=1),
+    Column("TRIED", words=True),
+    Column("WHAT IS SAID OF IT", words=True),
+)
 
 
 def _market(one: dict[str, Any], now: float) -> Row:
-    losses = None if one["losses_per_hour"] is None else f"{one['losses_per_hour']:.3f}"
+    losses = None if one["losses_per_hour"] is None else hourly(one["losses_per_hour"])
     said = (
         one["why"] if not one["allowed"] else "; ".join(part for part in ("may be asked", one["why"]) if part)
     )
@@ -183,8 +212,8 @@ def _settings(told: dict[str, Any]) -> list[str]:
         lines.append("On demand: " + ", ".join(f"{key} {value}" for key, value in rule.items()))
     if policy["spread"]:
         lines.append(f"Spread: {policy['spread']}")
-    money = f"Money: ${cash['usd_per_hour']:.4f} an hour now, ${cash['usd_today']:.2f} today, "
-    money += f"${cash['usd_total']:.2f} in all"
+    money = f"Money: ${cash['usd_per_hour']:.4f} an hour now, {usd(cash['usd_today'])} today, "
+    money += f"{usd(cash['usd_total'])} in all"
     limits = [f"{key} ${cash[key]:g}" for key in ("per_day", "total") if cash[key] is not None]
     if limits:
         money += f"; budget: {', '.join(limits)}, then {cash['then']}"
@@ -193,7 +222,7 @@ def _settings(told: dict[str, Any]) -> list[str]:
     lines.append(money)
     scaling = told["scaling"]
     if scaling is not None:
-        bounds = f"{told['wanted']['min']} to {told['wanted']['max']} nodes"
+        bounds = f"{told['wanted']['min']} to {count(told['wanted']['max'], 'node')}"
         idle = lasting(scaling["idle_timeout_s"])
         tasks = ", ".join(f"{number} {status}" for status, number in scaling["tasks"].items())
         lines.append(f"Scaling: {bounds}, an idle one goes after {idle}; tasks: {tasks or 'none'}")
@@ -205,7 +234,12 @@ def _settings(told: dict[str, Any]) -> list[str]:
 
 async def offers(
     session: Session,
-    pool: Annotated[str | None, typer.Option("--pool", help="Only what fits this pool's own wishes.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool", metavar="POOL", help="Only what fits this pool's own wishes.", autocompletion=pool_names
+        ),
+    ] = None,
     provider: Annotated[
         list[str] | None, typer.Option("--provider", help="Name or pattern. Repeatable.")
     ] = None,
@@ -232,7 +266,10 @@ async def offers(
     ] = "price",
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many.")] = 50,
 ) -> None:
-    """List what the providers would rent now, and how many each filter removed."""
+    """List what the providers would rent now, and at what price.
+
+    It says how many each filter removed.
+    """
     name, number = accelerator_of(accelerator)
     async with session.client() as client:
         found = await client.offers(
@@ -241,7 +278,7 @@ async def offers(
             region=region or (),
             zone=zone or (),
             type=kind or (),
-            lifecycle=None if lifecycle is None else lifecycle.replace("-", "_"),
+            lifecycle="on_demand" if lifecycle == "on-demand" else lifecycle,
             vcpus=vcpus,
             memory=memory,
             disk=disk,
@@ -258,7 +295,7 @@ async def offers(
 def show_offers(session: Session, found: dict[str, Any], *, per_vcpu: bool = False) -> None:
     """A table of offers on stdout, and on stderr what is missing from it."""
     rows = [_offer(one, found["at"]) for one in found["offers"]]
-    columns: tuple[str, ...] = _OFFERS
+    columns: tuple[Column | str, ...] = _OFFERS
     if per_vcpu:
         after = _OFFERS.index("USD/H") + 1
         prices = [f"{one['usd_per_vcpu_hour']:.4f}" for one in found["offers"]]
@@ -298,11 +335,11 @@ _OFFERS = (
     "USD/H",
     "VCPUS",
     "GB",
-    "DISK",
-    "ACCELERATOR",
-    "AGE",
-    "LOSSES/H",
-    "REMEMBERED",
+    Column("DISK", drop=1),
+    Column("ACCELERATOR", drop=4),
+    Column("AGE", drop=2),
+    Column("LOSSES/H", drop=3),
+    Column("REMEMBERED", words=True),
 )
 
 
@@ -310,7 +347,7 @@ def _offer(one: dict[str, Any], now: float) -> Row:
     shape = one["instance_type"]
     there = shape["accelerator"]
     accelerator = None if there is None else f"{there['count']:g} {there['name']}"
-    losses = None if one["losses_per_hour"] is None else f"{one['losses_per_hour']:.3f}"
+    losses = None if one["losses_per_hour"] is None else hourly(one["losses_per_hour"])
     age = None if one["age_s"] is None else lasting(one["age_s"])
     head = (one["provider"], shape["name"], one["zone"], one["lifecycle"].replace("_", "-"))
     size = (f"{shape['vcpus']:g}", f"{shape['memory_gb']:g}", _number(one["disk_gb"]))

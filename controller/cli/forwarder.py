@@ -8,6 +8,7 @@ hide behind one that was looked at.
 """
 
 import hmac
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,6 +155,9 @@ async def _body(browser: SocketStream, daemon: ByteSendStream, first: bytes, num
 
 
 def _refusal(status: int, text: str) -> bytes:
-    body = f"{text}\n".encode()
-    head = f"HTTP/1.1 {status} Not passed\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"Connection: close\r\n\r\n" + body
+    """As the API refuses; the page tells by the header that no token has to be made for this port."""
+    body = json.dumps({"error": text}).encode()
+    head = (
+        f"HTTP/1.1 {status} Not passed\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    return head.encode() + b"X-Everpool-Door: dashboard\r\nConnection: close\r\n\r\n" + body

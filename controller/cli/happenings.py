@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Annotated
 
 import typer
@@ -14,8 +15,8 @@ from actors.events import Envelope
 from controller.cli import specs
 from controller.cli.codes import USAGE, CliError
 from controller.cli.command import Session, command
-from controller.cli.completing import pool_names, task_ids
-from controller.client import AsyncClient, EventsPruned
+from controller.cli.completing import event_kinds, pool_names, task_ids
+from controller.client import AsyncClient, EventsPruned, EverpoolError
 from controller.sentences import Level, told
 
 PAGE = 1000
@@ -55,7 +56,12 @@ async def events(
     ] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Only of this kind, such as instance_replaced. Repeatable."),
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Only of this kind, such as instance_replaced. Repeatable.",
+            autocompletion=event_kinds,
+        ),
     ] = None,
     limit: Annotated[
         int | None,
@@ -74,6 +80,8 @@ async def events(
     async with session.client() as client:
         chosen = Chosen(client, pool, kind or (), task, missed=session.say)
         newest: Sequence[Envelope] = ()
+        for doubt in await _doubts(client, pool, task, follow=follow):
+            session.say(f"everpool: {doubt}")
         if since_s is not None:
             after = await chosen.seq_before(time.time() - since_s)
         if limit is not None and not ends_at_limit:
@@ -96,6 +104,26 @@ async def events(
                 left = None if left is None else left - 1
                 if left == 0:
                     return
+
+
+async def _doubts(client: AsyncClient, pool: str | None, task: str | None, *, follow: bool) -> list[str]:
+    """Why there is nothing to be shown: a pool or task that is not known, and of which nothing is kept."""
+    doubts = []
+    for what, name in (("pool", pool), ("task", task)):
+        if name is None:
+            continue
+        try:
+            await (client.pool(name) if what == "pool" else client.task(name))
+        except EverpoolError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                continue
+            known = await client.events(
+                tail=1, limit=1, pool=name if what == "pool" else None, task=name if what == "task" else None
+            )
+            if not known:
+                goes_on = "; waiting for its first" if follow else ""
+                doubts.append(f"{error}; no event of such a {what} is kept either{goes_on}")
+    return doubts
 
 
 class Chosen:
@@ -217,14 +245,15 @@ def shown(session: Session) -> Callable[[Envelope], None]:
     return as_json if session.json else as_line
 
 
-def line(envelope: Envelope, *, kind: bool = True) -> Text:
-    """An event as one line: nothing is cut off."""
+def line(envelope: Envelope, *, kind: bool = True, pool: bool = True) -> Text:
+    """An event as one line: nothing is cut off. `kind`, `pool`: say them too."""
     level, words = told(envelope)
     moment = time.localtime(envelope.at)
     today = time.localtime()[:3] == moment[:3]
     clock = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", moment)
     text = Text(clock, style="dim")
-    text.append(f"  {envelope.pool or '-':<12}", style="bold not dim" if level != "DEBUG" else "dim")
+    if pool:
+        text.append(f"  {envelope.pool or '-':<12}", style="bold not dim" if level != "DEBUG" else "dim")
     text.append("  ")
     text.append(words, style=f"not dim {STYLES[level]}" if level != "DEBUG" else "dim")
     if kind:

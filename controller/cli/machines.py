@@ -48,7 +48,7 @@ async def ssh(
         typer.Option("--forward", "-L", metavar="PORT:HOST:PORT", help="As ssh's -L. Repeatable."),
     ] = None,
 ) -> int:
-    """Log in to a node's machine, its host key verified; or into its container.
+    """Log in to a node's machine, its key verified; or a container.
 
     \b
     everpool ssh web/0
@@ -72,9 +72,15 @@ async def ssh(
 async def execute(
     session: Session,
     target: Target,
-    line: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run there.")],
+    line: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="What to run there.")],
 ) -> int:
-    """Run a command on a machine beside its tasks, and exit with its exit code (255: no connection)."""
+    """Run a command on a machine beside its tasks.
+
+    It exits with the command's exit code; 255: no connection.
+
+    \b
+    everpool exec web/0 -- df -h
+    """
     machine = await _machine(session, target)
     if machine["container"] is None:
         become(machine, [], line)

@@ -16,7 +16,10 @@ def register(app: typer.Typer) -> None:
 
 
 async def pause(session: Session, pool: Pool, wait: Wait = True, within_text: Within = None) -> int:
-    """Launch nothing and start no task in a pool until `resume`; what runs goes on."""
+    """Launch nothing and start no task in a pool until `resume`.
+
+    What runs goes on.
+    """
     return await _ask(session, pool, paused=True, wait=wait, within_s=within(within_text))
 
 

@@ -16,7 +16,7 @@ from actors.spec import checked_name
 from controller.cli import specs
 from controller.cli.codes import CONFLICT, USAGE, CliError
 from controller.cli.command import Session, command
-from controller.cli.completing import node_numbers, pool_names
+from controller.cli.completing import node_numbers, pool_names, provider_names
 from controller.cli.waiting import see_through
 from controller.client import AsyncClient, EverpoolError
 
@@ -39,7 +39,21 @@ Sets = Annotated[
 ]
 Providers = Annotated[
     list[str] | None,
-    typer.Option("--provider", metavar="NAME", help="Where machines come from. Repeatable. [default: local]"),
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Where machines come from, as the config names it. Repeatable. [default: local]",
+        autocompletion=provider_names,
+    ),
+]
+OtherProviders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Where machines come from. Repeatable. [default: as before]",
+        autocompletion=provider_names,
+    ),
 ]
 Slots = Annotated[int | None, typer.Option("--slots", min=1, help="Tasks that run at once on a node.")]
 Buffer = Annotated[int | None, typer.Option("--buffer", min=0, help="Tasks that wait on a node for a slot.")]
@@ -97,7 +111,12 @@ async def up(
     wait: Wait = True,
     within_text: Within = None,
 ) -> int:
-    """Make a pool, and wait until all its nodes are ready."""
+    """Make a pool, and wait until all its nodes are ready.
+
+    \b
+    everpool up web --nodes 3 --step 'tools=apt-get install -y git'
+    everpool up web --spec web.toml --set nodes.max=10
+    """
     wanted = specs.pool_spec(
         specs.read_spec(spec) if spec is not None else {},
         providers=provider or (),
@@ -123,7 +142,7 @@ async def up(
 
 
 async def down(session: Session, pool: Pool, wait: Wait = True, within_text: Within = None) -> int:
-    """End a pool: its tasks, its machines, and what the provider holds around them."""
+    """End a pool: its tasks, machines, and what is around them."""
     request = ShutdownRequested(cluster_id=pool)
     async with session.client() as client:
         return await see_through(session, client, request, pool, wait=wait, within_s=within(within_text))
@@ -145,7 +164,7 @@ async def resize(
 async def update(
     session: Session,
     pool: Pool,
-    provider: Providers = None,
+    provider: OtherProviders = None,
     spec: SpecFile = None,
     sets: Sets = None,
     slots: Slots = None,
@@ -154,7 +173,11 @@ async def update(
     wait: Wait = True,
     within_text: Within = None,
 ) -> int:
-    """Change a pool's spec: what --spec says instead of it, or single keys of it."""
+    """Change a pool's spec: all of it with --spec, or single keys.
+
+    \b
+    everpool update web --set lease_s=600
+    """
     async with session.client() as client:
         there = await client.pool(pool)
         given = specs.read_spec(spec) if spec is not None else there["spec"]

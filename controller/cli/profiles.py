@@ -1,7 +1,10 @@
 """The command `profile`: list, add, use, rm, show."""
 
 import getpass
+import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +12,8 @@ import typer
 from controller.cli.addressing import environment
 from controller.cli.codes import CONFLICT, NOT_FOUND, USAGE, CliError
 from controller.cli.command import Session, command
-from controller.cli.completing import profile_names
-from controller.cli.profiles_file import Profile, added, problems_of, read, removed
+from controller.cli.completing import pool_names, profile_names
+from controller.cli.profiles_file import Profile, added, problems_of, read, removed, without_default
 
 NAME = Annotated[str, typer.Argument(metavar="NAME", help="The profile.", autocompletion=profile_names)]
 
@@ -48,13 +51,23 @@ def add(
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Ask for the token, or read it from a pipe, and keep it.")
     ] = False,
-    pool: Annotated[str | None, typer.Option("--pool", help="What `.` stands for as a pool.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool", metavar="POOL", help="What `.` stands for as a pool.", autocompletion=pool_names
+        ),
+    ] = None,
     default: Annotated[bool, typer.Option("--default", help="Use it when no other is named.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Even if there is one of that name.")] = False,
 ) -> None:
-    """Keep a daemon under a name: say --socket, or --url with --token-file (or --token-stdin) and --ca-file.
+    """Keep a daemon under a name: say --socket, or --url with --token-file.
 
-    The first becomes the default.
+    Instead of --token-file there is --token-stdin; --ca-file says whom to trust. The first profile becomes
+    the default, and all commands go there from then on; `everpool profile use --none` undoes that.
+
+    \b
+    everpool profile add lab --url https://lab.example:7070 --token-file ~/lab.token
+    everpool -p lab ps
     """
     known = read(make=True)
     if name in known.profiles and not replace:
@@ -78,6 +91,26 @@ def add(
     kept.keep()
     more = ", the default one" if kept.default == name else f": use it with -p {name}"
     session.show(kept.profiles[name].shown(), f"profile {name} kept in {kept.path}{more}")
+    if kept.default == name and known.default != name and not default:
+        text = f"it is the first, so all commands go to {kept.profiles[name].address} from now on"
+        session.say(f"{text}, unless they name another daemon; `everpool profile use --none` undoes that")
+    for text in _doubts(values):
+        session.say(f"warning: {text}")
+
+
+def _doubts(values: Mapping[str, str]) -> list[str]:
+    """What will not work with a profile as it is now, though it may later."""
+    doubts = []
+    for key, flag in (("token_file", "--token-file"), ("ca_file", "--ca-file")):
+        if key in values and not os.access(values[key], os.R_OK):
+            is_there = Path(values[key]).exists()
+            why = "can't be read by you" if is_there else "is not there"
+            doubts.append(f"{flag} {values[key]} {why}: nothing works until it is")
+    if "url" in values and not {"token", "token_file"} & set(values):
+        doubts.append("a URL needs a token: none is kept with it, so set $EVERPOOL_TOKEN or add --token-file")
+    if "socket" in values and not Path(values["socket"]).exists():
+        doubts.append(f"nothing is at {values['socket']} now")
+    return doubts
 
 
 def _token() -> str:
@@ -87,9 +120,22 @@ def _token() -> str:
     return text.strip()
 
 
-def use(session: Session, name: NAME) -> None:
-    """Make a profile the default one."""
+def use(
+    session: Session,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The profile.", autocompletion=profile_names)
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Have no default: the daemon on this host.")] = False,
+) -> None:
+    """Make a profile the default one, or with --none, none of them."""
+    if none == (name is not None):
+        raise CliError(USAGE, "say which profile is to be the default: NAME, or --none for no default")
     known = read(make=True)
+    if name is None:
+        without_default(known).keep()
+        text = "no profile is the default now: commands go to the daemon on this host"
+        session.show({"default": None}, f"{text}, unless -p names a profile")
+        return
     one = known.get(name)
     added(known, one, is_default=True).keep()
     session.show(one.shown(), f"{name} is the default now: {one.address}")
@@ -99,14 +145,15 @@ def rm(session: Session, name: NAME) -> None:
     """Forget a profile."""
     known = read(make=True)
     removed(known, name).keep()
-    session.show({"name": name}, f"profile {name} is forgotten")
+    more = "; it was the default, and there is none now" if known.default == name else ""
+    session.show({"name": name}, f"profile {name} is forgotten{more}")
 
 
 def show(
     session: Session,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="[default: the one that counts]", autocompletion=profile_names),
+        typer.Argument(metavar="NAME", help="[default: the one that counts]", autocompletion=profile_names),
     ] = None,
 ) -> None:
     """Show a profile; its token is never shown."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.cli.codes import FAILED, USAGE, CliError
+from controller.client_reach import wrong_url
 
 ENV = "EVERPOOL_PROFILES"  # another file
 PLACE = "~/.config/everpool/profiles.toml"
@@ -181,8 +182,8 @@ def problems_of(name: str, values: object) -> list[str]:
         return problems
     if ("socket" in values) == ("url" in values):
         problems.append("say either `socket` (a path) or `url`")
-    if "url" in values and not values["url"].startswith(("http://", "https://")):
-        problems.append("url has to begin with http:// or https://")
+    if "url" in values and (wrong := wrong_url(values["url"])):
+        problems.append(f"url {wrong}")
     if "token" in values and "token_file" in values:
         problems.append("say either `token` or `token_file`")
     if "socket" in values and any(key in values for key in ("token", "token_file", "ca_file")):
@@ -194,6 +195,11 @@ def added(known: Profiles, profile: Profile, *, is_default: bool) -> Profiles:
     """The same with one more, or another; the first becomes the default."""
     default = profile.name if is_default or not known.profiles else known.default
     return replace(known, profiles={**known.profiles, profile.name: profile}, default=default)
+
+
+def without_default(known: Profiles) -> Profiles:
+    """The same with no default: commands that name no daemon go to the one on this host."""
+    return replace(known, default=None)
 
 
 def removed(known: Profiles, name: str) -> Profiles:

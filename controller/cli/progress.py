@@ -30,7 +30,7 @@ from actors.events import (
     PoolParked,
 )
 from controller.sentences import one_line, told
-from controller.telling import lasting
+from controller.telling import lasting, took
 
 ROWS_MAX = 12  # more nodes than that are shown as counts
 FRAMES_PER_S = 4
@@ -181,7 +181,7 @@ class Progress:
         elapsed = time.monotonic() - self._began
         if node is None:
             if self._live is None:
-                self._line(f"{elapsed:6.1f} s  {text}")
+                self._line(f"{took(elapsed):>6}  {text}")
             return
         if instance:
             self._nodes[instance] = node
@@ -190,7 +190,7 @@ class Progress:
             return
         self._rows[node] = _Row(phase, text, instance, elapsed)
         if self._live is None:
-            self._line(f"{elapsed:6.1f} s  node {node}  {text}  {instance}".rstrip())
+            self._line(f"{took(elapsed):>6}  node {node}  {text}  {instance}".rstrip())
 
     def looked(self, counts: Counts) -> None:
         """Take in how the pool is."""
@@ -203,7 +203,7 @@ class Progress:
         if self._live is not None:
             self._note = text
         else:
-            self._line(f"{time.monotonic() - self._began:6.1f} s  {text}")
+            self._line(f"{took(time.monotonic() - self._began):>6}  {text}")
 
     def _line(self, text: str) -> None:
         if not self._quiet:
@@ -285,7 +285,7 @@ class Progress:
             table.add_column(no_wrap=True, overflow="ellipsis")
         for node, row in sorted(self._rows.items()):
             text = Text(one_line(row.text, 200), style=_STYLES[row.phase])
-            table.add_row(f"  node {node}", text, Text(row.instance), Text(f"{row.since:.1f} s", style="dim"))
+            table.add_row(f"  node {node}", text, Text(row.instance), Text(took(row.since), style="dim"))
         return table
 
 

@@ -80,7 +80,7 @@ class Queued:
                 return
             pause_s = WHY_EVERY_S
             try:
-                told = await self._client.explain(self._pool, task=self._task)
+                told = await self._client.explain_task(self._pool, self._task)
             except EverpoolError:  # it is over, or the daemon is away: others say so
                 continue
             self._take(told)

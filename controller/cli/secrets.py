@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from controller import client_secrets as calls
 from controller.cli.codes import CONFLICT, FAILED, OK, USAGE, CliError
 from controller.cli.command import Session, command
+from controller.cli.completing import credential_names, group_names, pool_names
 from controller.secrets.keys import write_new_key
 
 FILE_BYTES_MAX = 1024 * 1024
@@ -22,8 +22,10 @@ ON_ARGV = (
     "{key}: a value on the command line can be seen by everybody in `ps`, and your shell keeps it: "
     "write {key}=- to be asked for it (or to pipe it in), {key}=@FILE, or use --env-file"
 )
-Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What the login is called.")]
+Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.", autocompletion=group_names)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="What the login is called.", autocompletion=credential_names)
+]
 Force = Annotated[bool, typer.Option("--force", help="Though something that lives needs it.")]
 
 
@@ -72,11 +74,21 @@ async def set_group(
     pool: Annotated[
         list[str] | None,
         typer.Option(
-            "--pool", metavar="PATTERN", help="Only for tasks of these pools. Repeatable; '*': all."
+            "--pool",
+            metavar="PATTERN",
+            help="Only for tasks of these pools. Repeatable; '*': all.",
+            autocompletion=pool_names,
         ),
     ] = None,
 ) -> int:
-    """Set variables of a group, the others stay. Tasks that start from now on with --env-group get them."""
+    """Set variables of a group, the others stay.
+
+    Tasks that start from now on with --env-group get them.
+
+    \b
+    everpool secrets set db PASSWORD=- TLS_KEY=@key.pem
+    everpool run web --env-group db -- ./job
+    """
     if from_stdin and any(_split(entry)[1] == "-" for entry in keys or ()):
         raise CliError(
             USAGE, "--from-stdin and KEY=- can't both read stdin: name the key in what you pipe in"
@@ -97,9 +109,9 @@ async def set_group(
     async with session.client() as client:
         if replace:
             plain = {key: value for key, value in values.items() if value is not None}
-            done = await client.ask(calls.put_group(group, plain, pools=pools))
+            done = await client.put_secret_group(group, plain, pools=pools)
         else:
-            done = await client.ask(calls.merge_group(group, values, pools=pools))
+            done = await client.merge_secret_group(group, values, pools=pools)
     session.show(
         done, f"{done['group']} is at revision {done['revision']}: {', '.join(done['keys']) or 'empty'}"
     )
@@ -167,16 +179,21 @@ def asked(prompt: str) -> str:
 
 async def list_groups(
     session: Session,
-    group: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Its revisions.")] = None,
+    group: Annotated[
+        str | None, typer.Argument(metavar="GROUP", help="Its revisions.", autocompletion=group_names)
+    ] = None,
 ) -> int:
-    """List groups with the names of their variables, or the revisions of one. Values are never shown."""
+    """List groups and their variables, or the revisions of one.
+
+    Values are never shown.
+    """
     async with session.client() as client:
         if group is not None:
-            one = await client.ask(calls.group(group))
+            one = await client.secret_group(group)
             rows = [_row(each["revision"], each["keys"], each) for each in one["revisions"]]
             session.table(one, ("REVISION", "KEYS", "AT", "BY"), rows, "none")
             return OK
-        found = await client.ask(calls.groups())
+        found = await client.secret_groups()
     rows = [
         (each["group"], *_row(each["revision"], each["keys"], each), ", ".join(each["pools"]), _well(each))
         for each in found
@@ -201,7 +218,7 @@ def _well(each: dict[str, Any]) -> str:
 async def remove_group(session: Session, group: Group, force: Force = False) -> int:
     """Forget a group with all its revisions. Refused while a task that lives names it."""
     async with session.client() as client:
-        done = await client.ask(calls.remove_group(group, force=force))
+        done = await client.remove_secret_group(group, force=force)
     session.show(done, f"{group} is removed")
     return OK
 
@@ -228,9 +245,12 @@ def keygen(
 
 
 async def rotate(session: Session) -> int:
-    """Encrypt with the newest key what the key before, secrets_key_old, has encrypted."""
+    """Encrypt with the newest key what an older one encrypted.
+
+    The key is secrets_key of [daemon], the one before it secrets_key_old.
+    """
     async with session.client() as client:
-        done = await client.ask(calls.rotate())
+        done = await client.rotate_secrets()
     session.show(done, f"{done['changed']} encrypted anew with key {done['key']}")
     if done["unreadable"]:
         session.say(f"can't be read with any key at hand: {', '.join(done['unreadable'])}")
@@ -256,7 +276,7 @@ async def set_credential(
     """Keep a login to a registry, or change it. The next pull of an image from there uses it."""
     password = asked("password: ") if password_file is None else _text(password_file).strip()
     async with session.client() as client:
-        done = await client.ask(calls.put_credential(name, hostname=hostname, user=user, password=password))
+        done = await client.put_credential(name, hostname=hostname, user=user, password=password)
     session.show(done, f"{name}: {hostname} as {user}")
     return OK
 
@@ -264,7 +284,7 @@ async def set_credential(
 async def list_credentials(session: Session) -> int:
     """List logins to registries, without passwords."""
     async with session.client() as client:
-        found = await client.ask(calls.credentials())
+        found = await client.credentials()
     rows: Iterable[tuple[Any, ...]] = [
         (one["name"], one["hostname"], one["user"], _time(one["at"]), one["by"], _well(one)) for one in found
     ]
@@ -278,6 +298,6 @@ async def list_credentials(session: Session) -> int:
 async def remove_credential(session: Session, name: Name, force: Force = False) -> int:
     """Forget a login. Refused while the image of a living pool is from its registry."""
     async with session.client() as client:
-        done = await client.ask(calls.remove_credential(name, force=force))
+        done = await client.remove_credential(name, force=force)
     session.show(done, f"{name} is removed")
     return OK

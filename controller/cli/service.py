@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.spec import checked_name
+from controller.cli import specs
 from controller.cli.codes import CONFLICT, FAILED, OK, UNREACHABLE, USAGE, CliError
 from controller.cli.command import Session, command
 from controller.client import EverpoolError
@@ -61,12 +62,15 @@ def install(
     ] = None,
     pool: Annotated[str | None, typer.Option("--pool", help="Begin with a pool of this name.")] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes of that pool.")] = 1,
-    within_s: Annotated[float, typer.Option("--within", help="Seconds to wait for the pool.")] = 120.0,
+    within: Annotated[
+        str, typer.Option("--within", metavar="DURATION", help="How long to wait for the pool.")
+    ] = "2m",
     force: Force = False,
 ) -> None:
-    """Write the unit, start the daemon, and wait until it is ready. May be run again, after an upgrade too.
+    """Write the unit, start the daemon, and wait until it is ready.
 
-    A config that is there is never changed; without one, say what to begin with.
+    It may be run again, after an upgrade too. A config that is there is never changed; without one, say what
+    to begin with.
     """
     _as_root()
     kinds = [kind for kind, wanted in (("local", local), ("container", container)) if wanted]
@@ -80,7 +84,12 @@ def install(
     service = _service(session)
     try:
         done = service.install(
-            providers=kinds, source=config, pool=pool, nodes=nodes, force=force, within_s=within_s
+            providers=kinds,
+            source=config,
+            pool=pool,
+            nodes=nodes,
+            force=force,
+            within_s=specs.seconds(within),
         )
     except SetupError as error:
         raise _failed(error) from error
@@ -160,7 +169,10 @@ async def status(session: Session) -> int:
 
 
 async def ready(session: Session) -> int:
-    """Say whether the daemon can do its work, by the exit code too: for health checks, of containers say."""
+    """Say whether the daemon can do its work, by its exit code too.
+
+    It is meant for health checks, such as those of containers.
+    """
     async with session.client() as client:
         health = await client.ready()
     session.show(health, "ready" if health["ready"] else "not ready: " + "; ".join(health["reasons"]))

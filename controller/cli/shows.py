@@ -10,9 +10,14 @@ import typer
 
 from controller.cli.command import Session, command
 from controller.cli.completing import pool_names, task_ids
-from controller.client import LogLine
+from controller.cli.tables import Column
+from controller.client import AsyncClient, EverpoolError, LogLine
+from controller.sentences import outcome, signalled
+from controller.telling import count, lasting, took
 
 LISTED = 20  # tasks, when nobody says which
+EXPLAINED_MAX = 8  # pools that are not whole: for more, ps does not ask why
+Json = dict[str, Any]
 What = Literal["pools", "nodes", "instances", "tasks"]
 
 
@@ -24,23 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def age(since: float | None) -> str:
     """How long ago, in one or two units."""
-    if since is None:
-        return "-"
-    return span(max(0.0, time.time() - since))
-
-
-def span(seconds: float) -> str:
-    """A duration for people."""
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    for unit, size, next_unit, next_size in (
-        ("d", 86_400, "h", 3600),
-        ("h", 3600, "m", 60),
-        ("m", 60, "s", 1),
-    ):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}{int(seconds % size // next_size)}{next_unit}"
-    return f"{int(seconds)}s"
+    return "-" if since is None else lasting(time.time() - since)
 
 
 async def ps(
@@ -52,41 +41,104 @@ async def ps(
     ended: Annotated[bool, typer.Option("--ended", help="Instances or tasks that are over.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many tasks.")] = 100,
 ) -> None:
-    """List pools, nodes, instances or tasks."""
+    """List pools, nodes, instances or tasks.
+
+    SINCE: when a pool was made, parked or set going again. FOR: how long a node has been so. AGE: since an
+    instance was asked for, or a task. A terminal without room for all columns leaves some out; a pipe and
+    --json have all.
+    """
     found: Sequence[Any]
     async with session.client() as client:
         match what:
             case "pools":
                 found = await client.pools() if pool is None else [await client.pool(pool)]
-                session.table(found, *_POOLS, rows=[_pool(one) for one in found], empty="no pools")
+                why = {} if session.json else await _reasons(client, found)
+                rows = [_pool(one, why.get(one["name"], "")) for one in found]
+                session.table(found, _POOLS, rows=rows, empty="no pools: everpool up NAME makes one")
             case "nodes":
                 found = await client.nodes(pool)
-                session.table(found, *_NODES, rows=[_node(one) for one in found], empty="no nodes")
+                session.table(found, _NODES, rows=[_node(one) for one in found], empty="no nodes")
             case "instances":
                 found = await client.instances(pool, ended=ended)
-                session.table(found, *_INSTANCES, rows=[_machine(one) for one in found], empty="no instances")
+                session.table(found, _INSTANCES, rows=[_machine(one) for one in found], empty="no instances")
             case "tasks":
                 page = await client.tasks(pool, status="stopped" if ended else None, limit=limit)
                 rows = [_task(one) for one in page.tasks]
-                session.table(page.tasks, *_TASKS, rows=rows, empty="no tasks")
+                session.table(page.tasks, _TASKS, rows=rows, empty="no tasks")
 
 
-_POOLS = (("POOL", "STATUS", "READY", "DESIRED", "QUEUE", "TASKS", "USD/H", "PROVIDER", "AGE", "REASON"),)
-_NODES = (("POOL", "NODE", "STATUS", "INSTANCE", "MACHINE", "WAITS FOR", "AGE"),)
-_INSTANCES = (("INSTANCE", "POOL", "NODE", "STATUS", "MARKET", "ADDRESS", "USD/H", "TASKS", "AGE", "REASON"),)
-_TASKS = (("TASK", "NAME", "POOL", "STATUS", "RESULT", "CODE", "NODE", "ATTEMPT", "TOOK", "AGE"),)
+_POOLS = (
+    "POOL",
+    "STATUS",
+    "READY",
+    "DESIRED",
+    Column("QUEUE", drop=2),
+    Column("TASKS", drop=3),
+    "USD/H",
+    Column("PROVIDER", drop=1),
+    Column("SINCE", drop=4),
+    Column("REASON", words=True),
+)
+_NODES = (
+    "POOL",
+    "NODE",
+    "STATUS",
+    "INSTANCE",
+    Column("MACHINE", drop=1),
+    "FOR",
+    Column("WAITS FOR", words=True),
+)
+_INSTANCES = (
+    "INSTANCE",
+    Column("POOL", drop=4),
+    "NODE",
+    "STATUS",
+    Column("MARKET", drop=2),
+    Column("ADDRESS", drop=1),
+    "USD/H",
+    Column("TASKS", drop=3),
+    "AGE",
+    Column("REASON", words=True),
+)
+_TASKS = (
+    "TASK",
+    "NAME",
+    "POOL",
+    "STATUS",
+    "CODE",
+    Column("NODE", drop=2),
+    Column("ATTEMPT", drop=1),
+    "TOOK",
+    Column("AGE", drop=3),
+    Column("WHY", words=True),
+)
 
 
-def _pool(one: dict[str, Any]) -> tuple[Any, ...]:
+async def _reasons(client: AsyncClient, found: Sequence[Json]) -> dict[str, str]:
+    """What nodes wait for, of pools that are not whole and say nothing themselves."""
+    reasons: dict[str, str] = {}
+    quiet = [one["name"] for one in found if one["ready"] < one["desired"] and not one["reason"]]
+    for name in quiet[:EXPLAINED_MAX]:
+        try:
+            groups = (await client.explain(name))["missing_groups"]
+        except EverpoolError:  # it has gone meanwhile
+            continue
+        if groups:
+            first = next((group for group in groups if not group["starting"]), groups[0])
+            reasons[name] = f"{count(first['count'], 'node')}: {first['why']}"
+    return reasons
+
+
+def _pool(one: Json, why: str) -> tuple[Any, ...]:
     running = sum(one["tasks"].values()) - one["queue"]
     price, providers = f"{one['usd_per_hour']:.4f}", ",".join(one["provider"])
     head = (one["name"], one["status"], one["ready"], one["desired"], one["queue"], running)
-    return (*head, price, providers, age(one["since"]), one["reason"])
+    return (*head, price, providers, age(one["since"]), one["reason"] or why)
 
 
 def _node(one: dict[str, Any]) -> tuple[Any, ...]:
     head = (one["pool"], one["node"], one["status"], one["instance_id"], one["instance_status"])
-    return (*head, one["why_waiting"], age(one["since"]))
+    return (*head, age(one["since"]), one["why_waiting"])
 
 
 def _machine(one: dict[str, Any]) -> tuple[Any, ...]:
@@ -96,11 +148,37 @@ def _machine(one: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _task(one: dict[str, Any]) -> tuple[Any, ...]:
-    took = one["duration"]
-    if took is None and one["started_at"] is not None:
-        took = max(0.0, time.time() - one["started_at"])
-    head = (one["id"], one["name"], one["pool"], one["status"], one["result"], one["exit_code"], one["node"])
-    return (*head, one["attempt"], None if took is None else span(took), age(one["queued_at"]))
+    spent = one["duration"]
+    if spent is None and one["started_at"] is not None:
+        spent = max(0.0, time.time() - one["started_at"])
+    if one["ended_at"] is not None and one["instance_id"] is None:
+        spent = None  # it never ran
+    code = signalled(one["signal"]) if one["signal"] is not None else one["exit_code"]
+    status = one["status"] if one["result"] is None else outcome(one["result"])
+    head = (one["id"], one["name"], one["pool"], status, code, one["node"], one["attempt"])
+    ago = age(one["queued_at"])
+    return (*head, None if spent is None else took(spent), ago, _why(one))
+
+
+def _why(one: dict[str, Any]) -> str:
+    """What STATUS and CODE do not say."""
+    if one["result"] == "success":
+        return ""
+    error = one["error"] or one["reason"] or ""
+    said = (f"exit code {one['exit_code']}", f"ended by {signalled(one['signal'] or 0)}")
+    if error.startswith((*said, f"{one['result']}: ")):
+        error = one["reason"] or ""
+    return _REASONS.get(error, error)
+
+
+_REASONS = {
+    "user": "a user stopped it",
+    "timeout": "it ran longer than its timeout",
+    "oom": "out of memory",
+    "preempted": "its machine was taken",
+    "unreachable": "its machine could not be reached any more",
+    "gone": "its machine was gone",
+}
 
 
 async def logs(
@@ -108,7 +186,7 @@ async def logs(
     task: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TASK]", help="The task's id. [default: list the newest]", autocompletion=task_ids
+            metavar="TASK", help="The task's id. [default: list the newest]", autocompletion=task_ids
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task is over.")] = False,
@@ -118,7 +196,10 @@ async def logs(
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Only of this attempt.")] = None,
     tail: Annotated[int | None, typer.Option("--tail", min=0, help="Only the last so many lines.")] = None,
 ) -> None:
-    """Print what a task wrote, its stdout to stdout and its stderr to stderr, over all attempts."""
+    """Print what a task wrote, over all its attempts.
+
+    Its stdout goes to stdout, its stderr to stderr.
+    """
     if task is None:
         await _newest(session)
         return
@@ -140,14 +221,14 @@ async def _newest(session: Session) -> None:
     if not session.json and found:
         session.say(f"say which: everpool{session.flags} logs TASK; the newest are")
     none = "there are no tasks: everpool run POOL -- COMMAND"
-    session.table(found, *_TASKS, rows=[_task(one) for one in found], empty=none)
+    session.table(found, _TASKS, rows=[_task(one) for one in found], empty=none)
 
 
 def write_line(line: LogLine) -> None:
     """Print a line as the task wrote it. What is missing is said on stderr."""
     if line.lost_bytes or line.lost_lines:
-        amounts = ((line.lost_lines, "lines"), (line.lost_bytes, "bytes"))
-        lost = " and ".join(f"{count} {unit}" for count, unit in amounts if count)
+        amounts = ((line.lost_lines, "line"), (line.lost_bytes, "byte"))
+        lost = " and ".join(count(number, unit) for number, unit in amounts if number)
         sys.stderr.write(f"everpool: {lost} lost with the machine\n")
         if not line.text:
             return
@@ -156,4 +237,4 @@ def write_line(line: LogLine) -> None:
     file.buffer.write((line.text + end).encode("utf-8", "replace"))
     file.flush()
     if line.dropped:
-        sys.stderr.write(f"everpool: {line.dropped} lines dropped by the task's log quota\n")
+        sys.stderr.write(f"everpool: {count(line.dropped, 'line')} dropped by the task's log quota\n")

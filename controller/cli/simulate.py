@@ -17,7 +17,7 @@ from controller.cli import specs
 from controller.cli.codes import DETACHED, FAILED, OK, USAGE, CliError
 from controller.cli.command import Session, command
 from controller.cli.daemons import ConfigFile, loaded
-from controller.cli.shows import span
+from controller.telling import took
 
 if TYPE_CHECKING:
     from controller.simulation.assumptions import Given
@@ -100,7 +100,9 @@ def simulate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other luck.")] = 0,
     picture: Picture = None,
 ) -> int:
-    """Try pools for days, in seconds and at no cost: how whole they stay, and what they would cost.
+    """Try pools for days, in seconds and at no cost.
+
+    It says how whole they would stay, and what they would cost.
 
     The daemon's own actors run on a virtual clock against clouds in memory. Nothing is launched.
     """
@@ -239,9 +241,9 @@ def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
 
 def _tell(session: Session, report: "Report", took_s: float) -> None:
     if report.seconds < report.asked_seconds:
-        far = f"{span(report.seconds)} of {span(report.asked_seconds)}"
+        far = f"{took(report.seconds)} of {took(report.asked_seconds)}"
         session.say(f"interrupted: simulated {far}; the figures are of that time")
-    session.say(f"seed {report.seed}, {took_s:.1f} s")
+    session.say(f"seed {report.seed}, {took(took_s)}")
     for line in (*report.assumed, *(f"BUG, please report it: {bug}" for bug in report.bugs)):
         session.say(f"  {line}")
     for one in report.pools:
@@ -272,18 +274,18 @@ def _rows(one: "PoolFigures") -> dict[str, str | None]:
         "launches": str(one.launches),
         "launches refused": str(one.launches_refused),
         "launches per loss": None if one.launches_per_loss is None else f"{one.launches_per_loss:.2f}",
-        "whole first after": _span(one.whole_first_after_s),
+        "whole first after": _took(one.whole_first_after_s),
         "short, times": str(again.count),
-        "whole again, median": _span(again.median_s),
-        "whole again, p95": _span(again.p95_s),
-        "whole again, max": _span(again.max_s),
+        "whole again, median": _took(again.median_s),
+        "whole again, p95": _took(again.p95_s),
+        "whole again, max": _took(again.max_s),
     }
     if one.tasks is not None:
         load = one.tasks
         rows["tasks done"] = f"{load.done} of {load.asked}"
         rows["tasks failed"] = str(load.failed)
         rows["attempts lost"] = str(load.attempts_lost)
-        rows["all done after"] = _span(load.all_done_after_s)
+        rows["all done after"] = _took(load.all_done_after_s)
     rows["at the end"] = "whole" if one.is_whole_at_end else "short"
     return rows
 
@@ -292,5 +294,5 @@ def _percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.3f} %"
 
 
-def _span(seconds: float | None) -> str | None:
-    return None if seconds is None else span(seconds)
+def _took(seconds: float | None) -> str | None:
+    return None if seconds is None else took(seconds)

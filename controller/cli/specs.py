@@ -51,6 +51,11 @@ def read_spec(path: Path) -> dict[str, Any]:
         raise CliError(USAGE, f"{path}: {error}") from error
     if not isinstance(found, dict):
         raise CliError(USAGE, f"{path}: has to hold one table (or object) with the keys of a pool")
+    if isinstance(pools := found.get("pools"), dict):
+        names = ", ".join(sorted(pools)) or "none"
+        text = f"{path} is a daemon's config, with pools of its own: {names}"
+        more = "a spec has the keys of one pool, without [pools.NAME] above them"
+        raise CliError(USAGE, text, [more, f"the config is for `everpool serve --config {path}`"])
     return found
 
 

@@ -22,12 +22,13 @@ from actors.events import (
 from controller.cli import specs
 from controller.cli.codes import FAILED, NOT_FETCHED, NOT_STARTED, OK, SIGNALLED
 from controller.cli.command import Session, command
-from controller.cli.completing import task_ids
+from controller.cli.completing import group_names, node_numbers, task_ids
 from controller.cli.pools import Pool, Wait, Within, named, within
 from controller.cli.queued import Queued
 from controller.cli.shows import write_line
 from controller.cli.waiting import failure_of, see_through, wait_for_end
 from controller.client import AsyncClient, EverpoolError
+from controller.sentences import ended_how, outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -39,12 +40,17 @@ def register(app: typer.Typer) -> None:
 async def run(
     session: Session,
     pool: Pool,
-    line: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, without a shell.")],
+    line: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="What to run, without a shell.")],
     name: Annotated[str, typer.Option("--name", help="What the task is called.")] = "",
     env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Repeatable.")] = None,
     env_group: Annotated[
         list[str] | None,
-        typer.Option("--env-group", metavar="GROUP", help="Kept by `everpool secrets`. Repeatable."),
+        typer.Option(
+            "--env-group",
+            metavar="GROUP",
+            help="Kept by `everpool secrets`. Repeatable.",
+            autocompletion=group_names,
+        ),
     ] = None,
     cwd: Annotated[str | None, typer.Option("--cwd", help="[default: a directory of the task's own]")] = None,
     put: Annotated[
@@ -69,7 +75,10 @@ async def run(
         bool, typer.Option("--at-least-once", help="Retry before the lost attempt surely ended.")
     ] = False,
     priority: Annotated[int, typer.Option("--priority", help="Higher goes first.")] = 0,
-    node: Annotated[int | None, typer.Option("--node", min=0, help="Only on this node.")] = None,
+    node: Annotated[
+        int | None,
+        typer.Option("--node", min=0, help="Only on this node.", autocompletion=node_numbers),
+    ] = None,
     on_notice: Annotated[
         str | None,
         typer.Option("--on-notice", metavar="COMMAND", help="Run at a preemption notice instead of TERM."),
@@ -77,7 +86,7 @@ async def run(
     shell: Annotated[bool, typer.Option("--shell", help="COMMAND is a line for /bin/sh.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the task's id, don't wait.")] = False,
 ) -> int:
-    """Run a command on a node, show its output, and exit with its exit code.
+    """Run a command on a node, show its output, exit with its code.
 
     123: it ended well, but a file of --fetch could not be brought back. 125: it has no exit code of its own.
     Ctrl-C detaches and leaves the task running.
@@ -160,8 +169,7 @@ def _misfortune(envelope: Envelope) -> str:
     event = envelope.event
     match event:
         case TaskAttemptEnded(result=result, reason=reason, attempt=attempt) if result != "success":
-            why = f" ({reason})" if reason else ""
-            return f"attempt {attempt} ended: {result}{why}"
+            return f"attempt {attempt} ended: {ended_how(result, reason, event.exit_code, event.signal)}"
         case TaskStarted(attempt=attempt, instance=one) if attempt > 1:
             return f"attempt {attempt} runs on node {one.node}, {one.instance.id}"
         case _:
@@ -197,7 +205,8 @@ def _over(
         value = {"kind": "end", "task": task_id, "code": code, "event": event.model_dump(mode="json")}
         session.show({**value, "not_fetched": list(missing)} if missing else value)
     elif isinstance(event, TaskCompleted):
-        if event.result not in ("success", "failure"):
+        told = failure.startswith(("ended by ", "exit code "))  # with its last attempt
+        if event.result not in ("success", "failure") and not told:
             session.say(f"everpool: task {task_id}: {failure}")
     else:
         session.say(f"everpool: {failure}")
@@ -227,11 +236,11 @@ async def stop(
     wait: Wait = True,
     within_text: Within = None,
 ) -> int:
-    """Stop a task, pending or running, and wait until it surely ended."""
+    """Stop a task, and wait until it surely ended."""
     async with session.client() as client:
         there = await client.task(task)
         if there["status"] == "stopped":
-            session.say(f"task {task} is over already: {there['result']}")
+            session.say(f"task {task} is over already: {outcome(there['result'])}")
             session.show(there)
             return OK
         raw = {"pool": there["pool"], "task_id": task, "grace_s": within(grace)}

@@ -26,7 +26,7 @@ COST_EVERY_S = 10.0
 ROWS_LEAST_S = 1.0
 ROWS_S_PER_NODE = 0.004  # lists of large pools are asked for less often: of 10,000 nodes every 40 s
 TASKS_SHOWN = 100
-EVENTS_FIRST = 20
+EVENTS_FIRST = 40  # chatter among them is not shown
 PIPE_SIZE = (120, 60)
 
 
@@ -39,11 +39,11 @@ async def top(
     session: Session,
     pool: Annotated[
         str | None,
-        typer.Argument(metavar="[POOL]", help="Begin with this pool.", autocompletion=pool_names),
+        typer.Argument(metavar="POOL", help="Begin with this pool.", autocompletion=pool_names),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one screen and end, as into a pipe.")] = False,
 ) -> int:
-    """Watch pools, nodes, machines, tasks, dollars an hour and events, live. Keys: ? says them, q ends."""
+    """Watch pools, nodes, tasks, dollars an hour and events, live. Keys: ? says them, q ends."""
     profile = session.found.profile
     known = Known(chosen=pool or (profile.pool if profile is not None else None) or "")
     async with session.client() as client:
@@ -58,7 +58,9 @@ async def top(
             await screen.look()
             await screen.first_events()
             width, height = PIPE_SIZE if not session.out.is_terminal else session.out.size
-            Console(width=width, highlight=False).print(frame(known, width, height), soft_wrap=False)
+            Console(width=width, highlight=False).print(
+                frame(known, width, height, once=True), soft_wrap=False
+            )
             return OK
         await screen.look()
         await screen.live()
@@ -168,6 +170,9 @@ class Screen:
         if not known.chosen:
             known.rows, known.rows_of, known.more = (), wanted, 0
             return
+        if known.older_of != known.chosen:  # else a quiet pool beside a busy one has none to show
+            only = Chosen(self._client, known.chosen, (), None, missed=self._missed)
+            known.older, known.older_of = await only.newest(EVENTS_FIRST), wanted[0]
         more = 0
         rows: Sequence[Any]
         match known.view:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,8 @@ View = Literal["nodes", "machines", "tasks"]
 VIEWS: tuple[View, ...] = ("nodes", "machines", "tasks")
 EVENTS_KEPT = 200
 SMALL = 20  # rows of a terminal below which events are left out
+NARROW = 60  # columns of one that has no room for our name
+LAST_LEAST = 12  # cells that the last column needs when it says something
 _POOL_STYLES = {
     "ready": "green",
     "degraded": "yellow",
@@ -64,7 +67,8 @@ class Known:
         pools, cost: as /v1/pools and /v1/cost tell them.
         rows: of the view, of the chosen pool; `rows_of` names both.
         more: rows that there are and that were not asked for.
-        events: the newest, oldest first.
+        events: the newest of all pools, oldest first.
+        older: the newest of the pool `older_of` when it was chosen, which may be older than those.
         lost: why the daemon does not answer; empty: it does.
         missed: which events could not be had; until a key is pressed.
         is_help, is_still: help is shown; nothing is asked for.
@@ -76,12 +80,19 @@ class Known:
     rows_of: tuple[str, View] | None = None
     more: int = 0
     events: deque[Envelope] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    older: Sequence[Envelope] = ()
+    older_of: str = ""
     lost: str = ""
     missed: str = ""
     chosen: str = ""
     view: View = "nodes"
     is_help: bool = False
     is_still: bool = False
+
+    def told(self) -> list[Envelope]:
+        """What happened to the chosen pool and to the daemon, oldest first, without chatter."""
+        found = {one.seq: one for one in (*self.older, *self.events) if one.pool in (self.chosen, "")}
+        return [one for _, one in sorted(found.items()) if told(one)[0] != "DEBUG"]
 
     def choose(self, step: int) -> None:
         """Go to another pool."""
@@ -98,19 +109,21 @@ class Known:
             self.chosen = names[0] if names else ""
 
 
-def frame(known: Known, width: int, height: int) -> RenderableType:
-    """One screen of `height` lines."""
+def frame(known: Known, width: int, height: int, *, once: bool = False) -> RenderableType:
+    """One screen of `height` lines; `once`: nobody can press a key, and nothing more will come."""
     if known.is_help:
-        return Group(_head(known, width), Text(""), _help())
-    pools_most = max(3, min(len(known.pools), height // 3))
-    events_most = 0 if height < SMALL else max(3, height // 4)
+        return Group(_head(known, width, once), Text(""), _help())
+    found = known.told()
+    pools_most = max(1, min(len(known.pools), max(3, height // 3)))
+    events_most = 0 if height < SMALL or (once and not found) else max(3, height // 4)
     rows_most = height - 1 - (pools_most + 1) - 2 - (events_most + 1 if events_most else 0) - 1
-    parts: list[RenderableType] = [_head(known, width), _pools(known, pools_most, width)]
-    parts += [_tabs(known), _rows(known, max(1, rows_most), width)]
+    parts: list[RenderableType] = [_head(known, width, once), _pools(known, pools_most, width)]
+    parts += [_tabs(known, once), _rows(known, max(1, rows_most), width)]
     if events_most:
         parts.append(_rule("events", width))
-        found = [one for one in known.events if one.pool in (known.chosen, "") and told(one)[0] != "DEBUG"]
-        parts += [_fit(line(one, kind=False)) for one in found[-events_most:]]
+        parts += [_fit(line(one, kind=False, pool=False)) for one in found[-events_most:]]
+        if not found:
+            parts.append(Text("none yet", style="dim"))
     return Group(*parts)
 
 
@@ -125,28 +138,32 @@ def _rule(title: str, width: int) -> Text:
     )
 
 
-def _head(known: Known, width: int) -> Text:
+def _head(known: Known, width: int, once: bool) -> Text:
     running = sum(_running(one) for one in known.pools)
     queued = sum(one["queue"] for one in known.pools)
     ready, desired = (sum(one[key] for one in known.pools) for key in ("ready", "desired"))
     rate = sum(one["usd_per_hour"] for one in known.pools)
-    left = Text("everpool", style="bold")
-    left.append(
-        f"  {ready}/{desired} nodes  {running} running  {queued} queued  ${rate:,.4f}/h", style="not bold"
-    )
-    if known.cost is not None:
-        left.append(f"  {usd(known.cost['today_usd'])} today", style="not bold")
+    left = Text("everpool  " if width >= NARROW else "", style="bold")
     if known.lost:
-        left.append(f"  {known.lost}", style="bold red")
+        left.append(known.lost, style="bold red")
     elif known.missed:
-        left.append(f"  {known.missed}", style="yellow")
+        left.append(known.missed, style="yellow")
     elif known.is_still:
-        left.append("  stands still (space)", style="yellow")
-    right = time.strftime("%H:%M:%S  ? help  q quit")
-    gap = width - left.cell_len - len(right)
-    if gap > 1:
-        left.append(" " * gap)
-        left.append(right, style="not bold dim")
+        left.append("stands still (space)", style="yellow")
+    parts = [f"{ready}/{desired} nodes", f"{running} running", f"{queued} queued", f"${rate:,.4f}/h"]
+    if known.cost is not None:
+        parts.append(f"{usd(known.cost['today_usd'])} today")
+    for part in parts:  # as many as there is room for
+        gap = "  " if left.plain.strip() and not left.plain.endswith("  ") else ""
+        if left.cell_len + len(gap) + len(part) <= width:
+            left.append(f"{gap}{part}", style="not bold")
+    clock, keys = time.strftime("%H:%M:%S"), "? help  q quit"
+    for right in (clock,) if once else (f"{clock}  {keys}", keys, "? q"):
+        gap_size = width - left.cell_len - len(right)
+        if gap_size > 1:
+            left.append(" " * gap_size)
+            left.append(right, style="not bold dim")
+            break
     return _fit(left)
 
 
@@ -157,24 +174,45 @@ def _help() -> Table:
     return table
 
 
-def _grid(columns: Sequence[tuple[str, Literal["left", "right"]]], width: int) -> Table:
+Title = tuple[str, Literal["left", "right"], int]  # the last: what goes first when there is no room; 0: never
+
+
+def _grid(
+    columns: Sequence[Title], rows: Sequence[Sequence[str | Text]], width: int, bold: int = -1
+) -> Table:
+    """Columns side by side, as many as there is room for; the last takes what is left. `bold`: a row."""
+    cells = [[one if isinstance(one, Text) else Text(one) for one in row] for row in rows]
+    sizes = [
+        max([cell_len(title), *(row[at].cell_len for row in cells)])
+        for at, (title, _, _) in enumerate(columns)
+    ]
+    said = max((row[-1].cell_len for row in cells), default=0)
+    sizes[-1] = min(max(said, cell_len(columns[-1][0])), LAST_LEAST) if said else 0
+    chosen = list(range(len(columns)))
+    for drop in sorted({one[2] for one in columns} - {0}):
+        if sum(sizes[at] + 2 for at in chosen) - 2 <= width:
+            break
+        chosen = [at for at in chosen if columns[at][2] != drop]
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), width=width)
-    for place, (title, justify) in enumerate(columns):
-        last = place == len(columns) - 1
-        table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
+    for at in chosen:
+        title, justify, _ = columns[at]
+        ratio = 1 if at == chosen[-1] else None
+        title = "" if ratio and not said else title  # half a title over nothing helps nobody
+        table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis", ratio=ratio)
+    for number, row in enumerate(cells):
+        table.add_row(*(row[at] for at in chosen), style="bold" if number == bold else "")
     return table
 
 
-_POOLS: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("", "left"),
-    ("POOL", "left"),
-    ("STATUS", "left"),
-    ("NODES", "right"),
-    ("RUN", "right"),
-    ("QUEUE", "right"),
-    ("USD/H", "right"),
-    ("TODAY", "right"),
-    ("BUDGET", "left"),
+_POOLS: tuple[Title, ...] = (
+    ("", "left", 0),
+    ("POOL", "left", 0),
+    ("STATUS", "left", 0),
+    ("NODES", "right", 0),
+    ("RUN", "right", 3),
+    ("QUEUE", "right", 3),
+    ("USD/H", "right", 4),
+    ("TODAY", "right", 1),
 )
 
 
@@ -183,34 +221,42 @@ def _running(pool: Json) -> int:
 
 
 def _pools(known: Known, most: int, width: int) -> Table:
-    table = _grid(_POOLS, width)
     costs = {one["pool"]: one for one in known.cost["pools"]} if known.cost is not None else {}
     names = [one["name"] for one in known.pools]
     at = names.index(known.chosen) if known.chosen in names else 0
     first = max(0, min(at - most // 2, len(names) - most))
+    rows = []
     for one in known.pools[first : first + most]:
-        is_chosen = one["name"] == known.chosen
         cost = costs.get(one["name"])
-        table.add_row(
-            "▶" if is_chosen else " ",
-            Text(one["name"]),
-            Text(one["status"], style=_POOL_STYLES.get(one["status"], "")),
-            f"{one['ready']}/{one['desired']}",
-            str(_running(one)),
-            str(one["queue"]),
-            f"{one['usd_per_hour']:.4f}",
-            usd(cost["today_usd"]) if cost is not None else "-",
-            _budget(one, cost),
-            style="bold" if is_chosen else "",
+        rows.append(
+            (
+                "▶" if one["name"] == known.chosen else " ",
+                Text(one["name"]),
+                Text(one["status"], style=_POOL_STYLES.get(one["status"], "")),
+                f"{one['ready']}/{one['desired']}",
+                str(_running(one)),
+                str(one["queue"]),
+                f"{one['usd_per_hour']:.4f}",
+                usd(cost["today_usd"]) if cost is not None else "-",
+                Text(one["reason"], style="red") if one["reason"] else _budget(cost),
+            )
         )
-    if not known.pools:
-        table.add_row("", "no pools")
-    return table
+    if not rows:
+        return _grid((("", "left", 0), ("POOL", "left", 0)), [("", "no pools: everpool up NAME")], width)
+    last = [
+        title
+        for title, there in (
+            ("REASON", any(one["reason"] for one in known.pools)),
+            ("BUDGET", any(cost["budget"] is not None for cost in costs.values())),
+        )
+        if there
+    ]
+    return _grid((*_POOLS, (" / ".join(last), "left", 0)), rows, width, bold=at - first)
 
 
-def _budget(pool: Json, cost: Json | None) -> Text:
+def _budget(cost: Json | None) -> Text:
     if cost is None or cost["budget"] is None:
-        return Text(pool["reason"] or "", style="red")
+        return Text("")
     least = min(cost["budget"]["periods"], key=lambda period: float(period["left_usd"]))
     spent, limit = least["limit_usd"] - least["left_usd"], least["limit_usd"]
     share = min(1.0, spent / limit) if limit else 1.0
@@ -222,60 +268,62 @@ def _budget(pool: Json, cost: Json | None) -> Text:
     return text
 
 
-def _tabs(known: Known) -> Text:
+def _tabs(known: Known, once: bool) -> Text:
     text = Text("\n")
     for number, view in enumerate(VIEWS, 1):
-        style = "reverse" if view == known.view else "dim"
-        text.append(f" {number} {view} ", style=style)
+        if once and view != known.view:
+            continue
+        style = "reverse" if view == known.view and not once else "dim"
+        text.append(view if once else f" {number}:{view} ", style=style)
         text.append(" ")
     if known.chosen:
         text.append(f"of {known.chosen}", style="dim")
     return _fit(text)
 
 
-_COLUMNS: Mapping[View, Sequence[tuple[str, Literal["left", "right"]]]] = {
+_COLUMNS: Mapping[View, Sequence[Title]] = {
     "nodes": (
-        ("NODE", "right"),
-        ("STATUS", "left"),
-        ("INSTANCE", "left"),
-        ("MACHINE", "left"),
-        ("FOR", "right"),
-        ("WAITS FOR", "left"),
+        ("NODE", "right", 0),
+        ("STATUS", "left", 0),
+        ("INSTANCE", "left", 2),
+        ("MACHINE", "left", 1),
+        ("FOR", "right", 3),
+        ("WAITS FOR", "left", 0),
     ),
     "machines": (
-        ("INSTANCE", "left"),
-        ("NODE", "right"),
-        ("STATUS", "left"),
-        ("USD/H", "right"),
-        ("TASKS", "right"),
-        ("FOR", "right"),
-        ("MARKET", "left"),
+        ("INSTANCE", "left", 0),
+        ("NODE", "right", 1),
+        ("STATUS", "left", 0),
+        ("USD/H", "right", 3),
+        ("TASKS", "right", 2),
+        ("FOR", "right", 4),
+        ("MARKET", "left", 5),
     ),
     "tasks": (
-        ("TASK", "left"),
-        ("STATUS", "left"),
-        ("NODE", "right"),
-        ("TRY", "right"),
-        ("FOR", "right"),
-        ("NAME", "left"),
+        ("TASK", "left", 0),
+        ("STATUS", "left", 0),
+        ("NODE", "right", 2),
+        ("TRY", "right", 1),
+        ("FOR", "right", 3),
+        ("NAME", "left", 0),
     ),
 }
 
 
-def _rows(known: Known, most: int, width: int) -> Table:
-    table = _grid(_COLUMNS[known.view], width)
+def _rows(known: Known, most: int, width: int) -> RenderableType:
     fresh = known.rows_of == (known.chosen, known.view)
     found = sorted(known.rows, key=_order) if fresh else ()
     now = time.time()
     more = len(found) + known.more - most if fresh else 0
     shown = found[: most - 1 if more > 0 else most]
-    for one in shown:
-        table.add_row(*_CELLS[known.view](one, now))
+    parts: list[RenderableType] = [
+        _grid(_COLUMNS[known.view], [_CELLS[known.view](one, now) for one in shown], width)
+    ]
     if more > 0:
-        table.add_row("", Text(f"and {more + 1} more", style="dim"))
+        parts.append(Text(f"and {more + 1} more", style="dim"))
     elif not found:
-        table.add_row("", Text("none" if fresh else "…", style="dim"))
-    return table
+        parts.append(Text(("none" if fresh else "…") if known.chosen else "", style="dim"))
+    return Group(*parts)
 
 
 _CALM = ("filled", "ready", "running", "pending")

@@ -27,6 +27,8 @@ from controller.cli.codes import FAILED, OK, TIMEOUT, CliError
 from controller.cli.command import Session
 from controller.cli.progress import Aim, Counts, Progress, counts_of
 from controller.client import AsyncClient, EventsPruned, EverpoolError
+from controller.sentences import called_off, ended_how, outcome
+from controller.telling import count, lasting, took
 
 WHY_AFTER_S = 5.0
 STILL_S = 20.0  # nothing at all moved for so long: even what is under way is worth a word
@@ -93,7 +95,7 @@ def _why(told: dict[str, Any], pool: str, *, is_still: bool) -> str | None:
         verb = "node of {} still waits" if number == 1 else "nodes of {} still wait"
         return f"{number} {verb.format(pool)}: {waiting[0]['why']}"
     if is_still and groups:
-        return f"nothing moved for {STILL_S:g} s: {groups[0]['why']}"
+        return f"nothing moved for {lasting(STILL_S)}: {groups[0]['why']}"
     return None
 
 
@@ -160,7 +162,7 @@ async def see_through(
                 await _last_look(client, pool, progress)
             tasks.cancel_scope.cancel()
     if end is None:
-        text = f"request {name} has not ended after {within_s:g} s; it goes on"
+        text = f"request {name} has not ended after {took(within_s or 0)}; it goes on"
         raise CliError(TIMEOUT, text, [f"follow it: everpool{flags} events --pool {pool} --follow"])
     return ended(session, name, end, request)
 
@@ -187,6 +189,8 @@ def ended(session: Session, request_id: str, end: Envelope, request: Request) ->
     }
     if failure:
         session.say(f"everpool: {failure}")
+        if isinstance(request, PoolRequested | PoolResizeRequested) and not called_off(event):
+            session.say(f"  why: everpool{session.flags} explain {end.pool}")
         session.show({**value, "error": failure})
         return FAILED
     session.show(value, _success(event, end.pool))
@@ -201,7 +205,7 @@ def failure_of(event: Event) -> str:
         case BootstrapFailed(phase=phase, error=error):
             return f"set-up step {phase!r} failed: {error}"
         case TaskCompleted(success=False, error=error, result=result, reason=reason):
-            return error or f"{result}{f' ({reason})' if reason else ''}"
+            return error or ended_how(result, reason)
         case _:
             return ""
 
@@ -213,18 +217,18 @@ def _success(event: Event, pool: str) -> str:
         case InstanceReplaced(old_id=old, new=new):
             return f"node {new.node} of pool {pool}: {old} was replaced by {new.instance.id}"
         case TaskCompleted(task_id=task, result=result):
-            return f"task {task} is over: {result}"
+            return f"task {task} is over: {outcome(result)}"
         case InstanceDestroyed(instance_id=name):
             return f"{name} of pool {pool} is gone"
         case _ if getattr(event, "already", False):
             return f"{words} already: {pool}"
         case _ if getattr(event, "superseded", False):
-            return f"pool {pool}: overtaken by a resize to {nodes} nodes"
+            return f"pool {pool}: overtaken by a resize to {count(nodes or 0, 'node')}"
         case _ if getattr(event, "changed", None) is not None:
             return f"pool {pool} updated: {', '.join(getattr(event, 'changed', ())) or 'nothing changed'}"
         case _ if event.kind == "cluster_destroyed":
             return f"pool {pool} is gone"
         case _ if nodes is not None:
-            return f"{words}: {pool}, {nodes} node{'' if nodes == 1 else 's'}"
+            return f"{words}: {pool}, {count(nodes, 'node')}"
         case _:
             return f"{words}: {pool}"

@@ -7,7 +7,7 @@ import tarfile
 from contextlib import closing
 from pathlib import Path
 
-from controller.journal.errors import BackupFailed
+from controller.journal.errors import BackupFailed, NoRoom
 from controller.journal.schema import connect, explained
 
 
@@ -36,7 +36,7 @@ def back_up(source: Path, target: Path, *, busy_s: float = 5.0) -> int:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise BackupFailed(f"can't write {target}: {error.strerror}") from error
+        raise _unwritten(target, error) from error
     return size
 
 
@@ -65,7 +65,7 @@ def back_up_keys(keys: Path, target: Path) -> Path:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise BackupFailed(f"can't write {packed}: {error.strerror}") from error
+        raise _unwritten(packed, error) from error
     return packed
 
 
@@ -80,9 +80,15 @@ def _copy(source: Path, partial: Path, busy_s: float) -> None:
                 writing.execute("PRAGMA journal_mode = DELETE")  # one file, without -wal
                 (found,) = writing.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError as error:
-            raise BackupFailed(f"can't write the backup: {error}") from error
+            kind = NoRoom if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL else BackupFailed
+            raise kind(f"can't write the backup into {partial.parent}: {error}") from error
     if found != "ok":
         raise BackupFailed(f"the copy is not sound, so {source} may be damaged: {found}")
+
+
+def _unwritten(path: Path, error: OSError) -> BackupFailed:
+    kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else BackupFailed
+    return kind(f"can't write {path}: {error.strerror}")
 
 
 def _place(partial: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ JournalError
 ├── CommitRefused            this one commit can never be written (a bug in its sender)
 ├── StateUnreadable          a state or request of another version than can be read
 └── BackupFailed             no backup was made
+    └── NoRoom               for want of room, where it should go
 """
 
 
@@ -73,3 +74,7 @@ class StateUnreadable(JournalError):
 
 class BackupFailed(JournalError):
     """The backup was not made; what was at its place before is as it was."""
+
+
+class NoRoom(BackupFailed):
+    """There is no room for the backup at its place."""

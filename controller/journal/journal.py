@@ -7,17 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+import anyio
 from anyio import to_thread
 
 from actors.events import Envelope
 from actors.ports import Accepted, Commit, Conflict, Submission
 from controller.journal.backup import back_up
+from controller.journal.errors import JournalFailing
 from controller.journal.jobs import AcceptJob, CallJob, CommitJob, Job, Key
 from controller.journal.listing import OneOrMore, RequestPage, RequestsWanted, TaskRow
 from controller.journal.prune import Chunk, Limits, Pruned, prune_chunk
 from controller.journal.reader import Reader, StoredRequest, StoredState
 from controller.journal.schema import open_journal
 from controller.journal.writer import Stats, Writer
+
+EPOCH_WITHIN_S = 30.0  # for one row: whoever asked would rather hear that the disk is stuck
 
 
 class SqliteJournal:
@@ -102,8 +106,14 @@ class SqliteJournal:
         await self._done(job)
         return job.answers
 
-    async def advance_epoch(self, beyond: int) -> int:
-        """Lead under a newer epoch than any seen: what `everpool adopt` does. Returns the epoch."""
+    async def advance_epoch(self, beyond: int, within_s: float = EPOCH_WITHIN_S) -> int:
+        """Lead under a newer epoch than any seen: what `everpool adopt` does. Returns the epoch.
+
+        Raises:
+            JournalFailing: nothing can be written just now, or it took longer than `within_s`. Asked for
+                again, it is newer still.
+            JournalClosed: the journal is shut.
+        """
 
         def advance(connection: sqlite3.Connection) -> int:
             epoch = max(self.epoch, beyond) + 1
@@ -114,7 +124,14 @@ class SqliteJournal:
             if isinstance(epoch, int):
                 self._writer.epoch = epoch
 
-        await self._done(CallJob(advance, time.monotonic(), led))
+        job = CallJob(advance, time.monotonic(), led)
+        job.waits = False
+        try:
+            with anyio.fail_after(within_s):
+                await self._done(job)
+        except TimeoutError as error:
+            text = f"the journal wrote nothing for {within_s:g} s: look at its disk, and try again"
+            raise JournalFailing(text) from error
         return self.epoch
 
     async def prune(
@@ -204,9 +221,11 @@ class SqliteJournal:
         """Return requests, newest first; see `Reader.requests`."""
         return await self._reader.requests(wanted)
 
-    async def ended_tasks(self, before: int | None, limit: int, pool: str | None = None) -> list[TaskRow]:
+    async def ended_tasks(
+        self, before: int | None, limit: int, pool: str | None = None, within: Sequence[str] = ()
+    ) -> list[TaskRow]:
         """Return the states of tasks that are over, newest request first; see `Reader.ended_tasks`."""
-        return await self._reader.ended_tasks(before, limit, pool)
+        return await self._reader.ended_tasks(before, limit, pool, within)
 
     async def chosen(
         self, after: int, upto: int, limit: int, kinds: Sequence[str], *, ends: bool

@@ -157,12 +157,18 @@ def requests_page(connection: sqlite3.Connection, wanted: RequestsWanted) -> Req
 
 
 def ended_tasks(
-    connection: sqlite3.Connection, before: int | None, limit: int, pool: str | None
+    connection: sqlite3.Connection,
+    before: int | None,
+    limit: int,
+    pool: str | None,
+    within: Sequence[str] = (),
 ) -> list[TaskRow]:
     """The states of tasks that are over, newest request first."""
+    condition, some = theirs("r.pool", within) if within else ("", [])
     query = f"""SELECT r.seq, s.pool, s.version, CAST(s.body AS BLOB) FROM requests AS r
         JOIN states AS s ON s.pool = r.pool AND s.kind = 'task' AND s.id = r.request_id
         WHERE r.seq < ? AND r.kind = 'task_requested' AND s.terminal = 1
-        {"" if pool is None else "AND r.pool = ?"} ORDER BY r.seq DESC LIMIT ?"""
-    values = (2**63 - 1 if before is None else before, *(() if pool is None else (pool,)), limit)
+        {"" if pool is None else "AND r.pool = ?"} {f"AND {condition}" if within else ""}
+        ORDER BY r.seq DESC LIMIT ?"""
+    values = (2**63 - 1 if before is None else before, *(() if pool is None else (pool,)), *some, limit)
     return [TaskRow._make(row) for row in connection.execute(query, values)]

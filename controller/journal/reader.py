@@ -144,9 +144,14 @@ class Reader:
         """Return requests, newest first; a page may be short and yet not the last."""
         return await self._read(lambda connection: requests_page(connection, wanted))
 
-    async def ended_tasks(self, before: int | None, limit: int, pool: str | None = None) -> list[TaskRow]:
-        """Return the states of tasks that are over, newest request first, from behind seq `before`."""
-        return await self._read(lambda connection: ended_tasks(connection, before, limit, pool))
+    async def ended_tasks(
+        self, before: int | None, limit: int, pool: str | None = None, within: Sequence[str] = ()
+    ) -> list[TaskRow]:
+        """Return the states of tasks that are over, newest request first, from behind seq `before`.
+
+        Of pools that fit the patterns `within`, if there are any.
+        """
+        return await self._read(lambda connection: ended_tasks(connection, before, limit, pool, within))
 
     async def chosen(
         self, after: int, upto: int, limit: int, kinds: Sequence[str], *, ends: bool

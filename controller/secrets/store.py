@@ -28,7 +28,7 @@ from controller.secrets import errors
 from controller.secrets.errors import InUse, Missing, NoKey, SecretsError, TooMuch
 from controller.secrets.keys import KeyRing
 from controller.secrets.rules import ALL_BYTES_MAX, CREDENTIALS_MAX, GROUPS_MAX, REVISIONS_MAX
-from controller.secrets.vault import Place, Vault
+from controller.secrets.vault import CHANGED, Place, Vault
 from providers.errors import Fault, ProviderError
 from providers.logins import Login
 
@@ -43,7 +43,7 @@ class Uses(Protocol):
     """Who needs what is kept, of all that lives."""
 
     def of_group(self, group: str) -> Sequence[str]:
-        """Tasks that name the group, each as a line."""
+        """Tasks that name the group, and pools whose set-up does, each as a line."""
         ...
 
     def of_registry(self, hostname: str) -> Sequence[str]:
@@ -136,11 +136,11 @@ class SecretStore:
         return found
 
     def refusal(self, pool: str, groups: Sequence[str], *, limited: bool = False) -> str | None:
-        """Why a task may not name these groups; None when it may.
+        """Why a task, or the image of a pool, may not name these groups; None when it may.
 
         Args:
-            pool: of the task.
-            groups: that it names.
+            pool: of the task, or the pool.
+            groups: that are named.
             limited: to some pools is whoever asks: they hear of no other group, and of no other pool.
         """
         for name in groups:
@@ -202,24 +202,28 @@ class SecretStore:
             vault = self._ring.vault()
             record = self._groups.get(name)
             if merge:
-                before = {} if record is None else self._open_revision(vault, name, record.revisions[-1])
+                before = {} if record is None else self._open_revision(vault, name, record)
                 values = _merged(before, values)
+            elif record is not None and pools is None and vault.can_open(record.revisions[-1].sealed):
+                self._open_revision(vault, name, record)  # or else who knows which pools it is for
             plain = {key: value for key, value in values.items() if value is not None}
             if record is None and len(self._groups) >= GROUPS_MAX:
                 raise TooMuch(f"there are {GROUPS_MAX} groups: remove one first")
             number = 1 if record is None else record.revisions[-1].revision + 1
             self._note(plain.values())
+            was = () if record is None else record.pools
+            bound = was if pools is None else tuple(pools)
             made = EnvRevision(
                 revision=number,
                 at=self._clock.now(),
                 by=by,
                 keys=tuple(sorted(plain)),
-                sealed=vault.seal(plain, _place(name, number)),
+                sealed=vault.seal(plain, _place(name, number, bound)),
+                pools=bound,
             )
             kept = () if record is None else record.revisions[1 - REVISIONS_MAX :]
-            if pools is None:
-                pools = () if record is None else record.pools
-            changed = EnvGroupRecord(revisions=(*kept, made), pools=tuple(pools))
+            resealed = (_resealed(vault, name, one, was) for one in kept)
+            changed = EnvGroupRecord(revisions=(*resealed, made), pools=bound)
             if self._size(besides=name) + _bytes_of(changed) > ALL_BYTES_MAX:
                 raise TooMuch(f"all groups together hold {ALL_BYTES_MAX} bytes at most: remove some first")
             fact = SecretsStored(group=name, revision=number, keys=made.keys)
@@ -230,7 +234,8 @@ class SecretStore:
         """Forget a group with all its revisions.
 
         Raises:
-            SecretsError: Missing; InUse, unless `force`: a task that has yet to start needs it.
+            SecretsError: Missing; InUse, unless `force`: a task that has yet to start needs it, or the set-up
+                of a pool's machines.
             JournalFailing, JournalClosed: it was not removed.
         """
         async with self._turn:
@@ -239,8 +244,9 @@ class SecretStore:
             try:
                 users = [] if force else self._uses.of_group(name)
                 if users:
-                    text = f"group {name!r} is named by {len(users)} living task{'s' * (len(users) > 1)}"
-                    raise InUse(f"{text}: wait, stop them, or remove it by force", tuple(users[:USERS_SHOWN]))
+                    what = "tasks or pools" if len(users) > 1 else "task or pool"
+                    text = f"group {name!r} is named by {len(users)} living {what}"
+                    raise InUse(f"{text}: wait, end them, or remove it by force", tuple(users[:USERS_SHOWN]))
                 await self._records().keep(GROUP, name, None, [SecretsRemoved(group=name)], principal=by)
             finally:
                 self._leaving.discard(name)
@@ -255,12 +261,13 @@ class SecretStore:
                 record = self._groups.get(name)
                 if record is None:  # whoever reads events hears of no other
                     raise Missing(f"no group {name!r} of secrets")
-                if not _is_for(record, pool):
-                    raise Missing(f"group {name!r} is not for pool {pool!r} any more")
                 one = _revision(record, told.get(name))
-                env |= self._open_revision(self._ring.vault(), name, one)
+                opened = self._open_revision(self._ring.vault(), name, record, one)
+                if not (_is_for(record, pool) and _fits(one.pools or (), pool)):
+                    raise Missing(f"group {name!r} is not for pool {pool!r} any more")
+                env |= opened
             except SecretsError as error:
-                raise GroupsUnavailable(f"secrets: {error}") from error
+                raise GroupsUnavailable(str(error)) from error
             revisions[name] = one.revision
         self._note(env.values())
         self._told[task_id, attempt] = revisions
@@ -269,9 +276,18 @@ class SecretStore:
             self._told.popitem(last=False)
         return GroupValues(env, revisions)
 
-    def _open_revision(self, vault: Vault, name: str, one: EnvRevision) -> dict[str, str]:
+    def _open_revision(
+        self, vault: Vault, name: str, record: EnvGroupRecord, one: EnvRevision | None = None
+    ) -> dict[str, str]:
+        """The values of a revision, the newest if none is given. Raises errors.Sealed.
+
+        A group whose `pools` are not those that its newest revision is sealed to was changed by another hand.
+        """
+        one = record.revisions[-1] if one is None else one
         try:
-            return vault.open(one.sealed, _place(name, one.revision))
+            if record.revisions[-1].pools not in (None, record.pools):
+                raise errors.Sealed(CHANGED)
+            return vault.open(one.sealed, _place(name, one.revision, one.pools))
         except errors.Sealed as error:
             raise errors.Sealed(f"group {name!r} {error}") from error
 
@@ -394,14 +410,14 @@ class SecretStore:
             vault = self._ring.reread()
             changed = 0
             for name, group in list(self._groups.items()):
-                revisions = tuple(self._resealed(vault, name, one) for one in group.revisions)
+                revisions = tuple(_resealed(vault, name, one, group.pools) for one in group.revisions)
                 if revisions != group.revisions:
                     renewed = group.model_copy(update={"revisions": revisions})
                     await self._records().keep(GROUP, name, renewed, principal=by)
                     changed += 1
             for name, one in list(self._credentials.items()):
                 place = _login_place(name, one.hostname, one.user)
-                sealed = _renewed(vault, one.sealed, place)
+                sealed = _renewed(vault, one.sealed, place, place)
                 if sealed is not one.sealed:
                     login = one.model_copy(update={"sealed": sealed})
                     await self._records().keep(CREDENTIAL, name, login, principal=by)
@@ -413,17 +429,22 @@ class SecretStore:
                 await self._records().tell(told, principal=by)
         return {"key": vault.key.id, "changed": changed, "unreadable": self.unreadable()}
 
-    def _resealed(self, vault: Vault, name: str, one: EnvRevision) -> EnvRevision:
-        sealed = _renewed(vault, one.sealed, _place(name, one.revision))
-        return one if sealed is one.sealed else one.model_copy(update={"sealed": sealed})
+
+def _resealed(vault: Vault, name: str, one: EnvRevision, pools: tuple[str, ...]) -> EnvRevision:
+    """A revision under the newest key, and bound to the group's `pools` if it was bound to none."""
+    bound = pools if one.pools is None else one.pools
+    sealed = _renewed(
+        vault, one.sealed, _place(name, one.revision, one.pools), _place(name, one.revision, bound)
+    )
+    return one if sealed is one.sealed else one.model_copy(update={"sealed": sealed, "pools": bound})
 
 
-def _renewed(vault: Vault, sealed: Sealed, place: Place) -> Sealed:
-    """The same, sealed with the newest key; as it is when it is that already, or can't be opened."""
-    if sealed.key_id == vault.key.id:
+def _renewed(vault: Vault, sealed: Sealed, place: Place, new_place: Place) -> Sealed:
+    """The same with the newest key, in its new place; as it is when it is that, or can't be opened."""
+    if sealed.key_id == vault.key.id and place == new_place:
         return sealed
     try:
-        return vault.seal(vault.open(sealed, place), place)
+        return vault.seal(vault.open(sealed, place), new_place)
     except errors.Sealed:
         return sealed
 
@@ -445,11 +466,16 @@ def _revision(record: EnvGroupRecord, number: int | None) -> EnvRevision:
 
 
 def _is_for(record: EnvGroupRecord, pool: str) -> bool:
-    return not record.pools or any(fnmatchcase(pool, pattern) for pattern in record.pools)
+    return _fits(record.pools, pool)
 
 
-def _place(group: str, revision: int) -> Place:
-    return (GROUP, group, revision)
+def _fits(patterns: Sequence[str], pool: str) -> bool:
+    return not patterns or any(fnmatchcase(pool, pattern) for pattern in patterns)
+
+
+def _place(group: str, revision: int, pools: tuple[str, ...] | None) -> Place:
+    """What a revision is sealed to; without pools as before there were any in it."""
+    return (GROUP, group, revision) if pools is None else (GROUP, group, revision, "pools", *pools)
 
 
 def _login_place(name: str, hostname: str, user: str) -> Place:

@@ -21,8 +21,13 @@ class LoopUses:
         self._providers = providers
 
     def of_group(self, group: str) -> Sequence[str]:
-        """Tasks that may start, or start again, with the group."""
-        return [
+        """Pools whose machines are set up with the group; tasks that may start, or start again, with it."""
+        pools = [
+            f"pool {name}: its image"
+            for name, loop in self._loops().items()
+            if loop.index.pool is not None and group in loop.index.pool.spec.image.env_groups
+        ]
+        return pools + [
             f"task {task.id} of pool {name}"
             for name, loop in self._loops().items()
             for task in loop.index.tasks.values()

@@ -27,6 +27,7 @@ _NONCE_BYTES = 12  # random: safe for 2**32 seals with one key
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
 
+CHANGED = "is not what was written: the journal was changed; set it again, with its pools"
 Place = Sequence[str | int]  # what a secret is bound to, such as ("env_group", "db", 3)
 
 
@@ -104,7 +105,7 @@ class Vault:
             data = base64.b64decode(sealed.data, validate=True)
             plain = key.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], _bound(place))
         except (InvalidTag, binascii.Error, ValueError) as error:
-            raise errors.Sealed("is not what was written: the journal was changed; set it again") from error
+            raise errors.Sealed(CHANGED) from error
         opened: dict[str, str] = json.loads(plain)
         return opened
 

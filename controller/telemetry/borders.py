@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from controller.telemetry.samples import counter, gauge
+
 TOKENS_MAX = 500  # samples of tokens: of those that expire first
 
 
@@ -170,30 +172,20 @@ class BorderCollector(Collector):
         if of.webhooks is not None:
             yield from _webhooks(of.webhooks)
         if of.followers is not None:
-            yield _gauge("followers", "Streams of events that are read now.", of.followers.count)
-            yield _counter("followers_lagged", "Streams of events that fell behind.", of.followers.lagged)
+            yield gauge("followers", "Streams of events that are read now.", of.followers.count)
+            yield counter("followers_lagged", "Streams of events that fell behind.", of.followers.lagged)
         if of.guard is not None:
             yield from _let_in(of.guard())
         if of.loop_lag is not None:
             text = "How late the event loop ran what was due, at most, within the last minute."
-            yield _gauge("loop_lag_seconds", text, of.loop_lag())
+            yield gauge("loop_lag_seconds", text, of.loop_lag())
         if of.health is not None:
             health = of.health()
-            yield _gauge(
-                "ready", "1 while /readyz says that the daemon does its work.", bool(health["ready"])
-            )
+            yield gauge("ready", "1 while /readyz says that the daemon does its work.", bool(health["ready"]))
             observing = bool(health.get("observing_only"))
-            yield _gauge("observing_only", "1 while a newer daemon leads the machines.", observing)
+            yield gauge("observing_only", "1 while a newer daemon leads the machines.", observing)
         if of.state_dir is not None:
             yield from _disk(of.state_dir)
-
-
-def _gauge(name: str, help: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"everpool_{name}", help, value=value)
-
-
-def _counter(name: str, help: str, value: float) -> Metric:
-    return CounterMetricFamily(f"everpool_{name}", help, value=value)
 
 
 def _providers(gateways: Mapping[str, GatewayView], now: float, since: float) -> Iterator[Metric]:
@@ -224,14 +216,14 @@ def _age(now: float, at: float | None, since: float) -> float:
 
 
 def _let_in(guard: GuardView) -> Iterator[Metric]:
-    yield _gauge("api_connections", "Open connections to the API.", guard.connections)
+    yield gauge("api_connections", "Open connections to the API.", guard.connections)
     text = "Connections that were closed at once, because there were too many."
-    yield _counter("api_connections_refused", text, guard.connections_refused)
+    yield counter("api_connections_refused", text, guard.connections_refused)
     text = "Connections that were closed because their client was too slow."
-    yield _counter("api_connections_cut", text, guard.connections_cut)
+    yield counter("api_connections_cut", text, guard.connections_cut)
     text = "Requests that were answered 429, because there were too many of one client."
-    yield _counter("api_requests_limited", text, guard.requests_limited)
-    yield _counter("api_tokens_refused", "Requests that showed a wrong token.", guard.tokens_refused)
+    yield counter("api_requests_limited", text, guard.requests_limited)
+    yield counter("api_tokens_refused", "Requests that showed a wrong token.", guard.tokens_refused)
     certificate = GaugeMetricFamily(
         "everpool_certificate_expires_timestamp_seconds",
         "When the API's certificate expires; no sample without TLS.",
@@ -281,9 +273,9 @@ def _disk(directory: Path) -> Iterator[Metric]:
         found = os.statvfs(directory)
     except OSError:  # it is gone: that the journal can't be written is told elsewhere
         return
-    yield _gauge(
+    yield gauge(
         "state_disk_free_bytes", "Free on the disk of the state directory.", found.f_bavail * found.f_frsize
     )
-    yield _gauge(
+    yield gauge(
         "state_disk_size_bytes", "Size of the disk of the state directory.", found.f_blocks * found.f_frsize
     )

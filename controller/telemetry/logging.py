@@ -296,7 +296,7 @@ def level_of(event: Event) -> int:
         return logging.WARNING if event.event == "failed" else logging.DEBUG
     if isinstance(event, events.Error):
         if called_off(event):  # such as what waited for a pool that was told to end
-            return logging.INFO
+            return logging.DEBUG if event.message.startswith("already done") else logging.INFO
         return logging.ERROR if event.fatal else logging.WARNING
     for kinds, level in ((_WARNING_KINDS, 30), (_ERROR_KINDS, 40)):
         if isinstance(event, kinds):

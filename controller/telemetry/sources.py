@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -12,6 +12,7 @@ from controller.telemetry.console import ConsoleStore
 from controller.telemetry.files import FileStore
 from controller.telemetry.logs import LogStore
 from controller.telemetry.metrics_store import MetricsStore
+from controller.telemetry.samples import counter, gauge
 from providers.model import MICRO
 
 
@@ -109,55 +110,47 @@ class SourceCollector(Collector):
         if sources.logs is not None:
             yield from _logs(sources.logs)
         if sources.console is not None:
-            yield _gauge("console_kept_bytes", "Console output kept, in bytes.", sources.console.kept.bytes)
+            yield gauge("console_kept_bytes", "Console output kept, in bytes.", sources.console.kept.bytes)
         if sources.files is not None:
-            yield _gauge("files_kept_bytes", "Fetched files kept, in bytes.", sources.files.kept.bytes)
-            yield _counter("files_fetched", "Files fetched whole from machines.", sources.files.whole)
-            yield _counter("files_refused", "Files that could not be fetched or kept.", sources.files.refused)
+            yield gauge("files_kept_bytes", "Fetched files kept, in bytes.", sources.files.kept.bytes)
+            yield counter("files_fetched", "Files fetched whole from machines.", sources.files.whole)
+            yield counter("files_refused", "Files that could not be fetched or kept.", sources.files.refused)
         if sources.metrics is not None:
-            yield _counter("metric_values_received", "Values measured on machines.", sources.metrics.received)
-            yield _counter(
+            yield counter("metric_values_received", "Values measured on machines.", sources.metrics.received)
+            yield counter(
                 "metric_values_dropped", "Measured values beyond a maximum.", sources.metrics.dropped
             )
         if sources.journal is not None:
             yield from _journal(sources.journal())
         if sources.epoch is not None:
-            yield _gauge("leadership_epoch", "Grows with each daemon that takes over.", sources.epoch())
+            yield gauge("leadership_epoch", "Grows with each daemon that takes over.", sources.epoch())
         if sources.links is not None:
             yield from _links(sources.links, sources.now())
         if sources.leftovers is not None:
             yield from _leftovers(sources.leftovers())
 
 
-def _gauge(name: str, help: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"everpool_{name}", help, value=value)
-
-
-def _counter(name: str, help: str, value: float) -> Metric:
-    return CounterMetricFamily(f"everpool_{name}", help, value=value)
-
-
 def _logs(logs: LogStore) -> Iterator[Metric]:
     kept = logs.kept
-    yield _gauge("log_kept_bytes", "Task output kept, in bytes.", kept.bytes)
-    yield _gauge("log_kept_bytes_max", "How much task output may be kept.", kept.total_bytes_max)
-    yield _counter("log_lines", "Lines of task output written.", logs.lines)
-    yield _counter("log_lines_dropped", "Lines that agents dropped because of a task's quota.", logs.dropped)
-    yield _counter("log_lines_lost", "Lines known to have died with a machine.", logs.lost_lines)
-    yield _counter("log_lost_bytes", "Bytes of output known to have died with a machine.", logs.lost_bytes)
-    yield _counter("log_evicted_bytes", "Output deleted because the maximum was reached.", kept.evicted_bytes)
-    yield _counter("log_evicted_tasks", "Tasks whose output was deleted for room.", kept.evicted_tasks)
-    yield _counter("log_delete_failures", "Deletions of task output that failed.", kept.failures)
+    yield gauge("log_kept_bytes", "Task output kept, in bytes.", kept.bytes)
+    yield gauge("log_kept_bytes_max", "How much task output may be kept.", kept.total_bytes_max)
+    yield counter("log_lines", "Lines of task output written.", logs.lines)
+    yield counter("log_lines_dropped", "Lines that agents dropped because of a task's quota.", logs.dropped)
+    yield counter("log_lines_lost", "Lines known to have died with a machine.", logs.lost_lines)
+    yield counter("log_lost_bytes", "Bytes of output known to have died with a machine.", logs.lost_bytes)
+    yield counter("log_evicted_bytes", "Output deleted because the maximum was reached.", kept.evicted_bytes)
+    yield counter("log_evicted_tasks", "Tasks whose output was deleted for room.", kept.evicted_tasks)
+    yield counter("log_delete_failures", "Deletions of task output that failed.", kept.failures)
 
 
 def _journal(stats: JournalStats) -> Iterator[Metric]:
-    yield _gauge("journal_lag_seconds", "How long the oldest waiting job has waited.", stats.oldest_waiting_s)
-    yield _gauge("journal_queue_depth", "Jobs that wait for the journal.", stats.waiting)
-    yield _gauge("journal_failing", "1 while nothing can be committed.", stats.failing_since is not None)
-    yield _gauge("journal_last_commit_seconds", "What the last transaction took.", stats.last_commit_s)
-    yield _counter("journal_commits", "Transactions committed.", stats.commits)
-    yield _counter("journal_rows", "Rows written by them.", stats.rows)
-    yield _counter("journal_retries", "Transactions that failed and were tried again.", stats.retries)
+    yield gauge("journal_lag_seconds", "How long the oldest waiting job has waited.", stats.oldest_waiting_s)
+    yield gauge("journal_queue_depth", "Jobs that wait for the journal.", stats.waiting)
+    yield gauge("journal_failing", "1 while nothing can be committed.", stats.failing_since is not None)
+    yield gauge("journal_last_commit_seconds", "What the last transaction took.", stats.last_commit_s)
+    yield counter("journal_commits", "Transactions committed.", stats.commits)
+    yield counter("journal_rows", "Rows written by them.", stats.rows)
+    yield counter("journal_retries", "Transactions that failed and were tried again.", stats.retries)
 
 
 def _links(view: LinksView, now: float) -> Iterator[Metric]:
@@ -166,7 +159,7 @@ def _links(view: LinksView, now: float) -> Iterator[Metric]:
     links.add_metric(["up"], up)
     links.add_metric(["down"], len(view.links) - up)
     yield links
-    yield _counter("link_reconnects", "Streams to agents that were open and ended.", view.reconnects)
+    yield counter("link_reconnects", "Streams to agents that were open and ended.", view.reconnects)
     left = GaugeMetricFamily(
         "everpool_lease_left_min_seconds",
         "Shortest time until some machine ends itself unless it is renewed.",

@@ -184,9 +184,9 @@ export function run(pool, node = null) {
   });
 }
 
-/** Ask for a token; `why` says what was wrong with the last. */
-export function askToken(why, use, forget) {
-  const input = h("input", { type: "password", autocomplete: "off", spellcheck: "false", "aria-label": "Token", placeholder: "Token" });
+/** Ask for a token. `why` says what was wrong with the last; `door`: the port of `everpool dashboard` lets in one only. */
+export function askToken({ why, door, use, forget }) {
+  const input = h("input", { type: "password", autocomplete: "off", spellcheck: "false", "aria-label": "Token", placeholder: door ? "http://127.0.0.1:…/#token=…" : "Token" });
   return h("form", {
     class: "login panel",
     onsubmit: (event) => {
@@ -195,9 +195,11 @@ export function askToken(why, use, forget) {
       else input.focus();
     },
   },
-  h("h1", {}, "Who is looking?"),
+  h("h1", {}, door ? "Open the printed address" : "Who is looking?"),
   why ? h("p", { class: "problem", role: "alert" }, why) : null,
-  h("p", { class: "muted" }, "Show a token of this daemon. It is kept for this tab only. ", h("code", {}, "everpool token create NAME"), " makes one; scope ", h("code", {}, "read"), " looks, ", h("code", {}, "submit"), " may act."),
+  h("p", { class: "muted" }, door
+    ? ["Behind this port is ", h("code", {}, "everpool dashboard"), ". No token has to be made: open the whole address that it printed last, or paste it here. It is good until the command ends."]
+    : ["Show a token of this daemon. It is kept for this tab only. ", h("code", {}, "everpool token create NAME"), " makes one; scope ", h("code", {}, "read"), " looks, ", h("code", {}, "submit"), " may act."]),
   h("div", { class: "row" }, input, h("button", { type: "submit", class: "primary" }, "Look")),
   forget ? h("p", {}, h("button", { type: "button", class: "linklike", onclick: forget }, "Forget the token of this tab")) : null);
 }

@@ -3,6 +3,7 @@
 import { serverDate } from "./format.js";
 
 const KEY = "everpool.token";
+const DOOR = "X-Everpool-Door"; // said by the port of `everpool dashboard`, which knows one token only
 const PAGE = 10_000; // of one list
 const PAGES_MAX = 10;
 
@@ -15,6 +16,7 @@ export class ApiError extends Error {
     super(message);
     this.status = status;
     this.detail = detail;
+    this.door = headers.has(DOOR);
     this.retryAfter = headers.get("Retry-After");
     this.cursor = status === 410 && headers.has("X-Everpool-Cursor") ? Number(headers.get("X-Everpool-Cursor")) : null;
   }
@@ -30,13 +32,7 @@ export function takeToken() {
   let rest = fragment;
   if (found) {
     rest = fragment.replace(found[0], "").replace(/^&/, "");
-    let shown = found[1];
-    try {
-      shown = decodeURIComponent(shown);
-    } catch {
-      // it holds a bare %: then it is meant as it stands
-    }
-    keepToken(shown);
+    keepToken(decoded(found[1]));
     history.replaceState(null, "", location.pathname + location.search + (rest ? `#${rest}` : ""));
   } else {
     try {
@@ -55,6 +51,29 @@ export function keepToken(value) {
     else sessionStorage.removeItem(KEY);
   } catch {
     // storage is forbidden: the token lives as long as the page
+  }
+}
+
+/** The token in what somebody pasted: it itself, or the page's whole address with it. */
+export function tokenIn(pasted) {
+  const found = /#(?:.*&)?token=([^&]*)/.exec(pasted.trim());
+  return found ? decoded(found[1]) : pasted;
+}
+
+function decoded(value) {
+  try {
+    return decodeURIComponent(value);
+  } catch {
+    return value; // it holds a bare %: then it is meant as it stands
+  }
+}
+
+/** Whether the page came through the port of `everpool dashboard`. */
+export async function isDoor() {
+  try {
+    return (await fetch("/v1/whoami", { cache: "no-store", credentials: "omit" })).headers.has(DOOR);
+  } catch {
+    return false;
   }
 }
 

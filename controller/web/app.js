@@ -1,7 +1,7 @@
 // The page: who looks, where one is, and what is live.
 
 import { askToken, note } from "./actions.js";
-import { get, hasToken, keepToken, lines, takeToken, whenDenied } from "./api.js";
+import { get, hasToken, isDoor, keepToken, lines, takeToken, tokenIn, whenDenied } from "./api.js";
 import { announce, fill, h, text } from "./dom.js";
 import { History } from "./history.js";
 import { Live } from "./live.js";
@@ -124,12 +124,12 @@ function viewOf([first, name, nodes, node], wanted) {
 
 let asked = false;
 
-function login(why) {
+function login(why, door = false) {
   live.stop("denied");
   view?.end();
   view = null;
   asked = true;
-  const form = askToken(why, use, hasToken() ? () => use("") : null);
+  const form = askToken({ why, door, use, forget: hasToken() ? () => use("") : null });
   document.title = "everpool";
   main.replaceChildren(form);
   form.querySelector("input").focus();
@@ -138,7 +138,7 @@ function login(why) {
 
 function use(token) {
   asked = false;
-  keepToken(token);
+  keepToken(tokenIn(token));
   live.stop("connecting");
   live.seq = null;
   page.forget();
@@ -165,7 +165,7 @@ async function whoami() {
     }
   }
   page.scope = me.scope;
-  text(identity, page.may("submit") ? `${me.name} · ${me.scope}` : `${me.name || "Anybody"} · read only`);
+  fill(identity, h("span", { class: "name" }, `${me.name || "Anybody"} · `), page.may("submit") ? me.scope : "read only");
   identity.setAttribute("title", page.may("submit") ? "May act. Show another token" : "May look, not act. Show another token");
   if (view && page.may("submit")) show();
 }
@@ -202,9 +202,9 @@ const live = new Live({
 });
 
 connection.addEventListener("click", () => live.retry());
-identity.addEventListener("click", () => login(""));
+identity.addEventListener("click", async () => login("", await isDoor()));
 whenDenied((error) => {
-  if (!asked) login(hasToken() ? error.message : "");
+  if (!asked) login(hasToken() ? error.message : "", error.door);
 });
 document.addEventListener("visibilitychange", () => {
   if (asked) return;

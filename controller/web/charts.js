@@ -1,6 +1,6 @@
 // Charts. uPlot is the library's published file, loaded when a chart is first drawn.
 
-import { colour, svg } from "./dom.js";
+import { colour, h, svg, text } from "./dom.js";
 import { usd } from "./format.js";
 
 let loading = null;
@@ -33,6 +33,8 @@ function ticks(_, splits, __, ___, increment) {
 export class Chart {
   constructor(box, height, options) {
     this._box = box;
+    this._nothing = h("p", { class: "nothing", hidden: true });
+    box.append(this._nothing);
     this._height = height;
     this._options = options;
     this._data = null;
@@ -44,8 +46,11 @@ export class Chart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this._theme);
   }
 
-  set(data) {
+  /** Draw this; where there is nothing to see, say so by `none`. */
+  set(data, none) {
     this._data = data;
+    this._nothing.hidden = !isEmpty(data);
+    text(this._nothing, isEmpty(data) ? none : "");
     this._draw(false);
   }
 
@@ -87,6 +92,21 @@ function axis(extra) {
   };
 }
 
+/** The axis of times: no more room than its words need. */
+function times() {
+  return axis({ values: ticks, space: 70, size: 26 });
+}
+
+/** Words of an axis; none where nothing is drawn, as its numbers would mean nothing. */
+function told(word) {
+  return (plot, splits) => (isEmpty(plot.data) ? splits.map(() => "") : splits.map(word));
+}
+
+/** Whether there is nothing to see in what a chart is given: its times come first, then its series. */
+export function isEmpty([, ...series]) {
+  return series.every((values) => values.every((value) => !value));
+}
+
 const cursor = { points: { show: false }, drag: { x: false, y: false } };
 
 function moved(tell) {
@@ -102,8 +122,8 @@ export function incidentOptions(tell) {
       cursor: { ...cursor, y: false },
       scales: { y: { range: (_, low, high) => [Math.min(-1, low ?? 0) * 1.1, Math.max(1, high ?? 0) * 1.1] } },
       axes: [
-        axis({ values: ticks, space: 70 }),
-        axis({ size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000], values: (_, splits) => splits.map((n) => String(Math.abs(n))) }),
+        times(),
+        axis({ size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000], values: told((n) => String(Math.abs(n))) }),
       ],
       series: [{}, series("--ready"), series("--bad"), series("--replacing")],
       hooks: moved(tell),
@@ -117,12 +137,12 @@ export function moneyOptions(tell) {
     cursor: { ...cursor, y: false },
     scales: {
       rate: { range: (_, __, high) => [0, Math.max(high * 1.15, 0.001)] },
-      spent: { range: (_, __, high) => [0, Math.max(high * 1.1, 0.001)] },
+      spent: { range: (_, __, high) => [0, Math.max(high * 1.1, 0.004)] },
     },
     axes: [
-      axis({ values: ticks, space: 70 }),
-      axis({ scale: "rate", size: 62, values: (_, splits) => splits.map((n) => usd(n)) }),
-      axis({ scale: "spent", side: 1, size: 66, grid: { show: false }, values: (_, splits) => splits.map((n) => usd(n)) }),
+      times(),
+      axis({ scale: "rate", size: 62, values: told(usd) }),
+      axis({ scale: "spent", side: 1, size: 66, grid: { show: false }, values: told(usd) }),
     ],
     series: [
       {},

@@ -13,6 +13,7 @@ const SHOWN_MAX = 5_000;
 export class Grid {
   constructor(onShow, label) {
     this._onShow = onShow;
+    this.onPick = null; // told at a click, before the node is shown; with whether it was chosen already
     this._cells = new Map(); // rank -> its cell
     this._known = new Map(); // rank -> what is shown
     this._order = [];
@@ -158,7 +159,9 @@ export class Grid {
 
   _click(event) {
     const rank = this._rankAt(event);
-    if (rank !== null) this.choose(rank);
+    if (rank === null) return;
+    this.onPick?.(rank === this._chosen);
+    this.choose(rank);
   }
 
   _point(event) {

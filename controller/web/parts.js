@@ -171,23 +171,46 @@ export function newsRows(list, envelopes, most, { pools = true, none }) {
   if (!groups.length) list.replaceChildren(h("li", { class: "empty" }, none));
 }
 
+/** A market, which may break at its slashes only. */
+export function market(name) {
+  return name.split("/").flatMap((part, at) => [at ? ["/", h("wbr")] : "", h("span", { class: "unbroken" }, part)]);
+}
+
+/**
+ * A table that scrolls where it is too wide, and whose rows become cards on a phone, each cell with its heading.
+ * Its roles are said because some browsers forget a table's meaning when it is laid out otherwise. A cell is what it
+ * shows, or an element `td`; one that is `null` takes no room on a card.
+ */
+export function table(caption, heads, rows, kind = "") {
+  const cell = (value, at) => {
+    const td = value instanceof HTMLTableCellElement ? value : h("td", {}, value ?? "–");
+    td.setAttribute("role", "cell");
+    td.dataset.head = heads[at];
+    if (value === null || value === undefined) td.classList.add("none");
+    return td;
+  };
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", { class: `cards-when-narrow ${kind}`.trim(), role: "table" }, h("caption", { class: "hidden" }, caption),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads.map((head) => h("th", { scope: "col", role: "columnheader" }, head)))),
+      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, row.map(cell))))));
+}
+
 /** Rows of tasks. */
 export function taskTable(tasks, { pools = true } = {}) {
-  const heads = ["Task", pools && "Pool", "State", "Node", "Since", "Took", "Cost"].filter(Boolean);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Tasks" },
-    h("table", { class: "tasks" },
-      h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
-      h("tbody", {}, tasks.map((task) => h("tr", {},
-        h("td", { class: "name" }, link(taskHref(task.id), h("b", {}, task.name || task.id), h("span", { class: "id" }, task.id))),
-        pools ? h("td", { class: "of" }, link(poolHref(task.pool), task.pool)) : null,
-        h("td", {}, taskChip(task)),
-        h("td", { class: "num" }, task.node === null ? "–" : link(nodeHref(task.pool, task.node), String(task.node))),
-        h("td", { class: "num" }, age(task.since)),
-        h("td", { class: "num" }, took(task)),
-        h("td", { class: "num" }, task.cost_usd ? usd(task.cost_usd) : "–"))))));
+  const num = (value) => (value === null ? null : h("td", { class: "num" }, value));
+  const rows = tasks.map((task) => [
+    h("td", { class: "name" }, link(taskHref(task.id), h("b", {}, task.name || task.id), " ", task.name ? h("span", { class: "id" }, task.id) : null)),
+    ...(pools ? [h("td", { class: "of" }, link(poolHref(task.pool), task.pool))] : []),
+    h("td", { class: "is" }, taskChip(task)),
+    num(task.node === null ? null : link(nodeHref(task.pool, task.node), String(task.node))),
+    num(age(task.since)),
+    num(took(task)),
+    num(task.cost_usd ? usd(task.cost_usd) : null),
+  ]);
+  return table("Tasks", ["Task", ...(pools ? ["Pool"] : []), "State", "Node", "Since", "Took", "Cost"], rows, "tasks");
 }
 
 function took(task) {
   if (task.duration) return lasting(task.duration);
-  return task.started_at && task.status === "running" ? age(task.started_at, "lasting") : "–";
+  return task.started_at && task.status === "running" ? age(task.started_at, "lasting") : null;
 }

@@ -17,7 +17,8 @@ const TOLD = {
   pool_resized: (e) =>
     e.superseded ? ["info", `resize overtaken by one to ${count(e.nodes, "node")}`] : ["good", `resized to ${count(e.nodes, "node")}`],
   pool_update_requested: (e, v) => ["info", `another spec asked for${by(v)}`],
-  pool_updated: (e) => ["good", `spec updated${because(e.changed.join(", "))}`],
+  pool_updated: (e) => ["good", `spec updated${because(e.changed.join(", "))}${e.outdated ? `: ${count(e.outdated, "machine")} to be replaced` : ""}`],
+  pool_rolled: (e) => ["good", `every machine is of the new spec: ${count(e.renewed, "machine")} replaced`],
   pool_parked: (e) => ["bad", `pool parked${because(e.reason)}`],
   pool_pause_requested: (e, v) => ["info", `${e.paused ? "pause" : "resume"} asked for${by(v)}`],
   pool_paused: () => ["warn", "paused: nothing is launched or started"],

@@ -85,6 +85,8 @@ SPOOL_BYTES_MAX = 8 * 1024 * 1024
 TASKS_MAX = 100_000
 DONE_MAX = 1000  # ended attempts remembered after their end was acknowledged
 RUNS_MAX = 16  # bootstrap runs remembered
+HIDDEN = "[hidden]"  # instead of a secret in what a set-up step prints
+HIDDEN_CHARS_MIN = 6  # a shorter value would black out ordinary words
 LEFT_GRACE_S = 2.0  # for processes that a task left behind, between TERM and KILL
 STEP_GRACE_S = 5.0
 KILL_AGAIN_S = 2.0
@@ -616,16 +618,18 @@ class Task:
 
 
 class _Run:
-    """The bootstrap run under way."""
+    """The bootstrap run under way. Of its environment the keys in `secret` are never written down."""
 
     __slots__ = (
-        "began", "env", "index", "kill_at", "last", "pid", "run_id", "start_time", "steps",
-        "stopping",
+        "began", "env", "hidden", "index", "kill_at", "last", "pid", "run_id", "secret", "start_time",
+        "steps", "stopping",
     )  # fmt: skip
 
     def __init__(self, command: Message) -> None:
         self.run_id: str = command["run_id"]
         self.env: Dict[str, str] = dict(command["env"])
+        self.secret: List[str] = _names(command.get("secret"))
+        self.hidden: List[str] = _hidden([self.env[key] for key in self.secret if key in self.env])
         self.steps: List[Message] = [dict(step) for step in command["steps"]]
         for step in self.steps:
             step["phase"], step["run"], float(step["timeout_s"])
@@ -1652,7 +1656,7 @@ class Core:
                 self._stop_step(self.run, "superseded by another run")
 
     def _begin_run(self, run: _Run, message: Message) -> None:
-        self._acts.append(Persist(["run", message]))
+        self._acts.append(Persist(["run", _without_secrets(message)]))
         self.run = run
         self._heard_run(run.run_id)
         self._begin_step(run)
@@ -1687,6 +1691,8 @@ class Core:
             return
         stream = STREAMS[item.stream]
         for text, kind in item.lines:
+            for value in run.hidden:
+                text = text.replace(value, HIDDEN)
             if text.strip():
                 run.last = text.strip()[:500]
             over: Message = {"overwrite": True} if kind == 1 else {}
@@ -1907,7 +1913,8 @@ class Core:
         yield ["done", [[key[0], key[1], result] for key, result in self.done.items()]]
         run = self.run
         if run is not None:
-            yield ["run", {"run_id": run.run_id, "env": run.env, "steps": run.steps}]
+            kept = {key: value for key, value in run.env.items() if key not in run.secret}
+            yield ["run", {"run_id": run.run_id, "env": kept, "steps": run.steps}]
             yield ["step", run.index, run.pid, run.start_time]
         yield ["runs", [[run_id, ended] for run_id, ended in self.runs.items()]]
 
@@ -2037,11 +2044,23 @@ def _key_of(message: Message) -> Key:
 
 
 def _without_secrets(command: Message) -> Message:
-    """What of a `start` may be on disk."""
+    """What of a `start` or `bootstrap` may be on disk."""
     secret = command.get("secret")
     if not secret:
         return command
     return dict(command, env={key: value for key, value in command["env"].items() if key not in secret})
+
+
+def _names(secret: Any) -> List[str]:
+    if not all(isinstance(key, str) for key in secret or ()):
+        raise Malformed("secret must be names")
+    return list(secret or ())
+
+
+def _hidden(values: List[str]) -> List[str]:
+    """What is not to be told of what a step prints: values, and lines of them, the longest first."""
+    parts = {part.strip() for value in values for part in [value, *value.splitlines()]}
+    return sorted((part for part in parts if len(part) >= HIDDEN_CHARS_MIN), key=len, reverse=True)
 
 
 def _check_start(message: Message) -> None:
@@ -2052,8 +2071,7 @@ def _check_start(message: Message) -> None:
         raise Malformed("argv must be strings")
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in (message.get("env") or {}).items()):
         raise Malformed("env must be strings")
-    if not all(isinstance(key, str) for key in message.get("secret") or ()):
-        raise Malformed("secret must be names")
+    _names(message.get("secret"))
     int(message["log_bytes_max"]), float(message.get("grace_s", 10))
 
 

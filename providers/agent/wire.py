@@ -82,6 +82,16 @@ class Bootstrap(_Message):
     steps: tuple[BootstrapStep, ...]
 
 
+class BootstrapWithSecrets(Bootstrap):
+    """Run the steps with values in their environment that the agent keeps in memory only.
+
+    Attributes:
+        secret: the keys of `env` whose values are never written down there, nor told in what steps print.
+    """
+
+    secret: tuple[str, ...] = ()
+
+
 class Put(_Message):
     """A piece of a file that a task needs; comes before its `start`."""
 

@@ -47,6 +47,7 @@ def shown(source: Index | Mapping[Address, Value]) -> dict[str, Any]:
         "shown": {name: index.node_instance(name) for name in instances},
         "ready": index.nodes_ready,
         "pending": index.pending,
+        "outdated": set(index.outdated),
         "purse": (index.purse.rate, index.purse.reading, dict(index.purse.meters())),
     }
 

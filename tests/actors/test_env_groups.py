@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.acting import Acting
-from actors.effects import StartTask
+from actors.effects import StartSetUp, StartTask
 from actors.env_groups import GroupsUnavailable, GroupValues
 from actors.loop import Letter
-from actors.messages import AgentReported
+from actors.messages import AgentReported, AgentSaid
 from actors.policy.results import of_ended
-from providers.agent.wire import Ended, Start
+from providers.agent.wire import Bootstrap, BootstrapEnded, Ended, Start
 
 SECRET = "hunter2-correct-horse"
 START = Start(epoch=1, task="t", attempt=2, argv=("x",), env={"A": "pool", "B": "pool"}, log_bytes_max=1)
@@ -20,7 +20,7 @@ class Kept:
 
     def values(self, pool: str, task_id: str, attempt: int, groups: Sequence[str]) -> GroupValues:
         if groups != ("db",):
-            raise GroupsUnavailable(f"secrets: there is no group {groups[0]!r}")
+            raise GroupsUnavailable(f"there is no group {groups[0]!r}")
         assert (pool, task_id, attempt) == ("main", "t", 2)
         return GroupValues({"A": SECRET, "C": SECRET}, {"db": 3})
 
@@ -94,6 +94,39 @@ def test_a_group_that_is_gone_ends_the_attempt_even_when_the_mailbox_is_full() -
     assert report.error == "secrets: there is no group 'gone'"
     verdict = of_ended(report, None)
     assert (verdict.result, verdict.reason, verdict.infrastructure) == ("startup_failure", "secrets", False)
+
+
+SET_UP = Bootstrap(epoch=1, run_id="bootstrap:i", env={"A": "image", "B": "image"}, steps=())
+
+
+class KeptForRuns:
+    """Implements `EnvGroups`, with one group, for set-ups."""
+
+    def values(self, pool: str, task_id: str, attempt: int, groups: Sequence[str]) -> GroupValues:
+        if groups != ("db",):
+            raise GroupsUnavailable(f"no group {groups[0]!r} of secrets")
+        assert (pool, task_id, attempt) == ("main", SET_UP.run_id, 0)
+        return GroupValues({"A": SECRET}, {"db": 3})
+
+
+def test_values_join_a_set_up_when_its_agent_is_told() -> None:
+    there = Listening()
+    acting(there, KeptForRuns()).word("main", StartSetUp("i", "boot", SET_UP, ("db",)))
+    [said] = there.said
+    told = said.model_dump(mode="json")
+    assert (told["t"], told["env"], told["secret"]) == ("bootstrap", {"A": SECRET, "B": "image"}, ["A"])
+
+
+def test_a_group_that_is_gone_fails_the_set_up_as_if_a_step_had() -> None:
+    there = Listening()
+    acting(there, KeptForRuns()).word("main", StartSetUp("i", "boot", SET_UP, ("gone",)))
+    [letter] = there.letters
+    assert letter.address == ("instance", "i") and there.said == []
+    assert isinstance(letter.message, AgentSaid) and letter.message.boot == "boot"
+    assert letter.message.last_id == 0  # nothing of the agent's own is passed over
+    [report] = letter.message.reports
+    assert isinstance(report, BootstrapEnded) and report.run_id == SET_UP.run_id
+    assert (report.phase, report.error) == ("secrets", "no group 'gone' of secrets")
 
 
 def test_who_keeps_none_says_so() -> None:

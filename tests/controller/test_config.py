@@ -89,6 +89,7 @@ url = "no url"
         "did you mean 'local'?",
         "f.toml:11: key 'providers.good.isolated' is not known; did you mean 'isolate'?",
         f"f.toml:12: providers.bare: needs 'type', a string: there are {TYPES}",
+        "f.toml:15: provider 'godo' is not known; did you mean 'good'?",
         "f.toml:16: key 'pools.a.nodse' is not known; did you mean 'nodes'?",
         "f.toml:17: key 'pools.a.worker.concurency' is not known; did you mean 'concurrency'?",
         "f.toml:24: key 'pools.a.image.steps[1].timeuot_s' is not known; did you mean 'timeout_s'?",
@@ -119,7 +120,7 @@ url = "no url"
         ("[daemon]\nlisten = '7070'", "f:2: daemon.listen: '7070' is not host:port"),
         ("[daemon]\nlisten = '[::1]:99999'", "f:2: daemon.listen: 99999 is not a port"),
         ("[daemon]\nsocket_mode = '0999'", "f:2: daemon.socket_mode: String should match"),
-        ("[daemon]\nstate_dir = '/" + "x" * 120 + "'", "f:1: daemon: the socket's path /xxx"),
+        ("[daemon]\nstate_dir = '/" + "x" * 120 + "'", "f:1: daemon.socket: the socket's path /xxx"),
         (
             "[daemon]\ntoken_file = '/none/token'",
             "f:2: daemon.token_file: /none/token can't be read: No such",

@@ -69,6 +69,14 @@ def spec(**keys: Any) -> PoolSpec:
             {"region": "local", "alternatives": [{"region": ["us-*"]}]},
             "alternatives[0].region: the pool's region is 'local', which is none of us-*",
         ),
+        ({"region": ""}, "region: a name of 0 characters: give 1 to 256"),
+        ({"zone": "z" * 257}, "zone: a name of 257 characters: give 1 to 256"),
+        ({"instance_type": "m5\x1b[31m"}, "instance_type: has characters that can't be printed"),
+        ({"accelerator": {"name": "H\n100"}}, "accelerator.name: has characters that can't be printed"),
+        (
+            {"alternatives": [{"region": ["eu-*"]}, {"region": ["us-*", "\u202e"]}]},
+            "alternatives[1].region: has characters that can't be printed",
+        ),
         ({"accelerator": {"name": "H100", "count": 0}}, "accelerator.count: has to be more than 0"),
         ({"accelerator": {"name": "H100:x", "count": 1}}, "accelerator.name: 'H100:x' is no name"),
         ({"buying": {"extra": 3}}, "buying.extra: is for the policy 'spothedge', and policy is 'hazard'"),
@@ -122,7 +130,9 @@ def test_true_is_no_number_of_nodes(nodes: Any) -> None:
 
 def test_scaling_needs_a_most() -> None:
     text = "[pools.a]\nprovider = 'local'\nscaling = {}"
-    assert check(text, "f") == ["f:1: pools.a: scaling needs nodes.max: how many nodes the pool may grow to"]
+    assert check(text, "f") == [
+        "f:3: pools.a.scaling: scaling needs nodes.max: how many nodes the pool may grow to"
+    ]
 
 
 def test_all_of_it_is_said_with_its_lines_and_the_nearest_names() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from controller.config import parse
-from controller.config_secrets import lines, look
+from controller.config_secrets import examine, look
 
 
 def config(source: str) -> str:
@@ -79,5 +79,5 @@ def test_webhooks_are_looked_at_as_well(tmp_path: Path) -> None:
 def test_the_line_in_the_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[daemon]\n\n" + config(f'{{ file = "{tmp_path}/none" }}'))
-    (line,) = lines(path, look(parse(path.read_text(), str(path))))
+    (line,) = examine(path).wrong
     assert line.startswith(f"{path}:5: providers.v.api_key: ")

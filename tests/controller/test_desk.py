@@ -12,7 +12,7 @@ import pytest
 from actors.events import Envelope, PoolRequested, Request, TaskRequested, TaskStopRequested
 from actors.loop import Loop
 from actors.ports import Accepted
-from actors.spec import Nodes, PoolSpec, TaskSpec
+from actors.spec import Image, Nodes, PoolSpec, TaskSpec
 from controller.config import load
 from controller.daemon import Daemon
 from controller.desk import Refused
@@ -122,6 +122,21 @@ async def test_what_is_of_others_is_said_of_as_what_is_nowhere(
     assert both[0] == both[1]
     hook = (await refused(daemon, asked("alpha", request_id="r", reply_to="zzz"))).message
     assert "'zzz'" in hook and "pager" not in hook
+
+
+async def test_an_image_names_only_secrets_that_are_there_for_its_pool(daemon: Daemon) -> None:
+    await daemon.secrets.put("beta-db", {"A": "1"}, "me", pools=("beta",))
+
+    def made(name: str) -> PoolRequested:
+        spec = PoolSpec(provider=("local",), image=Image(env_groups=(name,)))
+        return PoolRequested(request_id="p", pool="alpha", spec=spec)
+
+    who = Principal("token:all", Scope.SUBMIT)
+    said = [(await refused(daemon, made(name), who)).message for name in ("beta-db", "beta-x")]
+    assert said[0] == "image.env_groups: group 'beta-db' of secrets is not for pool 'alpha': only for beta"
+    assert said[1].endswith("did you mean 'beta-db'?")
+    both = [(await refused(daemon, made(name))).message.replace(name, "X") for name in ("beta-db", "zzz")]
+    assert both[0] == both[1] and "beta" not in both[0]
 
 
 async def test_who_sees_all_is_told_what_there_is(daemon: Daemon) -> None:

@@ -92,7 +92,7 @@ def test_three_of_five_because_a_market_is_full() -> None:
     assert (row["tried"], row["held"], row["memory"]["last_detail"]) == (True, 3, words)
     text = story(told)
     assert "p is short: 3 of 5 nodes are ready, short for 12m." in text
-    assert "Nodes 3-4 wait for 12m: acme/east/a/small/spot had no machines" in text
+    assert "Nodes 3-4 have waited 12m for a machine: acme/east/a/small/spot had no machines" in text
     assert "in 14s (15:00:14 UTC)" in text
     assert f"acme/east/a/small/spot refused 2m ago (14:58:00 UTC), capacity: {words}." in text
     assert told["next"][0] == {"at": NOW + 14, "what": "nodes 3-4 ask for a machine again"}
@@ -148,7 +148,7 @@ def test_the_days_budget_is_reached() -> None:
     assert (cash["allowance_usd"], cash["until"]) == (0.0, 1_795_392_000.0)
     assert cash["forbids"].startswith("the day's budget of $10.00")
     text = story(told)
-    assert "Nodes 0-1 wait for 1m: the day's budget of $10.00: $10.00 spent" in text
+    assert "Nodes 0-1 have waited 1m for a machine: the day's budget of $10.00: $10.00 spent" in text
     assert "Spent $10.00 of $10.00 today: the day's budget is reached, and its machines are ended" in text
     assert "until 2026-11-23 00:00:00 UTC." in text
     assert {"at": 1_795_392_000.0, "what": "a new day begins, and its budget"} in told["next"]
@@ -264,9 +264,7 @@ def test_a_node_that_pauses_after_failures() -> None:
     [one] = told["missing"]
     assert (one["failures_in_a_row"], one["next_at"]) == (3, NOW + 200)
     text = story(told)
-    assert (
-        "Node 3 waits for 12m: waits after a failure: 3 machines in a row did not get or stay ready" in text
-    )
+    assert "Node 3 has waited 12m for a machine: waits after a failure: 3 machines in a row" in text
     assert "looked at again in 3m20s (15:03:20 UTC)" in text
 
 
@@ -299,8 +297,13 @@ def test_a_machine_on_its_way_a_replacement_and_a_spare() -> None:
     assert [one["at"] - NOW for one in told["next"]] == [10, 90, 300, 600]
     text = story(told)
     assert "(2 starting, 1 leaving, 1 of 1 spare)" in text
-    assert "Node 4 has a machine that is going, and waits for 20s: is being ordered at acme/east/a" in text
-    assert "Node 3 waits for 20s: the machine is being set up" in text and "given up in 5m" in text
+    assert (
+        "Node 4 has waited 20s for another machine, its own is going: is being ordered at acme/east/a" in text
+    )
+    assert (
+        "Node 3 has waited 20s for a machine: the machine is being set up" in text
+        and "given up in 5m" in text
+    )
     assert "It grew 1m ago (14:59:00 UTC): 12 tasks wait for 3 nodes." in text
 
 
@@ -420,7 +423,7 @@ def test_a_task_that_is_held_back_after_interruptions() -> None:
     text = story(told)
     assert "Of its retries 1 of 3 were used by failures of its own, 2 of 10 by lost machines." in text
     assert "it may be placed in 8s (15:00:08 UTC)" in text
-    assert "Attempt 3 ended 2s ago (14:59:58 UTC) on i-1: resource_failure (preempted)." in text
+    assert "Attempt 3 ended 2s ago (14:59:58 UTC) on i-1: resource failure (preempted)." in text
 
 
 def test_a_task_in_a_paused_pool() -> None:
@@ -459,7 +462,7 @@ def test_whether_a_machine_was_told_to_go(reason: str, said: str) -> None:
         ("running", "has been running on node 0 (i)"),
         ("stopping", "is being stopped on node 0 (user)"),
         ("invalid", "reports what does not fit (odd)"),
-        ("stopped", "success, exit code 0, attempt 1."),
+        ("stopped", "success, attempt 1."),
     ],
 )
 def test_what_a_task_is_at_otherwise(status: str, text: str) -> None:
@@ -535,3 +538,12 @@ def test_offers_that_the_pool_never_asked_for_are_not_its_markets() -> None:
     assert [row["market"] for row in told["markets"]] == ["acme/east/a/small/spot"]
     assert told["funnel"][1] == {"name": "provider", "removed": 1, "left": 1}
     assert [one["offers"] for one in told["providers"]] == [1, None]
+
+
+def test_the_reason_of_a_pool_that_fails_at_set_up() -> None:
+    def reason(short_since: float | None) -> str:
+        state = active(failures={str(SPOT_A.market): 2}, short_since=short_since)
+        return str(explained(picture(state, [missing(0)]))["reason"])
+
+    assert reason(NOW - 60) == "2 machines could not be set up: everpool explain p"
+    assert reason(None) == ""  # it is whole again: old failures are no news

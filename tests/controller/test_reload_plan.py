@@ -6,11 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from actors.pool.state import Active
+from actors.instance.state import Requested
+from actors.policy.built import Build
+from actors.pool.state import Active, Draining
+from actors.spec import PoolSpec
 from controller.config import Config, DaemonConfig, parse
 from controller.desk import CONFIG
 from controller.differences import differences
 from controller.reload import LIVE, Plan, in_force, plan
+from providers.model import InstanceType
+from tests.actors.model import cluster_handle, offer
 
 BASE = """\
 [daemon]
@@ -38,7 +43,28 @@ def planned(new: Config, *, machines: int = 0) -> Plan:
     pool = old.pools["p"]
     assert pool.spec is not None
     state = Active(name="p", generation=1, spec=pool.spec, desired=2, made_by=CONFIG)
-    return plan(old, new, {"p": state}, {"p": machines})
+    there = [machine(name, pool.spec) for name in range(machines)]
+    return plan(old, new, {"p": state}, {"p": there})
+
+
+SMALL = InstanceType(name="small", vcpus=1, memory_gb=1)
+
+
+def machine(number: int, spec: PoolSpec) -> Requested:
+    """One that is on its way, of one vcpu, as this spec asks for it."""
+    return Requested(
+        id=f"p-{number}",
+        key=f"owner/p/{number}/1.1/1",
+        pool="p",
+        node=number,
+        request_id="x",
+        offer=offer(provider="home").model_copy(update={"instance_type": SMALL}),
+        cluster=cluster_handle(),
+        created_at=0,
+        since=0,
+        asked_at=0,
+        image=Build.of(spec, None).mark,
+    )
 
 
 def test_nothing_changed() -> None:
@@ -91,12 +117,45 @@ def test_what_is_live_holds_and_the_rest_stays() -> None:
     assert (held.daemon.observe_every_s, held.daemon.socket_mode) == (7, "0600")
 
 
-def test_what_is_built_into_machines_is_refused_while_there_are_any() -> None:
-    changed = config(("nodes = 2", "nodes = 2\nvcpus = 2"))
+def test_machines_that_are_not_what_a_spec_asks_for_are_replaced_and_it_is_told_how_many() -> None:
+    changed = config(("nodes = 2", "nodes = 3\nvcpus = 2"))
     made = planned(changed, machines=2)
-    assert made.pools["p"] == "not applied: vcpus can't change under living machines: resize to 0 first"
+    text = "2 of 2 machines are replaced, a few at a time"
+    assert made.lines == [
+        "in place: pools.p.nodes.desired: 2 -> 3",
+        "rolling replace: pools.p.vcpus: 2.0 (new)",
+        f"rolling replace: pools.p: {text}",
+    ]
+    assert made.pools["p"] == f"updated: {text}"
+    assert list(made.requests) == ["p"]
+    for small, machines in (("vcpus = 1", 2), ("vcpus = 2", 0)):  # they have it; there are none
+        made = planned(config(("nodes = 2", f"nodes = 2\n{small}")), machines=machines)
+        assert (made.pools["p"], list(made.requests)) == ("updated", ["p"])
+        assert [line.split(":")[0] for line in made.lines] == ["in place"]
+
+
+def test_a_gang_is_not_parted() -> None:
+    changed = config(("nodes = 2", 'nodes = 2\nvcpus = 2\nspread = "together"'))
+    made = planned(changed, machines=2)
+    assert made.pools["p"].startswith("not applied: vcpus can't change under the living machines of a gang")
     assert made.requests == {} and all(line.startswith("refused: pools.p") for line in made.lines)
     assert list(planned(changed).requests) == ["p"]
+
+
+def test_a_pool_that_is_taken_out_is_told_until_somebody_says_what_becomes_of_it() -> None:
+    without = parse(BASE[: BASE.index("[pools.p]")], "x")
+    made = planned(without)
+    what = "no longer in the config, lives on; remove = true drains it"
+    assert (made.pools, made.requests) == ({"p": f"left alone: {what}"}, {})
+    assert made.lines == [f"left alone: pools.p: {what}"]
+    spec = config().pools["p"].spec
+    assert spec is not None
+    lives = Active(name="p", generation=1, spec=spec, desired=2, made_by=CONFIG)
+    assert plan(without, without, {"p": lives}).lines == made.lines  # again, the next time
+    by_hand = lives.model_copy(update={"made_by": "user"})
+    goes = Draining(name="p", generation=1, spec=spec, desired=2, made_by=CONFIG, reason="user")
+    for state in (by_hand, goes, None):
+        assert plan(without, without, {"p": state}).lines == []
 
 
 def test_values_of_environments_are_not_told() -> None:

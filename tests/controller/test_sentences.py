@@ -67,7 +67,37 @@ def test_every_event_has_a_sentence_of_its_own() -> None:
         (
             TaskCompleted(task_id="t", instance=None, duration=2, success=True),
             "SUCCESS",
-            "task t done in 2 s",
+            "task t done in 2.0s",
+        ),
+        (
+            TaskCompleted(task_id="t", instance=None, duration=0.000544, success=True),
+            "SUCCESS",
+            "task t done in 1ms",
+        ),
+        (
+            TaskCompleted(
+                task_id="t",
+                instance=None,
+                duration=1,
+                success=False,
+                result="failure",
+                error="exit code 3",
+                exit_code=3,
+            ),
+            "ERROR",
+            "task t: exit code 3",
+        ),
+        (
+            TaskAttemptEnded(task_id="t", attempt=1, instance_id="i", result="killed", signal=9),
+            "WARNING",
+            "task t: attempt 1 ended: killed, SIGKILL",
+        ),
+        (
+            TaskAttemptEnded(
+                task_id="t", attempt=1, instance_id="i", result="resource_failure", reason="oom", signal=77
+            ),
+            "WARNING",
+            "task t: attempt 1 ended: resource failure (oom), signal 77",
         ),
         (Error(request_id="r", message="no such zone", fatal=True), "ERROR", "no such zone"),
         (

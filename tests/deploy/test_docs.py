@@ -166,8 +166,7 @@ def test_no_command_is_shown_that_nobody_runs() -> None:
 
 
 def test_each_block_of_the_install_page_is_run_by_a_test() -> None:
-    sources = [
-        (ROOT / "tests/real" / name).read_text() for name in ("test_service.py", "test_containerfile.py")
-    ]
+    tests = ("test_service.py", "test_containerfile.py", "booted.py")
+    sources = [(ROOT / "tests/real" / name).read_text() for name in tests]
     for name in re.findall(r"^```sh ?(.*)$", (DOCS / "install.md").read_text(), re.MULTILINE):
         assert name and any(f'block("{name}")' in source for source in sources), name

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from actors.events import PoolRequested
 from actors.spec import PoolSpec
@@ -24,6 +24,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 ADMIN = "a-token-of-the-config-file"
 PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)  # the default of a page does not hold for it
 # What the browser itself says of an answer that is an error, or of a daemon that is down.
 NETWORK = ("Failed to load resource:", "net::ERR_")
 CLOUD = """

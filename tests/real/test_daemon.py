@@ -17,6 +17,7 @@ from actors.events import (
     InstanceQuarantined,
     InstanceReaped,
     PoolRequested,
+    PoolResizeRequested,
     PoolUpdateRequested,
     ShutdownRequested,
     TaskRequested,
@@ -90,7 +91,7 @@ def test_a_stopped_daemon_leaves_tasks_running_and_the_next_adopts_them(rig: Rig
 
 
 def test_config_pools_belong_to_the_config(rig: Rig) -> None:
-    rig.configure(rest='[pools.fixed]\nprovider = "local"\nnodes = 1\n')
+    rig.configure(rest='[pools.fixed]\nprovider = "local"\nnodes = [1, 3]\n')
     rig.start()
     rig.until_event("pool_ready")
     rig.up("mine", nodes=1)
@@ -108,6 +109,11 @@ def test_config_pools_belong_to_the_config(rig: Rig) -> None:
         with pytest.raises(EverpoolError, match="belongs to the config") as refused:
             rig.client.submit(request)
         assert refused.value.status == 409
+    with pytest.raises(
+        EverpoolError, match=r"4 nodes are above the max of 3 .* under \[pools.fixed\]"
+    ) as refused:
+        rig.client.submit(PoolResizeRequested(pool="fixed", nodes=4))
+    assert refused.value.status == 409
 
     rig.configure(rest='[pools.fixed]\nprovider = "local"\nnodez = 1\n')
     with pytest.raises(EverpoolError, match="nodes"):
@@ -122,8 +128,9 @@ def test_config_pools_belong_to_the_config(rig: Rig) -> None:
         "reloaded",
     )
 
-    rig.configure()  # not named any more: left alone
-    assert rig.client.reload()["pools"] == {}
+    rig.configure()  # not named any more
+    left = rig.client.reload()["pools"]
+    assert set(left) == {"fixed", "more"} and all(what.startswith("left alone") for what in left.values())
     rig.configure(rest="[pools.fixed]\nremove = true\n\n[pools.more]\nremove = true\n")
     assert rig.client.reload()["pools"] == {"fixed": "removed", "more": "removed"}
     until(lambda: set(statuses(rig)) == {"mine"}, "removed")

@@ -296,6 +296,10 @@ def resizes(rig: Rig) -> None:
     assert removed.end is not None and removed.end["kind"] == "instance_destroyed"
     time.sleep(0.2)
     assert [one["desired"] for one in rig.client.pools() if one["name"] == "main"] == [1]
+    other = spec.model_copy(update={"image": spec.image.model_copy(update={"env": {"A": "b"}})})
+    rolls = ended(PoolUpdateRequested(pool="main", spec=other.model_copy(update={"nodes": Nodes(desired=1)})))
+    assert rolls.end is not None and rolls.end["outdated"] == 1
+    rig.until_event("pool_rolled")
 
 
 def pauses(rig: Rig) -> None:

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from controller.journal.journal import SqliteJournal
+from controller.views import outdated_text
 from tests.real.browser import Served, artefacts, chromium, looking, needs_chromium
 from tests.real.conftest import made
+from tests.real.rig import REPOSITORY
 
 pytestmark = [pytest.mark.real, needs_chromium]
 
@@ -82,6 +86,19 @@ def no_violations(page: Page, where: str) -> None:
     assert told == [], where
 
 
+def nothing_is_cut(page: Page) -> None:
+    """On a phone a table's rows are cards: each cell is within the window, and its heading beside it."""
+    cells = page.locator("table.tasks [role=cell]:visible")
+    assert cells.count() > len(page.locator("table.tasks tbody tr").all())
+    right = page.evaluate("innerWidth")
+    for cell in cells.all():
+        box = cell.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= right, cell.inner_text()
+    fits = "[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"
+    assert page.evaluate(fits)
+    assert page.get_by_role("cell", name=re.compile("^Node")).count() > 0
+
+
 def test_screenshots(served: Served, browser: Browser) -> None:
     """Kept for people to look at; what can be asserted of a picture is that nothing sticks out."""
     views = [(f"/pools/{name}", f"page-{nodes}", ".cell", nodes) for name, nodes in SIZES.items()]
@@ -105,6 +122,13 @@ def test_screenshots(served: Served, browser: Browser) -> None:
         seen(tab.page, "page-pools-phone", ".card", 0)
         tab.page.evaluate("location.hash = '/pools/thousand'")
         seen(tab.page, "page-1000-phone", ".cell", 1000)
+        tab.page.evaluate("location.hash = '/pools/three'")
+        seen(tab.page, "page-3-phone", "table.tasks", 3)
+        nothing_is_cut(tab.page)
+        tab.page.evaluate("location.hash = '/tasks'")
+        whole(tab.page, "table.tasks")
+        nothing_is_cut(tab.page)
+        kept(tab.page, "tasks-phone")
 
 
 def test_nothing_hinders_anybody(served: Served, browser: Browser) -> None:
@@ -193,16 +217,20 @@ def test_colours_are_chosen_and_kept(served: Served, browser: Browser) -> None:
 def test_markup_is_text(served: Served, browser: Browser) -> None:
     """Names, output and errors of whoever submits are shown as they are."""
     shell = f"echo {shlex.quote(MARKUP)}; printf '\\033[31mred\\033[0m plain\\n' >&2; exit 3"
-    task = served.rig.task(shell, pool="real", name=MARKUP)
-    served.rig.done(task)
     with looking(browser) as tab:
         page = tab.page
-        page.goto(served.at(f"/task/{task}"))
+        page.goto(served.at("/"))
+        whole(page, ".card")
+        task = served.rig.task(shell, pool="real", name=MARKUP)
+        expect(page.get_by_text(MARKUP).first).to_be_visible()  # until machines of others are the news
+        assert page.locator("main img, main .line b").count() == 0
+        served.rig.done(task)
+        page.evaluate("task => { location.hash = `/task/${task}` }", task)
         whole(page, "ol.log li span")
         expect(page.get_by_role("heading", level=1)).to_have_text(MARKUP)
         expect(page.locator("ol.log")).to_contain_text("<b>bold</b>")
         expect(page.locator("ol.log .err")).to_have_text(re.compile("red plain$"))
-        for route in ("/tasks?pool=real", "/pools/real", "/events?pool=real&level=all", "/"):
+        for route in ("/tasks?pool=real", "/pools/real", "/events?pool=real&level=all"):
             page.evaluate("route => { location.hash = route }", route)
             expect(page.get_by_text(MARKUP).first).to_be_visible()
             assert page.locator("main img, main .line b").count() == 0
@@ -260,8 +288,11 @@ def test_what_is_asked_for_is_done_and_told(served: Served, browser: Browser) ->
         kept(page, "dialog-pause")
         page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
         expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
+        expect(page.locator(".how")).to_have_text(re.compile("^Paused by .* since 20"))
+        kept(page, "paused")
         page.get_by_role("button", name="Resume", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="Resume", exact=True).click()
+        expect(page.locator(".how")).to_be_hidden()
         expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
         page.locator("#node-0").click()
         page.get_by_role("button", name="Drain", exact=True).click()
@@ -280,6 +311,7 @@ def test_a_command_and_its_output_live(served: Served, browser: Browser) -> None
     with looking(browser) as tab:
         page = tab.page
         page.goto(served.at("/pools/real"))
+        expect(page.locator(".nothing").first).to_have_text(re.compile("^Nothing was taken"))
         page.get_by_role("button", name="Run a command", exact=True).click()
         page.get_by_role("textbox", name="Command").fill(
             "for i in 1 2 3; do echo step $i; done; echo 'that was odd' >&2; sleep 600"
@@ -289,6 +321,7 @@ def test_a_command_and_its_output_live(served: Served, browser: Browser) -> None
         expect(page.get_by_role("heading", level=1)).to_have_text("steps")
         expect(page.locator("ol.log")).to_contain_text("step 3")
         expect(page.locator("ol.log .err")).to_contain_text("odd")
+        expect(page.locator(".logkey")).to_have_text("written to stderr")
         expect(page.locator(".facts")).to_contain_text("do echo step $i")
         expect(page.locator("header.title .chip")).to_have_text("running")
         kept(page, "task")
@@ -297,7 +330,92 @@ def test_a_command_and_its_output_live(served: Served, browser: Browser) -> None
         page.get_by_role("button", name="Stop", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="Stop it").click()
         expect(page.locator("header.title .chip")).to_have_text("terminated")
+        expect(page.locator(".earlier")).to_be_hidden()
         expect(page.locator(".story").first).to_be_visible()
+
+
+def test_of_much_output_the_end_is_shown_and_that_is_said(served: Served, browser: Browser) -> None:
+    task = served.rig.task("seq 1500", pool="real")
+    served.rig.done(task)
+    with looking(browser) as tab:
+        tab.page.goto(served.at(f"/task/{task}"))
+        expect(tab.page.locator("ol.log li").last).to_contain_text("1500")
+        expect(tab.page.locator(".earlier")).to_have_text(
+            f"Only the end is shown; everpool logs {task} has all."
+        )
+
+
+def test_the_port_of_the_dashboard_asks_for_its_own_address(served: Served, browser: Browser) -> None:
+    """Nobody has to make a token there: that would not be let in."""
+    command = [
+        sys.executable,
+        "-m",
+        "controller",
+        "--socket",
+        str(served.rig.state / "api.sock"),
+        "dashboard",
+    ]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as behind,
+        looking(browser) as tab,
+    ):
+        assert behind.stdout is not None
+        printed = behind.stdout.readline().strip()
+        try:
+            page = tab.page
+            page.goto(printed.partition("#")[0])
+            expect(page.get_by_role("heading", name="Open the printed address")).to_be_visible()
+            expect(page.locator("form")).not_to_contain_text("token create")
+            kept(page, "login-port")
+            field = page.get_by_label("Token", exact=True)
+            field.fill(served.at("", "another"))
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("alert")).to_contain_text("everpool dashboard")
+            field.fill(printed)
+            page.keyboard.press("Enter")
+            whole(page, ".card")
+            page.locator("#identity").click()
+            expect(page.get_by_role("heading", name="Open the printed address")).to_be_visible()
+        finally:
+            behind.terminate()
+
+
+def test_machines_of_an_old_spec_are_told(served: Served, browser: Browser) -> None:
+    def older(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        for pool in found if isinstance(found, list) else [found]:
+            if pool["name"] == "three":
+                pool |= {"outdated": 2, "reason": outdated_text(2, 3)}
+        route.fulfill(response=answer, json=found)
+
+    with looking(browser, still=True) as tab:
+        tab.page.route("**/v1/pools**", older)
+        tab.page.goto(served.at("/"))
+        whole(tab.page, ".card")
+        said = re.compile("^2 of 3 machines are of the old spec")
+        expect(tab.page.locator(".reason:visible").filter(has_text="old spec")).to_have_text(said)
+        tab.page.evaluate("location.hash = '/pools/three'")
+        expect(tab.page.locator(".how")).to_have_text(said)
+        tab.page.unroute_all(behavior="wait")
+
+
+def test_on_a_phone_what_is_tapped_is_told_in_sight(served: Served, browser: Browser) -> None:
+    with looking(browser, phone=True, still=True) as tab:
+        page = tab.page
+        page.goto(served.at("/pools/hundred"))
+        whole(page, ".cell")
+        page.locator("#node-7").tap()
+        head = page.locator("aside.node h3")
+        expect(head).to_have_text("Node 7")
+        expect(head).to_be_in_viewport()
+        kept(page, "tapped-phone")
+        page.locator("#node-7").tap()
+        expect(head).not_to_be_in_viewport()
+        page.locator("#node-90").tap()
+        expect(head).to_have_text("Node 90")
+        cell, panel = page.locator("#node-90").bounding_box(), page.locator("aside.node").bounding_box()
+        assert cell is not None and panel is not None and cell["y"] + cell["height"] < panel["y"]
 
 
 def test_a_daemon_that_comes_back_is_followed_again(browser: Browser) -> None:

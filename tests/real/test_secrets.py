@@ -16,10 +16,9 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from actors.events import PoolRequested, TaskAttemptEnded, TaskStarted
+from actors.events import BootstrapFailed, PoolRequested, TaskAttemptEnded, TaskStarted
 from actors.spec import Image
 from controller.client import EverpoolError
-from controller.client_secrets import credentials, groups, remove_credential, remove_group
 from controller.secrets.keys import write_new_key
 from tests.real.engines import ENGINES, IMAGE, EngineKind, RealEngine, engine
 from tests.real.rig import REPOSITORY, Rig, pool_spec, until
@@ -178,9 +177,37 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(rig: Rig) -> None:
     assert started(rig, again) == [(1, {"db": 2})]
     nowhere(rig, again)
 
-    rig.client.ask(remove_group("db"))
+    rig.client.remove_secret_group("db")
     rig.down()
     nowhere(rig, again)
+
+
+def test_steps_of_a_set_up_have_the_secrets_that_the_image_names(rig: Rig) -> None:
+    keyed(rig)
+    rig.start()
+    assert everpool(rig, "secrets", "set", "db", "TOKEN=-", said=f"{SECRET}\n").returncode == 0
+    saw = rig.root / "saw"
+    run = f'printf %s "$TOKEN" | sha256sum > {saw}; echo "with $PLAIN"'
+    image = Image.model_validate(
+        {"env": {"PLAIN": "plain"}, "env_groups": ["db"], "steps": [{"phase": "login", "run": run}]}
+    )
+    assert rig.up(nodes=1, image=image).status == "success"
+    assert saw.read_text().split()[0] == digest(SECRET)
+    task = rig.task('echo "${TOKEN-none} $PLAIN"')
+    assert rig.done(task).success
+    assert rig.text(task) == ["none plain"]  # tasks name their own
+    nowhere(rig, task)
+
+    refused = everpool(rig, "secrets", "rm", "db")
+    assert refused.returncode != 0 and "pool main: its image" in refused.stderr
+    rig.client.remove_secret_group("db", force=True)
+    assert everpool(rig, "resize", "main", "2", "--no-wait").returncode == 0
+    until(lambda: bool(rig.events("bootstrap_failed")), "a set-up failed")
+    failed = rig.events("bootstrap_failed")[0].event
+    assert isinstance(failed, BootstrapFailed)
+    assert (failed.phase, failed.error) == ("secrets", "no group 'db' of secrets")
+    assert "no group 'db' of secrets" in everpool(rig, "explain", "main").stdout
+    rig.down()
 
 
 def test_secrets_survive_a_restored_backup_with_their_key_only(rig: Rig) -> None:
@@ -198,7 +225,7 @@ def test_secrets_survive_a_restored_backup_with_their_key_only(rig: Rig) -> None
 
     keyed(rig, "another.key")
     rig.start()
-    assert [one["readable"] for one in rig.client.ask(groups())] == [False]
+    assert [one["readable"] for one in rig.client.secret_groups()] == [False]
     assert "encrypted with a key that is not ours" in rig.log.read_text()
     assert rig.up(nodes=1).status == "success"
     done = rig.run('printf %s "$TOKEN" | sha256sum', env_groups=["db"])
@@ -292,9 +319,9 @@ def test_an_image_is_pulled_with_the_login_that_is_kept(real: RealEngine, rig: R
         assert rig.end_of(asked).status == "success"
         assert rig.run("echo here", pool="boxes").success
         with pytest.raises(EverpoolError, match="images of 1 living pool") as used:
-            rig.client.ask(remove_credential("boxes"))
+            rig.client.remove_credential("boxes")
         assert used.value.status == 409
-        assert [one["user"] for one in rig.client.ask(credentials())] == [USER]
+        assert [one["user"] for one in rig.client.credentials()] == [USER]
         shown = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         assert files_with(rig.root, PASSWORD, shown) == []
         assert processes_with("cmdline", PASSWORD, shown) == []
@@ -303,4 +330,4 @@ def test_an_image_is_pulled_with_the_login_that_is_kept(real: RealEngine, rig: R
         for one in real.containers():
             assert PASSWORD not in json.dumps(real.inspect(one["Id"]))
         rig.down("boxes")
-        rig.client.ask(remove_credential("boxes"))
+        rig.client.remove_credential("boxes")

@@ -36,6 +36,7 @@ class Users:
     remake: float = 1.5
     reload: float = 3
     pause: float = 2  # and most of them resumed within hours
+    respec: float = 1.5  # machines are to be of another image or shape; some can't be set up
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ SHARES = (
     *Faults.model_fields,
     "preemptions",
 )  # faults of the clouds that come as shares of calls, or by the hour
-LAST = ("pause",)  # drawn last, so that the acts that were there before it keep their indices
+LAST = ("pause", "respec")  # drawn last, so that the acts that were there before it keep their indices
 KINDS = (*USERS, *MISFORTUNES, *SHARES)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from tests.simulation.many import begin_process
 from tests.simulation.mutations import machines, pools, truth, work
 from tests.simulation.mutations.patching import Mutation, Patch
 from tests.simulation.referee.referee import CHECKERS
@@ -109,7 +110,7 @@ def run_with(name: str, seeds: Sequence[int]) -> Finding:
 
 def findings() -> Iterator[Finding]:
     """First the seeds that break a rule with nothing planted, then every fault, in order."""
-    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+    with multiprocessing.get_context("spawn").Pool(PROCESSES, begin_process) as pool:
         plain = pool.map(run_without, SEEDS, chunksize=1)
         yield from (one for one in plain if one.seed is not None)
         broken = {one.seed for one in plain}

@@ -30,7 +30,7 @@ from tests.simulation.referee.story import (
     Story,
     pending,
 )
-from tests.simulation.referee.told import buying, machines, places, progress, requests, tasks
+from tests.simulation.referee.told import buying, machines, places, progress, requests, rolling, tasks
 from tests.simulation.referee.told.histories import (
     HOUR_S,
     KEY,
@@ -39,7 +39,7 @@ from tests.simulation.referee.told.histories import (
     filling,
 )
 
-HISTORIES = (buying, machines, places, progress, requests, tasks)  # they fill TOLD
+HISTORIES = (buying, machines, places, progress, requests, rolling, tasks)  # they fill TOLD
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ REMEMBERED = 200  # requests that may be sent again
 LEASE_S, SHORT_LEASE_S = 7200.0, 1200.0  # of most pools, of some: machines end that nobody can reach so long
 LONG_S = 3600.0  # and more run some of the tasks
 PAUSE_S = 8 * 3600.0  # the longest pause that ends by itself
+IMAGE = Image(steps=(Step(phase="packages", run="sim-sleep 20"), Step(phase="data", run="true")))
 HASTE_S = 60.0  # within which users who are in a hurry ask for something else
 
 
@@ -54,6 +55,8 @@ class Pool:
     nodes: int
     lease_s: float
     wishes: dict[str, Any] = field(default_factory=dict)  # where to buy, scaling, money
+    image: Image = IMAGE
+    shape: dict[str, Any] = field(default_factory=dict)
 
     def spec(self) -> PoolSpec:
         """What they ask for."""
@@ -67,9 +70,8 @@ class Pool:
                 "provider": self.providers,
                 "nodes": nodes,
                 "worker": Worker(concurrency=self.workers, buffer=self.buffer),
-                "image": Image(
-                    steps=(Step(phase="packages", run="sim-sleep 20"), Step(phase="data", run="true"))
-                ),
+                "image": self.image,
+                **self.shape,
                 "allocation": self.allocation,
                 "metrics_every_s": DAY_S,
                 "lease_s": self.lease_s,
@@ -109,6 +111,7 @@ class Users:
             "remake": self._remake,
             "reload": self._reload,
             "pause": self._pause,
+            "respec": self._respec,
         }
         self._seed = seed
         self._lives = lives
@@ -325,6 +328,42 @@ class Users:
         request = PoolUpdateRequested(request_id=f"update-{act.index}", pool=pool.name, spec=pool.spec())
         await self.submit(pool.name, request)
 
+    async def _respec(self, act: Act, dice: random.Random) -> None:
+        """Have other machines: of another image, another shape; and perhaps think better of it soon after."""
+        pool = self._some_own(dice)
+        before = pool.image, pool.shape
+        draws = [dice.random() for _ in range(6)]
+        if draws[0] < 0.7:
+            run = "false" if draws[1] < 0.2 else "true"
+            pool.image = Image(
+                env={"MADE": str(act.index)}, steps=(*IMAGE.steps, Step(phase="more", run=run))
+            )
+        if draws[0] > 0.5:
+            pool.shape = self._some_shape(pool, draws[2])
+        await self._ask_spec(f"{act.index}", pool)
+        if draws[3] < 0.4:
+            await anyio.sleep(round(PAUSE_S * draws[4] ** 3, 3))
+            pool.image, pool.shape = before if draws[5] < 0.7 else (IMAGE, {})
+            await self._ask_spec(f"{act.index}.again", pool)
+
+    def _some_shape(self, pool: Pool, draw: float) -> dict[str, Any]:
+        """A wish that some of what the pool may use meets; at times none does."""
+        offers = [one for name in pool.providers for one in self._clouds[name].offers]
+        one = offers[int(draw * len(offers))]
+        wishes: list[dict[str, Any]] = [
+            {},
+            {"zone": one.zone},
+            {"region": one.region},
+            {"instance_type": one.instance_type.name},
+            {"vcpus": one.instance_type.vcpus},
+            {"disk_gb": 20 + 100 * draw},
+        ]
+        return wishes[int(draw * 997) % len(wishes)]
+
+    async def _ask_spec(self, mark: str, pool: Pool) -> None:
+        request = PoolUpdateRequested(request_id=f"respec-{mark}", pool=pool.name, spec=pool.spec())
+        await self.submit(pool.name, request)
+
     async def _set_up(self, act: Act, dice: random.Random) -> None:
         """Set a machine up again."""
         found = self._some_instance(dice)
@@ -403,7 +442,7 @@ class Users:
                 self.config[name] = PoolConfig(pool.spec())
         await self.apply_config()
         for name, pool in self.pools.items():
-            pool.wishes = unlimited(pool.wishes)
+            pool.wishes, pool.image, pool.shape = unlimited(pool.wishes), IMAGE, {}
             request = PoolUpdateRequested(request_id=f"settle-{name}", pool=name, spec=pool.spec())
             await self.submit(name, request)
         for name in self.names:

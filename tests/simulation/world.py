@@ -155,8 +155,11 @@ def _is_whole(loop: Loop) -> bool:
 
 
 def _is_idle(loop: Loop) -> bool:
-    """Nothing is left to run, unless the users want no machine to run it on."""
+    """Nothing is left to run, unless the users want no machine to run it on. No machine is left to be
+    replaced either, but in a gang: that stays in its zone, where there may be no room for one beside."""
     pool, index = loop.index.pool, loop.index
+    if index.outdated and pool is not None and pool.spec.spread != "together":
+        return False
     return not index.tasks or (pool is not None and pool.desired == 0 and pool.spec.scaling is None)
 
 

@@ -8,6 +8,7 @@ import { section } from "../parts.js";
 const WINDOWS = [["15 min", 900], ["1 h", 3_600], ["24 h", 86_400], ["7 d", 604_800]];
 const STEPS = 96;
 const DAY_S = 86_400;
+const BORN_S = 60; // what came so long after the oldest that is known was there from its beginning
 
 export class PoolCharts {
   constructor(page, pool) {
@@ -24,11 +25,13 @@ export class PoolCharts {
     this._spent = h("p", { class: "readout num" });
     this._note = h("p", { class: "muted" });
     const keys = (...all) => h("ul", { class: "keys" }, all.map(([name, word]) => h("li", {}, h("span", { class: `swatch ${name}` }), word)));
+    const moneyKeys = keys(["c-starting", "dollars an hour"], ["c-text", "spent"], ["c-limit", "budget"]);
     this.element = h("div", { class: "two" },
       section("Taken, lost and replaced", this._choice, this._said, this._incidents,
         keys(["c-ready", "replaced"], ["c-replacing", "taken by the market"], ["c-bad", "lost without a word"]), this._note),
       section("Money", null, this._spent, this._money,
-        keys(["c-starting", "dollars an hour"], ["c-text", "spent"], ["c-limit", "budget"])));
+        moneyKeys));
+    this._limit = moneyKeys.lastChild;
     this._charts = [
       new Chart(this._incidents, 200, incidentOptions((at) => this._pointIncident(at))),
       new Chart(this._money, 200, moneyOptions((at) => this._pointMoney(at))),
@@ -94,21 +97,26 @@ export class PoolCharts {
     const down = found.preempted.map((n, at) => -n - found.lost[at]);
     this._shown = { middles, found, slices };
     const { sums } = found;
-    this._total = `${number(sums.preempted)} taken, ${number(sums.lost)} lost, ${number(sums.replaced)} replaced in ${name(seconds)}`;
+    const total = `${number(sums.preempted)} taken, ${number(sums.lost)} lost, ${number(sums.replaced)} replaced in ${name(seconds)}`;
+    this._total = sums.preempted + sums.lost + sums.replaced ? total : ""; // else the chart itself says it
     text(this._said, this._total);
-    this._incidents.setAttribute("aria-label", this._total);
+    const none = `Nothing was taken, lost or replaced in ${name(seconds)}.`;
+    this._incidents.setAttribute("aria-label", total);
     // What was lost is drawn first and covers all; what was taken is drawn over it, down to its own share.
     const some = (all) => all.map((n) => n || null);
-    this._charts[0].set([middles, some(found.replaced), some(down), some(found.preempted.map((n) => -n))]);
+    this._charts[0].set([middles, some(found.replaced), some(down), some(found.preempted.map((n) => -n))], none);
     this._drawMoney(start, end);
   }
 
   _drawMoney(start, end) {
+    const { history } = this._page;
     const times = Array.from({ length: STEPS + 1 }, (_, at) => start + ((end - start) * at) / STEPS);
-    const rates = this._page.history.rates(this._pool, this._living, start, end, STEPS);
+    const rates = history.rates(this._pool, this._living, start, end, STEPS);
     const limit = this._cost?.budget?.periods[0] ?? null;
     const daily = limit?.period !== "total";
-    const spent = spentAt(times, rates, this._cost ? (daily ? this._cost.today_usd : this._cost.total_usd) : null, daily);
+    const first = history.first(this._pool);
+    const said = this._cost ? (daily ? this._cost.today_usd : this._cost.total_usd) : null;
+    const spent = spentAt(times, rates, said, daily, first !== null && first > start && first - history.since > BORN_S);
     const budget = times.map(() => limit?.limit_usd ?? null);
     this._sums = { times, rates, spent };
     const price = this._living.reduce((sum, one) => sum + one.usd_per_hour, 0);
@@ -119,7 +127,9 @@ export class PoolCharts {
     this._line = [...new Set(words)].slice(0, 3).join(" · ");
     text(this._spent, this._line);
     this._money.setAttribute("aria-label", this._line);
-    this._charts[1].set([times, rates, spent, budget]);
+    this._limit.hidden = !limit;
+    const any = rates.some((rate) => rate > 0) || spent.some((sum) => sum > 0);
+    this._charts[1].set([times, rates, spent, any ? budget : budget.map(() => null)], "Nothing is spent yet.");
   }
 
   _pointIncident(at) {
@@ -140,8 +150,11 @@ function name(seconds) {
   return seconds < DAY_S ? count(seconds / 3_600, "hour") : seconds === DAY_S ? "24 hours" : count(seconds / DAY_S, "day");
 }
 
-/** What was spent up to each moment: of its day, or in all; it ends in what the daemon says. */
-function spentAt(times, rates, end, daily) {
+/**
+ * What was spent up to each moment: of its day, or in all; it ends in what the daemon says. With `all` it is known
+ * from the pool's first machine on, and begins at nothing.
+ */
+function spentAt(times, rates, end, daily, all) {
   const found = [];
   let sum = 0;
   let day = Math.floor(times[0] / DAY_S);
@@ -155,6 +168,7 @@ function spentAt(times, rates, end, daily) {
     found.push(sum);
   });
   if (end === null) return found;
+  if (all && sum > 0) return found.map((value) => (value * end) / sum);
   const off = end - sum;
   const last = Math.floor(times.at(-1) / DAY_S);
   return found.map((value, place) => (!daily || Math.floor(times[place] / DAY_S) === last ? Math.max(0, value + off) : value));

@@ -4,7 +4,7 @@ import { drain, run } from "../actions.js";
 import { get } from "../api.js";
 import { fill, h, link, text } from "../dom.js";
 import { usd, words } from "../format.js";
-import { age, chip, problem, taskHref } from "../parts.js";
+import { age, chip, market, problem, taskHref } from "../parts.js";
 import { NODE_STATES } from "../states.js";
 import { oneWhy } from "./why.js";
 
@@ -56,7 +56,7 @@ export class NodePanel {
       ["Given up", instance && ["provisioning", "bootstrapping"].includes(instance.status) && instance.deadline ? age(instance.deadline, "due") : null],
       ["Ends", instance?.status === "draining" && instance.deadline ? age(instance.deadline, "due") : null],
       ["In place of", old ? [h("code", {}, old.id), ` (${words(old.status)}${old.reason ? `, ${old.reason}` : ""})`] : null],
-      ["Market", machine.market],
+      ["Market", machine.market ? market(machine.market) : null],
       ["Type", instance ? `${instance.instance_type}, ${words(instance.lifecycle)}` : null],
       ["Price", instance ? `${usd(instance.usd_per_hour)}/h` : null],
       ["Age", instance ? age(instance.created_at, "lasting") : null],

@@ -1,9 +1,10 @@
 // All pools at a glance.
 
 import { sparkline } from "../charts.js";
-import { fill, h, link, text } from "../dom.js";
+import { className, fill, h, link, text } from "../dom.js";
 import { count, lasting, now, number, usd } from "../format.js";
 import { budgetBar, empty, figure, newsRows, nodeShares, poolChip, poolHref, problem, section, sharesBar } from "../parts.js";
+import { poolState } from "../states.js";
 import { told } from "../telling.js";
 
 const SPARK_S = 86_400;
@@ -34,14 +35,15 @@ class Card {
   update(pool, cost) {
     fill(this.head, poolChip(pool));
     text(this.ready, number(pool.ready));
-    text(this.of, ` of ${count(pool.desired, "node")} ready`);
+    text(this.of, ` of ${number(pool.desired)} ready`);
     this.shares.update(nodeShares(pool));
     text(this.price, `${usd(pool.usd_per_hour)}/h`);
     text(this.tasks, tasksTold(pool));
     this.budget.update(cost?.budget ?? null);
-    const reason = typeof pool.reason === "string" ? pool.reason : "";
-    text(this.reason, reason);
-    this.reason.hidden = !reason;
+    const said = howTold(pool);
+    text(this.reason, said);
+    this.reason.hidden = !said;
+    className(this.reason, poolState(pool).tone === "bad" ? "reason bad" : "reason");
   }
 
   history(history, pool) {
@@ -57,10 +59,16 @@ function machinesOf(pool) {
   return Object.values(pool.instances ?? {}).reduce((sum, n) => sum + n, 0);
 }
 
-export function tasksTold(pool) {
+/** What is to be said of how a pool is, besides its state: why it is parked or paused, what is being replaced. */
+export function howTold(pool) {
+  const said = typeof pool.reason === "string" ? pool.reason : "";
+  return said && said[0].toUpperCase() + said.slice(1);
+}
+
+export function tasksTold(pool, none = "no tasks") {
   const running = pool.tasks?.running ?? 0;
   const waiting = pool.queue ?? 0;
-  if (!running && !waiting) return "no tasks";
+  if (!running && !waiting) return none;
   return [running ? `${number(running)} running` : "", waiting ? `${number(waiting)} waiting` : ""].filter(Boolean).join(", ");
 }
 

@@ -6,11 +6,11 @@ import { announce, fill, h, link, text } from "../dom.js";
 import { count, number, usd } from "../format.js";
 import { Grid } from "../grid.js";
 import { budgetBar, empty, figure, newsRows, poolChip, problem, section, taskTable } from "../parts.js";
-import { isPaused } from "../states.js";
+import { isPaused, poolState } from "../states.js";
 import { told } from "../telling.js";
 import { PoolCharts } from "./money.js";
 import { NodePanel } from "./node.js";
-import { tasksTold } from "./overview.js";
+import { howTold, tasksTold } from "./overview.js";
 import { poolWhy } from "./why.js";
 
 const TASKS = 8;
@@ -21,10 +21,13 @@ export function poolView(page, name, wantedNode = null) {
   const state = h("span", { class: "state" });
   const buttons = h("div", { class: "buttons" });
   const note = h("div", { class: "note" });
+  const how = h("p", { class: "how", hidden: true });
   const figures = { nodes: figure("Nodes ready"), price: figure("Now"), today: figure("Today"), tasks: figure("Tasks") };
   const budget = budgetBar();
   const panel = new NodePanel(page, name);
   const grid = new Grid((one) => panel.show(one), `Nodes of ${name}; arrow keys move`);
+  // On a phone the panel then stays at the lower edge; the same node again lets it go.
+  grid.onPick = (again) => panel.element.classList.toggle("picked", !again || !panel.element.classList.contains("picked"));
   const why = h("div", { class: "why" });
   const charts = new PoolCharts(page, name);
   const tasks = h("div");
@@ -34,7 +37,7 @@ export function poolView(page, name, wantedNode = null) {
   const body = h("div", {},
     h("nav", { class: "crumbs", "aria-label": "Where" }, link("#/", "Pools"), " / ", h("span", { "aria-current": "page" }, name)),
     h("header", { class: "title" }, h("h1", {}, name), state, buttons),
-    note,
+    note, how,
     h("dl", { class: "figures" }, Object.values(figures).map((one) => one.element)),
     budget.element,
     h("div", { class: "beside" },
@@ -60,7 +63,11 @@ export function poolView(page, name, wantedNode = null) {
     text(figures.price.value, `${usd(pool.usd_per_hour)}/h`);
     text(figures.price.more, count(Object.values(pool.instances ?? {}).reduce((a, b) => a + b, 0), "machine"));
     text(figures.tasks.value, number(Object.values(pool.tasks ?? {}).reduce((a, b) => a + b, 0)));
-    text(figures.tasks.more, tasksTold(pool));
+    text(figures.tasks.more, tasksTold(pool, "none waits"));
+    const said = howTold(pool);
+    text(how, said);
+    how.hidden = !said;
+    how.setAttribute("class", `how t-${poolState(pool).tone}`);
     if (again) drawButtons(pool);
   }
 

@@ -21,6 +21,9 @@ class Log {
     this._follow = true;
     this.lines = h("ol", { class: "log", tabindex: "0", "aria-label": "Output", onscroll: () => this._scrolled() });
     this.state = h("span", { class: "muted" });
+    this.key = h("p", { class: "logkey muted", hidden: true }, h("span", { "aria-hidden": "true" }), "written to stderr");
+    this.earlier = h("p", { class: "muted earlier", hidden: true }, "Only the end is shown; ", h("code", {}, `everpool logs ${id}`), " has all.");
+    this._seen = new Set();
     this.end = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => this._toEnd() }, "To the end");
     this._run();
   }
@@ -66,18 +69,31 @@ class Log {
         fragment.append(h("li", { class: "break" }, `attempt ${line.attempt}`));
       }
       this._attempt = line.attempt;
+      this._begins(line);
       const missing = [line.lost_lines && `${count(line.lost_lines, "line")} lost`, line.dropped && `${count(line.dropped, "line")} dropped by the log quota`].filter(Boolean);
       const row = h("li", { class: line.stream === "stderr" ? "err" : "" },
         h("time", { title: `line ${line.n} of ${line.stream}` }, shownClock(line.at).textContent),
         h("span", {}, line.text.replace(ESCAPES, "")));
+      if (line.stream === "stderr") this.key.hidden = false;
       row._stream = line.stream;
       fragment.append(row);
       this._last = row;
       if (missing.length) fragment.append(h("li", { class: "break" }, missing.join(", ")));
     }
     this.lines.append(fragment);
-    while (this.lines.children.length > LINES_MAX) this.lines.firstChild.remove();
+    while (this.lines.children.length > LINES_MAX) {
+      this.lines.firstChild.remove();
+      this.earlier.hidden = false;
+    }
     if (this._follow) this._toEnd();
+  }
+
+  /** Say so where a stream does not begin at its first line, or the first attempts are not there. */
+  _begins(line) {
+    const known = this._seen.size > 0;
+    if (this._seen.size === this._seen.add(`${line.attempt} ${line.stream}`).size) return;
+    const first = 1 + (line.lost_lines ?? 0) + (line.dropped ?? 0);
+    if (line.n > first || (!known && line.attempt > 1)) this.earlier.hidden = false;
   }
 
   _scrolled() {
@@ -107,7 +123,7 @@ export function taskView(page, id) {
     h("nav", { class: "crumbs", "aria-label": "Where" }, crumbs, link("#/tasks", "Tasks"), " / ", h("span", { "aria-current": "page" }, id)),
     h("header", { class: "title" }, title, state, buttons), note,
     h("section", { class: "panel" }, facts),
-    section("Output", [log.end, log.state], log.lines),
+    section("Output", [log.key, log.end, log.state], log.earlier, log.lines),
     section("Why", null, why),
     files);
   let before = null;
@@ -121,16 +137,16 @@ export function taskView(page, id) {
     fill(crumbs, link(poolHref(task.pool), task.pool), " / ");
     fill(state, taskChip(task));
     const rows = [
-      ["State", [words(task.status), " for ", age(task.since, "lasting")]],
+      ["State", task.result ? null : [words(task.status), " for ", age(task.since, "lasting")]],
       ["Result", task.result && [words(task.result), task.reason, task.exit_code !== null && task.exit_code !== undefined ? `exit code ${task.exit_code}` : "", task.signal ? `signal ${task.signal}` : ""].filter(Boolean).join(", ")],
       ["Reason", task.result ? null : task.reason],
-      ["Error", task.error],
+      ["Error", task.error === `exit code ${task.exit_code}` ? null : task.error],
       ["Node", task.node === null ? null : link(nodeHref(task.pool, task.node), String(task.node))],
-      ["Machine", task.instance_id],
+      ["Machine", task.instance_id && h("code", {}, task.instance_id)],
       ["Attempt", task.attempt ? `${task.attempt}${task.interruptions ? `, ${count(task.interruptions, "interruption")}` : ""}` : null],
       ["Asked for", task.queued_at ? shownClock(task.queued_at) : null],
       ["Started", task.started_at ? shownClock(task.started_at) : null],
-      ["Ended", task.ended_at ? shownClock(task.ended_at) : null],
+      ["Ended", task.ended_at ? [shownClock(task.ended_at), ", ", age(task.ended_at)] : null],
       ["Took", task.duration ? lasting(task.duration) : null],
       ["Next try", task.not_before ? age(task.not_before, "due") : null],
       ["Cost", task.cost_usd ? usd(task.cost_usd) : null],

@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { lasting, now, number, ranks, usd } from "../format.js";
-import { age, shownClock } from "../parts.js";
+import { age, market as marketName, shownClock, table } from "../parts.js";
 
 const MARKETS_SHOWN = 12;
 const LOG_SHOWN = 40;
@@ -11,13 +11,6 @@ const TOLD_IN_STORY = 4; // groups of what is missing
 /** Sentences; the first says how it is. */
 export function story(lines) {
   return h("div", { class: "story" }, lines.map((line) => h("p", {}, line)));
-}
-
-function table(caption, heads, rows) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {}, h("caption", { class: "hidden" }, caption),
-      h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
 }
 
 function fold(title, open, ...children) {
@@ -40,7 +33,7 @@ export function poolWhy(told) {
     told.markets?.length
       ? fold(`Markets: ${number(told.markets_allowed)} allowed, ${number(told.markets_passed)} passed over`, false,
           table("Markets", ["Market", "Price", "Held", "Why"], told.markets.slice(0, MARKETS_SHOWN).map((market) =>
-            [market.market, `${usd(market.usd_per_hour)}/h`, number(market.held), market.why || (market.allowed ? "allowed" : "")])),
+            [marketName(market.market), `${usd(market.usd_per_hour)}/h`, number(market.held), market.why || (market.allowed ? "allowed" : null)])),
           told.markets.length > MARKETS_SHOWN ? h("p", { class: "muted" }, `and ${number(told.markets.length - MARKETS_SHOWN)} more`) : null)
       : null,
     told.policy

@@ -242,7 +242,7 @@ class PoolRules(RuleBasedStateMachine):
         """Nodes that placement might move, and where to."""
         if not isinstance(pool, Active) or pool.spec.max_hourly_cost is not None or pool.spend.reached:
             return []
-        if pool.paused is not None:
+        if pool.paused is not None or self.turns.index.outdated:  # a roll takes the room
             return []
         there = [one.handle for one in pool.clusters.values() if isinstance(one, OpenCluster)]
         filled = [node for node, it in sorted(self.turns.index.nodes.items()) if isinstance(it, Filled)]

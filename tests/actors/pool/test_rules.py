@@ -131,18 +131,6 @@ def test_a_pool_that_grows_gives_the_lowest_numbers_back_and_keeps_the_nodes_it_
     assert (pool.state.desired, pool.state.removed) == (3, (1,))
 
 
-def test_what_is_built_into_machines_can_not_change_under_them() -> None:
-    pool = ready(1)
-    refused = pool.update("bad", vcpus=2.0, lease_s=60.0)
-    assert isinstance(refused, Error)
-    assert "vcpus" in refused.message
-    assert "lease_s" not in refused.message
-    assert pool.state.spec == pool.spec
-    pool.resize("none", 0)
-    pool.until(lambda: not pool.turns.index.instances)
-    assert isinstance(pool.update("good", vcpus=2.0), PoolUpdated)
-
-
 def test_an_update_in_place_is_told_to_every_agent() -> None:
     pool = ready(2)
     for link in pool.links.values():

@@ -1,5 +1,7 @@
 """Spares that go, and spares that stand in: which machines that costs, and which tasks."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,6 +161,17 @@ def test_a_node_does_not_move_in_the_turn_in_which_its_machine_changes_nodes(pla
     pool.until(lambda: before[0] not in pool.turns.index.instances)
     assert len(pool.machines) == 3, "each machine that is there fills a node"
     assert set(pool.turns.index.instances) == set(machines(pool).values())
+
+
+def test_a_spare_that_was_lost_is_filled_by_one_that_is_not_wanted_any_more(planner: Planner) -> None:
+    pool = whole(2, planner, spares=2)
+    before = machines(pool)
+    planner.rest = {"spares": 1, "choices": {}}  # nothing is bought: as many are there as are wanted
+    pool.turns.world = replace(pool.turns.world, offers={})
+    pool.vanish(pool.turns.index.instances[before[2]].key)
+    pool.turns.now += 100
+    pool.until(lambda: pool.state.spares == 1 and pool.statuses == ["filled"] * 3 + ["retired"])
+    assert machines(pool) == {0: before[0], 1: before[1], 2: before[3]}
 
 
 class Stuck(Pool):

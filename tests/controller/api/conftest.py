@@ -14,6 +14,7 @@ from controller.api.app import build_app
 from controller.api.serving import bind_to, serve
 from controller.client import AsyncClient
 from tests.controller.api.desk import SmallDesk, small_desk
+from tests.controller.api.documented import documented
 from tests.controller.journal.samples import until
 
 POOL = PoolRequested(
@@ -42,8 +43,12 @@ def path(tmp_path: Path) -> Path:
 async def desk(tmp_path: Path, path: Path, anyio_backend: Any) -> AsyncIterator[SmallDesk]:
     """Served on `path` until the test is over; there is a pool `main` of no nodes."""
     async with anyio.create_task_group() as group:
-        with small_desk(tmp_path, group) as made, bind_to(path) as listening:
-            await group.start(serve, build_app(made), listening)
+        with (
+            small_desk(tmp_path, group) as made,
+            bind_to(path) as listening,
+            documented(build_app(made)) as app,
+        ):
+            await group.start(serve, app, listening)
             await made.submit([POOL], "config")
             await made.followers.ended("make-main", 10)
             yield made

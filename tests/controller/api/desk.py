@@ -25,8 +25,9 @@ from actors.messages import (
     TerminateSucceeded,
 )
 from actors.ports import Accepted, Commit, Conflict, Submission
+from controller.backing_up import backed_up
 from controller.desk import Refused
-from controller.doctor import chosen
+from controller.doctor import chosen, line
 from controller.followers import Followers
 from controller.journal.errors import JournalFailing
 from controller.journal.journal import SqliteJournal
@@ -212,13 +213,19 @@ class SmallDesk:
         return {"pools": sorted(self.loops) if pool is None else [pool], "until": time.time() + seconds}
 
     async def backup(self, path: Path) -> Mapping[str, Any]:
-        return {"path": str(path), "bytes": await self.journal.backup(path)}
+        return await backed_up(self.journal, path.with_name("keys"), path, lambda epoch: None)
 
     async def reload(self, *, dry_run: bool = False, principal: str = "") -> Mapping[str, Any]:
-        return {"applied": not dry_run, "pools": {}, "plan": [], "needs_restart": []}
+        return {
+            "applied": not dry_run,
+            "pools": {},
+            "providers_added": [],
+            "plan": [],
+            "needs_restart": [],
+        }
 
     async def doctor(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        return [{"what": name, "ok": True} for name in chosen(names, ["local", "far"])]
+        return [line(name, True, "answers") for name in chosen(names, ["local", "far"])]
 
     def health(self) -> Mapping[str, Any]:
         return {"live": True, "ready": not self.failing, "reasons": ["disk is full"] if self.failing else []}

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import httpx2 as httpx
 import pytest
 from pydantic_core import from_json
 
-from actors.events import Request, ShutdownRequested
+from actors.events import Request, ShutdownRequested, TaskStopRequested
+from controller import status
 from controller.api.app import build_app
 from controller.api.authority import NEEDS, NOBODY, needs
 from controller.client import AsyncClient, EverpoolError
@@ -136,6 +137,41 @@ async def test_a_cursor_says_nothing_of_what_may_not_be_seen(tmp_path: Path) -> 
             theirs = await http.get("/v1/operations?limit=1")
             assert [one["request_id"] for one in theirs.json()] == ["of-ci-1"]
             assert (await http.get("/v1/events?tail=1")).json()["pool"] == "ci-1"
+
+
+async def test_a_cursor_of_tasks_is_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a search ends in a task of others, its seq is not told, nor that there are more of theirs."""
+    monkeypatch.setattr(status, "_SCAN_MAX", 2)
+    async with served(tmp_path) as world:
+        async with AsyncClient(world.listening.path) as everpool:
+            pools = ("main", "main", "main", "ci-1", "main", "main", "ci-1", "main", "ci-1", "main", "main")
+            names = [f"t{number}" for number in range(len(pools))]
+            tasks = [
+                task(name).model_copy(update={"pool": pool}) for name, pool in zip(names, pools, strict=True)
+            ]
+            await everpool.submit(tasks)
+            over = [TaskStopRequested(pool=one.pool, task_id=one.request_id) for one in tasks[:8]]
+            for taken in await everpool.submit(over):
+                await everpool.wait(taken.request_id, timeout_s=10)
+            for one in tasks[:6]:  # these only the journal remembers
+                world.desk.status._task(one.pool, one.request_id, None)
+        async with world.tcp("limited") as http:
+            for query in ("limit=1", "limit=2", "limit=3", "limit=1&status=living", "limit=1&status=stopped"):
+                pages = [page async for page in _pages(http, f"/v1/tasks?{query}")]
+                shown = [one["seq"] for page in pages for one in page["tasks"]]
+                assert len(shown) == {"living": 1, "stopped": 2}.get(query.rpartition("=")[2], 3)
+                assert {page["cursor"] for page in pages[:-1]} <= set(shown)
+                assert all(page["tasks"] for page in pages[:1]) and pages[-1]["cursor"] is None
+
+
+async def _pages(http: httpx.AsyncClient, url: str) -> AsyncIterator[dict[str, Any]]:
+    cursor = ""
+    while True:
+        page = (await http.get(url + cursor)).json()
+        yield page
+        if page["cursor"] is None:
+            return
+        cursor = f"&cursor={page['cursor']}"
 
 
 async def _same(http: httpx.AsyncClient, method: str, template: str) -> None:

@@ -16,13 +16,13 @@ async def test_costs_of_all_and_of_one(desk: SmallDesk, everpool: AsyncClient, p
     told = await everpool.cost()
     assert [one["pool"] for one in told["pools"]] == ["main"]
     assert (told["usd_per_hour"], told["unknown_usd"]) == (0, 0)
-    one = await everpool.cost("main")
+    one = await everpool.pool_cost("main")
     assert (one["total_usd"], one["budget"], one["by_market"]) == (0, None, [])
     assert one["tasks"] == {"ended": 0, "since": None, "usd": 0, "mean_usd": None, "last": []}
 
     def synchronous() -> None:
         with Client(path) as client:
-            assert client.cost("main")["pool"] == "main"
+            assert client.pool_cost("main")["pool"] == "main"
             assert client.cost().keys() == told.keys()
 
     await anyio.to_thread.run_sync(synchronous)

@@ -42,29 +42,29 @@ async def test_why_a_task_is_pending_and_what_became_of_it(everpool: AsyncClient
     pinned = task("pinned").model_copy(update={"task": TaskSpec(argv=("true",), node=1)})
     await everpool.submit([task("t"), urgent, pinned])
     await until(lambda: desk.status.task("pinned") is not None)
-    told = await everpool.explain("main", task="t")
+    told = await everpool.explain_task("main", "t")
     assert told["queue"] == {"ahead": 1, "waiting": 2, "slots": 0, "slots_used": 0, "nodes_ready": 0}
     assert "1 task goes before it of 2 in the queue (priority 0)." in told["story"]
     assert "No machine of the pool takes tasks now." in told["story"]
     assert any(line.startswith("Node 0 has no machine for") for line in told["story"])
     assert [one["kind"] for one in told["log"]] == ["task_requested", "task_queued"]
-    alone = await everpool.explain("main", task="pinned")
+    alone = await everpool.explain_task("main", "pinned")
     assert alone["queue"]["ahead"] is None
     assert any("It runs only on node 1, which has no machine" in line for line in alone["story"])
     await desk.submit([TaskStopRequested(request_id="s", pool="main", task_id="t")], "me")
     await until(lambda: (desk.status.task("t") or {}).get("status") == "stopped")  # durable comes before seen
-    over = await everpool.explain("main", task="t")
+    over = await everpool.explain_task("main", "t")
     assert "terminated (user), attempt 1." in over["story"][0]
     desk.status.tasks_ended_max = 0
     await desk.submit([TaskStopRequested(request_id="s2", pool="main", task_id="urgent")], "me")
     await until(lambda: desk.status.task("t") is None)
-    forgotten = await everpool.explain("main", task="t")
+    forgotten = await everpool.explain_task("main", "t")
     assert forgotten["story"][0] == "Task t ended long ago: terminated user."
 
 
 async def test_why_an_instance_never_was(everpool: AsyncClient, desk: SmallDesk) -> None:
     name = await grown(everpool, desk)
-    told = await everpool.explain("main", instance=name)
+    told = await everpool.explain_instance("main", name)
     text = "\n".join(told["story"])
     assert f"{name} was ordered" in text and MARKET in text
     assert "the launch was refused (capacity): sold out." in text
@@ -75,10 +75,10 @@ async def test_why_an_instance_never_was(everpool: AsyncClient, desk: SmallDesk)
     before = len(desk.status.instance_ids())
     await everpool.submit(PoolResizeRequested(request_id="more", pool="main", nodes=3, ready_within_s=600))
     await until(lambda: len(desk.status.instance_ids()) < before)
-    again = await everpool.explain("main", instance=name)  # from the journal
+    again = await everpool.explain_instance("main", name)  # from the journal
     assert again["story"] == told["story"] or again["story"][1:] == told["story"][1:]
     with pytest.raises(EverpoolError) as wrong:
-        await everpool.explain("main", instance=name[:-1] + "x")
+        await everpool.explain_instance("main", name[:-1] + "x")
     assert wrong.value.status == 404
 
 

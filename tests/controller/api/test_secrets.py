@@ -10,13 +10,15 @@ from actors.env_groups import GroupsUnavailable
 from actors.events import Administered, SecretsRemoved, SecretsStored, TaskRequested
 from actors.spec import TaskSpec
 from controller.client import AsyncClient
-from controller.client_secrets import groups, merge_group, put_credential, put_group, rotate
 from controller.records import Records
+from controller.records_state import EnvGroupRecord, EnvRevision
 from controller.recovery import recover
-from controller.secrets.keys import KeyRing, write_new_key
+from controller.secrets.errors import Sealed
+from controller.secrets.keys import KeyRing, read_key, write_new_key
 from controller.secrets.rules import KEYS_MAX, RESERVED, REVISIONS_MAX
 from controller.secrets.store import SecretStore
 from controller.secrets.uses import LoopUses
+from controller.secrets.vault import Vault
 from providers.errors import ProviderError
 from providers.secret import SecretSource
 from tests.controller.api.desk import SmallDesk, SystemClock
@@ -122,10 +124,10 @@ async def test_names_bodies_and_what_is_not_there(keyed: SmallDesk, http: httpx.
 
 async def test_the_last_revisions_are_kept_and_never_changed(keyed: SmallDesk, everpool: AsyncClient) -> None:
     for i in range(REVISIONS_MAX + 3):
-        await everpool.ask(put_group("db", {"A": f"value-{i}"}))
+        await everpool.put_secret_group("db", {"A": f"value-{i}"})
     told = keyed.secrets.values("main", "t", 1, ["db"])
     assert told.env == {"A": f"value-{REVISIONS_MAX + 2}"}
-    await everpool.ask(merge_group("db", {"B": "more"}))
+    await everpool.merge_secret_group("db", {"B": "more"})
     assert keyed.secrets.values("main", "t", 1, ["db"]) == told  # said again: as the first time
     again = keyed.secrets.values("main", "t", 2, ["db"])
     assert again.env == {"A": f"value-{REVISIONS_MAX + 2}", "B": "more"}
@@ -137,16 +139,16 @@ async def test_the_last_revisions_are_kept_and_never_changed(keyed: SmallDesk, e
 async def test_later_groups_count_more_and_limits_to_pools_hold(
     keyed: SmallDesk, everpool: AsyncClient
 ) -> None:
-    await everpool.ask(put_group("one", {"A": "1", "B": "1"}))
-    await everpool.ask(put_group("two", {"B": "2"}, pools=["prod-*"]))
+    await everpool.put_secret_group("one", {"A": "1", "B": "1"})
+    await everpool.put_secret_group("two", {"B": "2"}, pools=["prod-*"])
     assert keyed.secrets.values("prod-eu", "t", 1, ["one", "two"]).env == {"A": "1", "B": "2"}
     assert keyed.secrets.refusal("prod-eu", ["one", "two"]) is None
     assert "not for pool 'main'" in str(keyed.secrets.refusal("main", ["one", "two"]))
     with pytest.raises(GroupsUnavailable, match="not for pool 'main'"):
         keyed.secrets.values("main", "t", 2, ["one", "two"])
-    await everpool.ask(merge_group("two", {"B": "3"}))
+    await everpool.merge_secret_group("two", {"B": "3"})
     assert keyed.secrets.refusal("main", ["two"]) is not None  # as it was
-    await everpool.ask(merge_group("two", {}, pools=[]))
+    await everpool.merge_secret_group("two", {}, pools=[])
     assert keyed.secrets.refusal("main", ["two"]) is None
     assert "did you mean 'two'?" in str(keyed.secrets.refusal("main", ["tow"]))
 
@@ -154,7 +156,7 @@ async def test_later_groups_count_more_and_limits_to_pools_hold(
 async def test_a_group_that_a_living_task_names_stays(
     keyed: SmallDesk, http: httpx.AsyncClient, everpool: AsyncClient
 ) -> None:
-    await everpool.ask(put_group("db", {"A": "1"}))
+    await everpool.put_secret_group("db", {"A": "1"})
     spec = TaskSpec(argv=("true",), env_groups=("db",))
     await keyed.submit([TaskRequested(request_id="t-1", pool="main", task=spec)], "test")
     while not keyed.loops["main"].index.tasks:
@@ -171,7 +173,7 @@ async def test_a_group_that_a_living_task_names_stays(
 async def test_credentials_are_kept_without_their_password(
     keyed: SmallDesk, http: httpx.AsyncClient, everpool: AsyncClient
 ) -> None:
-    made = await everpool.ask(put_credential("hub", hostname="ghcr.io", user="bob", password=SECRET))
+    made = await everpool.put_credential("hub", hostname="ghcr.io", user="bob", password=SECRET)
     assert made["hostname"] == "ghcr.io"
     login = keyed.secrets.login("ghcr.io")
     assert login is not None and (login.username, login.password) == ("bob", SECRET)
@@ -210,9 +212,9 @@ def reopened(desk: SmallDesk, *sources: SecretSource | None) -> SecretStore:
 async def test_a_restart_another_key_and_a_rotation(
     keyed: SmallDesk, everpool: AsyncClient, tmp_path: Path
 ) -> None:
-    await everpool.ask(put_group("db", {"A": SECRET}))
-    await everpool.ask(put_group("db", {"A": SECRET, "B": "2"}))
-    await everpool.ask(put_credential("hub", hostname="ghcr.io", user="bob", password=SECRET))
+    await everpool.put_secret_group("db", {"A": SECRET})
+    await everpool.put_secret_group("db", {"A": SECRET, "B": "2"})
+    await everpool.put_credential("hub", hostname="ghcr.io", user="bob", password=SECRET)
     old = keyed.secrets_key
     same = reopened(keyed, old)
     assert same.values("main", "t", 1, ["db"]).env == {"A": SECRET, "B": "2"}
@@ -242,13 +244,71 @@ async def test_a_restart_another_key_and_a_rotation(
 
 
 async def test_rows_that_were_swapped_are_found(keyed: SmallDesk, everpool: AsyncClient) -> None:
-    await everpool.ask(put_group("db", {"A": SECRET}))
-    await everpool.ask(put_group("web", {"A": "of web"}))
+    await everpool.put_secret_group("db", {"A": SECRET})
+    await everpool.put_secret_group("web", {"A": "of web"})
     store = reopened(keyed, keyed.secrets_key)
     records = store._records()
     await records.keep("env_group", "web", records.of("env_group")["db"])
     with pytest.raises(GroupsUnavailable, match="'web' is not what was written"):
         store.values("main", "t", 1, ["web"])
+
+
+async def test_pools_that_were_widened_by_hand_are_found(keyed: SmallDesk, everpool: AsyncClient) -> None:
+    await keyed.secrets.put("db", {"A": SECRET}, "me", pools=("ci-*",))
+    store = reopened(keyed, keyed.secrets_key)
+    assert store.values("ci-1", "t", 1, ["db"]).env == {"A": SECRET}
+    good = store._groups["db"]
+    [one] = good.revisions
+    for wide in ((), ("*",), ("ci-*", "web")):
+        for forged in (one, one.model_copy(update={"pools": wide}), one.model_copy(update={"pools": None})):
+            changed = good.model_copy(update={"pools": wide, "revisions": (forged,)})
+            await store._records().keep("env_group", "db", changed)
+            with pytest.raises(GroupsUnavailable, match="'db' is not what was written"):
+                store.values("web", "t", 1, ["db"])
+            with pytest.raises(Sealed, match="set it again, with its pools"):
+                await store.put("db", {"A": "new"}, "me")  # would be sealed to what the forger wrote
+            assert (await store.rotate("me"))["changed"] == 0
+    await store.put("db", {"A": "new"}, "me", pools=("ci-*",))
+    assert store.values("ci-1", "t", 2, ["db"]).env == {"A": "new"}
+    with pytest.raises(GroupsUnavailable, match="not for pool 'web'"):
+        store.values("web", "t", 2, ["db"])
+
+
+async def unbound(desk: SmallDesk, key: SecretSource) -> SecretStore:
+    """A store with a group of two revisions that were sealed before their pools were sealed with them."""
+    vault, store = Vault([read_key(key)]), reopened(desk, key)
+    revisions = tuple(
+        EnvRevision(
+            revision=number,
+            at=1.0,
+            by="me",
+            keys=("A",),
+            sealed=vault.seal({"A": f"{SECRET}-{number}"}, ("env_group", "db", number)),
+        )
+        for number in (1, 2)
+    )
+    await store._records().keep("env_group", "db", EnvGroupRecord(revisions=revisions, pools=("ci-*",)))
+    return store
+
+
+@pytest.mark.parametrize("by", ["start", "write", "merge"])
+async def test_what_was_sealed_before_can_be_read_and_is_bound_from_the_next_write_on(
+    keyed: SmallDesk, tmp_path: Path, by: str
+) -> None:
+    store = await unbound(keyed, SecretSource(file=tmp_path / "key"))
+    assert store.values("ci-1", "t", 1, ["db"]).env == {"A": f"{SECRET}-2"}
+    if by == "start":
+        await store.begin()
+    else:
+        await store.put("db", {"B": "3"}, "me", merge=by == "merge")
+    now = store._groups["db"]
+    assert [one.pools for one in now.revisions] == [("ci-*",)] * (2 if by == "start" else 3)
+    assert store.values("ci-1", "t", 1, ["db"]).env == {"A": f"{SECRET}-2"}  # said again: as before
+    newest = {"start": {"A": f"{SECRET}-2"}, "write": {"B": "3"}, "merge": {"A": f"{SECRET}-2", "B": "3"}}
+    assert store.values("ci-1", "u", 1, ["db"]).env == newest[by]
+    await store._records().keep("env_group", "db", now.model_copy(update={"pools": ()}))
+    with pytest.raises(GroupsUnavailable, match="not what was written"):
+        store.values("web", "t", 2, ["db"])
 
 
 async def test_a_key_may_come_later_and_must_be_private(
@@ -261,9 +321,9 @@ async def test_a_key_may_come_later_and_must_be_private(
     assert "may be read by everybody" in (await put(http, "db", {"A": "1"})).text
     (tmp_path / "later").chmod(0o600)
     assert (await put(http, "db", {"A": "1"})).status_code == 200
-    [kept] = await everpool.ask(groups())
+    [kept] = await everpool.secret_groups()
     assert kept["group"] == "db"
-    assert (await everpool.ask(rotate()))["changed"] == 0
+    assert (await everpool.rotate_secrets())["changed"] == 0
     (tmp_path / "later").unlink()
     assert (await http.post("/v1/rotate", json={})).status_code == 409
     assert (await put(http, "db", {"A": "2"})).status_code == 200  # it is still known

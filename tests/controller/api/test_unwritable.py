@@ -49,8 +49,10 @@ async def furnished(desk: SmallDesk, http: httpx.AsyncClient, tmp_path: Path) ->
 
 @pytest.mark.parametrize("known", [False, True])
 async def test_nobody_waits_for_a_journal_that_is_full(
-    furnished: SmallDesk, http: httpx.AsyncClient, known: bool
+    furnished: SmallDesk, http: httpx.AsyncClient, tmp_path: Path, known: bool
 ) -> None:
+    copy = tmp_path / "copy"
+    asked = [*ASKED, ("POST", "/v1/backup", {"path": str(copy)})]
     desk, connection = furnished, furnished.journal._writer._connection
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.webhooks.run)
@@ -61,13 +63,13 @@ async def test_nobody_waits_for_a_journal_that_is_full(
             await http.post("/v1/tokens", json={"name": "other"})
             assert desk.journal.failing_since is not None
         with anyio.fail_after(60):
-            for method, path, body in ASKED:
+            for method, path, body in asked:
                 answer = await http.request(method, path, json=body)
                 assert answer.status_code == 503 and "Retry-After" in answer.headers, (path, answer.text)
             for method, path, body in DONE:
                 assert (await http.request(method, path, json=body)).status_code == 200, path
         connection.execute("PRAGMA query_only = OFF")
         await until(lambda: desk.journal.failing_since is None)
-        for method, path, body in ASKED:
+        for method, path, body in asked:
             assert (await http.request(method, path, json=body)).is_success, path
         tasks.cancel_scope.cancel()

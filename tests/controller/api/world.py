@@ -16,6 +16,7 @@ from controller.api.serving import Listening, bind_to, serve
 from controller.config_sections import LimitsConfig
 from controller.security.certificate import Certificate
 from tests.controller.api.desk import SmallDesk, small_desk
+from tests.controller.api.documented import documented
 
 OWN = "a-token-of-some-length"
 POOLS = ("main", "ci-1")  # who is limited may see the second
@@ -64,11 +65,12 @@ async def served(
         with (
             small_desk(directory, group) as desk,
             bind_to(directory / "s", address=("127.0.0.1", 0), certificate=certificate) as listening,
+            documented(build_app(desk)) as app,
         ):
             if limits is not None:
                 desk.guard.limit(limits)
             listening.token = OWN
-            await group.start(serve, build_app(desk), listening)
+            await group.start(serve, app, listening)
             await desk.submit([pool(name) for name in POOLS], "config")
             for name in POOLS:
                 await desk.followers.ended(f"make-{name}", 10)

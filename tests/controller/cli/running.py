@@ -1,10 +1,15 @@
 """A real daemon, and the command as a user runs it."""
 
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +92,43 @@ def until(found: Callable[[], T], within_s: float = WITHIN_S) -> T:
             return value
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.05)
+
+
+class Typed:
+    """A program at a terminal, and what a user types there."""
+
+    def __init__(self, line: list[str], env: dict[str, str], directory: Path) -> None:
+        self._line, self._env, self._directory = line, env, directory
+
+    def __enter__(self) -> "Typed":
+        self._screen, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
+        self._process = subprocess.Popen(
+            self._line,
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            env=self._env,
+            cwd=self._directory,
+            start_new_session=True,
+        )
+        os.close(inner)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._screen)
+
+    def types(self, keys: str, shows: str) -> None:
+        """Type keys, and read until the screen shows a text after them."""
+        os.write(self._screen, keys.encode())
+        seen, deadline = b"", time.monotonic() + WITHIN_S
+        while shows.encode() not in seen.replace(b"\r", b""):
+            left = deadline - time.monotonic()
+            assert left > 0, f"{keys!r} shows {seen!r}, and not {shows!r}"
+            if select.select([self._screen], [], [], left)[0]:
+                seen += os.read(self._screen, 65_536)
 
 
 @contextmanager

@@ -55,7 +55,9 @@ def test_a_short_pool_at_a_glance(capsys: pytest.CaptureFixture[str]) -> None:
     show_pool(PLAIN, told)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "p is short: 3 of 5 nodes are ready."
-    assert lines[1].startswith("Nodes 3-4 wait for 12m: all rest; looked at again in 14s (15:00:14 UTC)")
+    assert lines[1].startswith(
+        "Nodes 3-4 have waited 12m for a machine: all rest; looked at again in 14s (15:00:14 UTC)"
+    )
     text = "\n".join(lines)
     assert "3-4    12m  in 14s (15:00:14 UTC)  all rest" in text
     assert "i-0       0      ready   acme/east/a/small/spot  0.2500  cheapest of 2 markets" in text
@@ -172,15 +174,13 @@ def test_what_is_sorted_by_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert row.split()[4:7] == ["0.2500", "0.1250", "2"]
 
 
-def test_tables_leave_out_what_is_too_long_and_what_is_said_already(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_tables_say_all_that_is_said_but_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
     words = "no room " * 40
     rests = market(SPOT_A, last_fault="throttled", last_detail="slow down", cool_until=NOW + 60)
     around = world(SPOT_A, SPOT_B, markets=[rests])
     show_pool(PLAIN, explained(picture(active(), [missing(0, words)], around=around)))
     lines = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in lines) < 240
+    assert any(words.strip() in line for line in lines)  # no terminal: nothing is cut
     [row] = [line for line in lines if "cooling down" in line]
     assert row.count("slow down") == 1
 

@@ -53,6 +53,16 @@ def test_a_token_goes_to_its_own_daemon_only(file: Path, monkeypatch: pytest.Mon
     assert resolved((Where(profile="own"), environment())).shown_token() is None
 
 
+def test_an_address_that_is_none_is_refused_whoever_says_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CliError, match=r"--url 'lab:7070' has no scheme: write http://lab:7070"):
+        address(Where(url="lab:7070"))
+    monkeypatch.setenv("EVERPOOL_URL", "lab:7070")
+    with pytest.raises(CliError, match="EVERPOOL_URL 'lab:7070' has no scheme"):
+        address()
+
+
 def test_suggested_commands_lead_to_the_same_daemon(file: Path) -> None:
     assert resolved((Where(profile="lab"), environment())).flags == " -p lab"
     assert resolved((Where(socket=Path("/a b")), environment())).flags == " --socket '/a b'"
@@ -63,7 +73,7 @@ def test_suggested_commands_lead_to_the_same_daemon(file: Path) -> None:
     ("text", "says"),
     [
         ("[profile.x]\n", "say either `socket` (a path) or `url`"),
-        ('[profile.x]\nurl = "x"\n', "http:// or https://"),
+        ('[profile.x]\nurl = "x"\n', "write http://x, or https://"),
         ('[profile.x]\nurl = "http://x"\ntokn = "y"\n', "did you mean 'token'?"),
         ('[profile.x]\nurl = "http://x"\ntoken = 5\n', "token has to be text"),
         ('[profile.x]\nurl = "http://x"\ntoken = "a"\ntoken_file = "b"\n', "either `token` or `token_file`"),
@@ -111,8 +121,11 @@ def test_the_commands(face: Face) -> None:
         "profile", "add", "lab", "--url", "http://127.0.0.1:1", "--token-file", str(secret), "--pool", "w"
     )
     assert made.code == 0 and "the default one" in made.out
+    assert "all commands go to http://127.0.0.1:1 from now on" in made.err and "warning" not in made.err
     assert face("profile", "add", "lab", "--socket", "/s").code == 5
-    assert face("profile", "add", "two", "--socket", str(face.socket)).code == 0
+    second = face("profile", "add", "two", "--socket", str(face.socket))
+    assert second.code == 0 and "from now on" not in second.err
+    assert f"nothing is at {face.socket} now" in second.err
     listed = face("profile", "list", "--json").json
     assert [(one["name"], one["default"]) for one in listed] == [("lab", True), ("two", False)]
     away = face("ps")
@@ -121,6 +134,14 @@ def test_the_commands(face: Face) -> None:
     assert (other.code, str(face.socket) in other.err) == (3, True)
     near = face("ps", "-p", "twoo")
     assert (near.code, "did you mean 'two'?" in near.err) == (2, True)
+    lacking = face("profile", "add", "far", "--url", "https://far:1", "--token-file", "/nowhere")
+    assert lacking.code == 0 and "warning: --token-file /nowhere is not there" in lacking.err
+    bare = face("profile", "add", "far", "--url", "https://far:1", "--replace")
+    assert bare.code == 0 and "a URL needs a token" in bare.err
+    assert face("profile", "rm", "far").code == 0
+    assert face("profile", "use").code == 2
+    assert face("profile", "use", "--none").code == 0
+    assert not any(one["default"] for one in face("profile", "list", "--json").json)
     assert face("profile", "use", "two").code == 0
     assert face("profile", "show", "--json").json["name"] == "two"
     no_pool = face("explain")

@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.controller.cli.running import EVERPOOL, Face, until
+from actors.events import TaskStopRequested
+from controller.client import Client
+from tests.controller.cli.running import EVERPOOL, Face, Typed, until
 
 pytestmark = pytest.mark.real
 
@@ -25,7 +29,8 @@ def test_run_keeps_streams_apart_and_exits_with_the_tasks_code(house: Face) -> N
     done = house("run", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     # Which of the last line and the word of the end comes first is not promised: two streams tell them.
     said = sorted(done.err.splitlines())
-    assert (done.code, done.out, said) == (7, "out\n", ["err", "everpool: attempt 1 ended: failure"])
+    told = "everpool: attempt 1 ended: failure, exit code 7"
+    assert (done.code, done.out, said) == (7, "out\n", ["err", told])
 
 
 @pytest.mark.parametrize(
@@ -217,7 +222,7 @@ def test_logs_and_top_without_a_name(house: Face) -> None:
     listed = house("logs")
     assert task in listed.out and "say which" in listed.err
     screen = house("top").out
-    assert "3 tasks  of web" in screen and "ready     2/2" in screen
+    assert "nodes of web" in screen and "ready     2/2" in screen
     assert [one["name"] for one in house("top", "--json").json["pools"]] == ["web"]
 
 
@@ -232,6 +237,10 @@ def test_the_newest_events_and_those_since(house: Face) -> None:
     lines = house("events", "--task", task, "--since", "1h").out.splitlines()
     assert len(lines) >= 4 and all(task in line for line in lines)
     assert house("events", "--since", "0s").out == ""
+    nobody = house("events", "--pool", "nope")
+    assert (nobody.code, nobody.out) == (0, "") and "no pool 'nope'" in nobody.err and "web" in nobody.err
+    assert "no task 't-nope'" in house("events", "--task", "t-nope").err
+    assert house("events", "--pool", "web", "--kind", "pool_parked").err == ""
     assert house("events", "--since", "1h", "--after", "1").code == 2
 
 
@@ -247,33 +256,104 @@ def test_run_says_what_it_waits_for(house: Face) -> None:
     assert house("down", "empty", "--quiet").err == ""
 
 
-def test_bash_completes_names_of_the_daemon(house: Face) -> None:
+def with_program(house: Face) -> dict[str, str]:
+    """The environment with `everpool` as a program on the PATH."""
     programs = house.directory / "bin"
     programs.mkdir(exist_ok=True)
     program = programs / "everpool"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m controller "$@"\n')
     program.chmod(0o755)
+    return house.env | {"PATH": f"{programs}:{house.env['PATH']}"}
+
+
+COMPLETED: tuple[tuple[str, list[str]], ...] = (  # what is typed, and what comes of it
+    ("everpool down w", ["web"]),
+    ("everpool ssh web/", ["web/0", "web/1"]),
+    ("everpool --socket /nowhere down w", []),
+    ("everpool --url http://127.0.0.1:1 events --kind pool_rea", ["pool_ready"]),
+    ("everpool token revoke tab-", ["tab-token"]),
+    ("everpool up x --provider lo", ["local"]),
+    ("everpool prof", ["profile"]),
+    ("everpool check pool-", ["pool-file.toml"]),
+)
+
+
+@pytest.fixture
+def to_complete(house: Face) -> Iterator[Face]:
+    """With a token and a file whose names can be completed."""
+    assert house("token", "create", "tab-token").code == 0
+    (house.directory / "pool-file.toml").touch()
+    yield house
+    assert house("token", "revoke", "tab-token").code == 0
+
+
+def test_bash_completes_names_of_the_daemon(to_complete: Face) -> None:
     script = """
     eval "$(everpool completion bash)"
     tried() {
-        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _everpool_completion everpool; echo "${COMPREPLY[*]}"
+        COMP_LINE="$1" COMP_POINT=${#1} COMPREPLY=()
+        _everpool_completion everpool
+        echo "${COMPREPLY[*]}"
     }
-    tried everpool down w
-    tried everpool ssh web/
-    tried everpool --socket /nowhere down w
     """
-    env = house.env | {"PATH": f"{programs}:{house.env['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
-    assert (done.stdout.splitlines(), done.stderr) == (["web", "web/0\nweb/1".replace("\n", " "), ""], "")
+    # Files are bash's own affair (`-o default`), when we have nothing to say.
+    script += "".join(f"tried '{line}'\n" for line, _ in COMPLETED)
+    done = subprocess.run(
+        ["bash", "-c", script], env=with_program(to_complete), capture_output=True, text=True, timeout=60
+    )
+    wanted = [" ".join(names) if "check" not in line else "" for line, names in COMPLETED]
+    assert (done.stdout.splitlines(), done.stderr) == (wanted, "")
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_take_their_script(house: Face, shell: str) -> None:
-    script = house("completion", shell).out
-    assert "_EVERPOOL_COMPLETE" in script
-    if shutil.which(shell) is not None:
-        done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+def test_fish_completes_names_of_the_daemon(to_complete: Face) -> None:
+    script = "everpool completion fish | source\n"
+    script += "".join(f"complete -C '{line}'; echo == next\n" for line, _ in COMPLETED)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script],
+        env=with_program(to_complete),
+        cwd=to_complete.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    offered = [
+        [line.partition("\t")[0] for line in part.split("\n") if line]
+        for part in done.stdout.split("== next\n")
+    ]
+    assert (offered[:-1], done.stderr) == ([names for _, names in COMPLETED], "")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+def test_zsh_completes_names_of_the_daemon(to_complete: Face) -> None:
+    env = with_program(to_complete) | {"TERM": "dumb", "PS1": "READY> "}
+    with Typed(["zsh", "-f", "-i"], env, to_complete.directory) as zsh:
+        zsh.types('eval "$(everpool completion zsh)"; echo o"k"\n', "\nok")
+        for line, (name, *more) in ((line, names) for line, names in COMPLETED if names):
+            zsh.types("\x15", "")
+            zsh.types(f"{line}\t", more[-1] if more else f"{line.rpartition(' ')[0]} {name} ")
+
+
+def test_scripts_of_shells_name_our_variable(house: Face) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        script = house("completion", shell).out
+        assert "_EVERPOOL_COMPLETE" in script
+        if shutil.which(shell) is not None:
+            done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, timeout=30)
+            assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stop_that_comes_too_late_is_no_error_of_the_daemon(house: Face) -> None:
+    task = house("run", "web", "--detach", "--", "true").out.strip()
+    until(lambda: house("ps", "tasks", "--json").json[0]["status"] == "stopped")
+    said = house("stop", task)
+    assert said.code == 0 and "is over already" in said.err
+    with Client(house.socket) as everpool:
+        asked = everpool.submit(TaskStopRequested(request_id="late", pool="web", task_id=task))
+        end = everpool.wait(asked.request_id, 30)
+    assert end.error is not None and end.error.startswith("already done")
+    log = (house.directory / "daemon.log").read_text()
+    assert [line for line in log.splitlines() if "request_id=late" in line and " error " in line] == []
 
 
 def test_the_pages_url_lets_in_who_has_it_and_only_then(house: Face) -> None:
@@ -304,14 +384,13 @@ def test_the_pages_url_lets_in_who_has_it_and_only_then(house: Face) -> None:
     [
         (("up", "web"), 5, "pool 'web' exists, with 2 of 2 nodes ready"),
         (("up", "Web!"), 2, "is not a name"),
-        (("up", "x", "--provider", "lokal"), 4, "no provider 'lokal'"),
+        (("up", "x", "--provider", "lokal"), 4, "no provider 'lokal' in the config: did you mean 'local'?"),
         (("up", "x", "--set", "nodez=3"), 2, "did you mean 'nodes'?"),
         (("up", "x", "--spec", "/nowhere.toml"), 2, "can't be read"),
         (("resize", "nope", "3"), 4, "there are web"),
         (("resize", "web", "-3"), 2, ""),
         (("down", "nope"), 4, "nope"),
         (("drain", "web", "77"), 4, "no node 77"),
-        (("update", "web", "--set", "vcpus=1"), 1, "resize to 0 first"),
         (("update", "web", "--set", "vcpus=64"), 2, "vcpus (64) removed all of them"),
         (("run", "nope", "--", "true"), 4, "there are web"),
         (("run", "web"), 2, ""),
@@ -324,6 +403,11 @@ def test_the_pages_url_lets_in_who_has_it_and_only_then(house: Face) -> None:
         (("ssh", "i-nope"), 4, "no instance 'i-nope'"),
         (("events", "--kind", "pool_redy"), 2, "did you mean pool_ready"),
         (("--url", "http://127.0.0.1:1", "ps"), 3, "no daemon answers"),
+        (("--url", "127.0.0.1:1", "ps"), 2, "write http://127.0.0.1:1"),
+        (("--socket", "/dev/null", "ps"), 3, "not a daemon's socket"),
+        (("exec", "web/0", "ls", "-l"), 2, "stands behind `--`"),
+        (("token", "create", "none", "--expires", "0"), 2, "it would let nobody in"),
+        (("profile", "use"), 2, "--none"),
         (("frobnicate",), 2, "frobnicate"),
         (("ssh", "web"), 4, "such as web/0"),
         (("ssh", "0"), 2, "no profile is used"),
@@ -351,6 +435,30 @@ def test_errors_as_json(house: Face) -> None:
     done = house("logs", "t-nope", "--json")
     assert done.json["code"] == done.code == 4
     assert "t-nope" in done.json["error"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("ps", "--bogus"), ("resize", "web"), ("frobnicate",), ("ps", "neither"), ("up", "--nodes", "x")],
+)
+def test_usage_errors_are_json_on_stderr_when_that_is_wanted(house: Face, words: tuple[str, ...]) -> None:
+    for line in (("--json", *words), (*words, "--json")):
+        done = house(*line)
+        said = json.loads(done.err)
+        assert (done.code, done.out, said["code"]) == (2, "", 2)
+        assert said["error"] and said["usage"].startswith("everpool ")
+    assert house(*words).err.startswith("Usage: ")
+
+
+def test_the_version(house: Face) -> None:
+    assert re.fullmatch(r"everpool \S+ \(Python [\d.]+\)\n", house("--version").out)
+
+
+def test_a_token_says_what_it_is_and_that_a_bare_number_is_seconds(house: Face) -> None:
+    made = house("token", "create", "short", "--scope", "submit", "--pool", "a-*", "--expires", "90")
+    assert "'short' of scope submit, for pools a-*, expires in 1m" in made.err
+    assert "--expires 90 means 1m30s: write 90d for days" in made.err
+    assert made.out.startswith("evp_") and house("token", "revoke", "short").code == 0
 
 
 # --- pools come and go -------------------------------------------------------------------------------

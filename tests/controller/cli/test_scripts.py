@@ -54,7 +54,10 @@ def test_the_providers_of_the_readme_are_a_config(face: Face) -> None:
 
 
 def test_the_readme_names_every_command_and_no_other(face: Face) -> None:
-    listed = re.findall(r"^  (\w+)  +\S", face("--help").out.split("Commands:")[1], re.MULTILINE)
+    shown = face("--help").out
+    assert not re.findall(r"\w\.\.\.$", shown, re.MULTILINE), "a command's first sentence is cut"
+    assert "\nOther:" not in shown, "a command has no section"
+    listed = re.findall(r"^  (\w+)  +\S", shown, re.MULTILINE)
     text = (ROOT / "README.md").read_text()
     table = text.split("## Commands")[1].split("###")[0]
     assert set(re.findall(r"`([a-z]+)`", table)) == set(listed)

@@ -1,6 +1,7 @@
 """Lines and codes that users see, from values."""
 
 import io
+import re
 import signal
 from typing import Any, cast
 
@@ -25,7 +26,6 @@ from controller.cli.command import as_cli_error
 from controller.cli.happenings import line as event_line
 from controller.cli.machines import command_line
 from controller.cli.progress import Progress
-from controller.cli.shows import span
 from controller.cli.tasks import exit_code_of
 from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut
 
@@ -73,14 +73,6 @@ def test_exit_codes_of_errors(error: EverpoolError, code: int) -> None:
     assert as_cli_error(error).code == code
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0s"), (9.94, "9.9s"), (12, "12s"), (61, "1m1s"), (3600, "1h0m"), (90_000, "1d1h")],
-)
-def test_spans(seconds: float, text: str) -> None:
-    assert span(seconds) == text
-
-
 def test_events_as_lines() -> None:
     line = event_line(envelope(PoolParked(pool="web", reason="all markets\nfailed"))).plain
     assert line.startswith("1970-01-01 ")
@@ -104,7 +96,7 @@ def test_progress_of_nodes_as_lines() -> None:
             completed(),
         ):
             progress.heard(envelope(event))
-    lines = [line.split(" s  ", 1)[1] for line in out.getvalue().splitlines()]
+    lines = [re.split(r"s  ", line, maxsplit=1)[1] for line in out.getvalue().splitlines()]
     assert lines == [
         "node 2  asked",
         "node 2  launched  i[x]",

@@ -98,6 +98,34 @@ def test_what_is_on_its_way_comes_first_and_chatter_not_at_all() -> None:
     assert not any("is queued" in line for line in shown)
 
 
+def test_a_small_terminal_shows_what_matters() -> None:
+    it = known(pools=2, nodes=3)
+    it.pools[1]["reason"] = "machines could not be set up"  # type: ignore[index]
+    text = lines(it, 40, 12)
+    assert "2/3" in text[2] and "ready" in text[2] and "pool-0" in text[2]
+    assert "machines" in text[3] and any("filled" in line for line in text[-3:])
+    assert "? q" in text[0] and len(text) <= 12
+
+
+def test_one_screen_for_a_pipe_has_no_keys_and_no_empty_list() -> None:
+    it = known(nodes=2)
+    it.events.clear()
+    console = Console(width=100, height=40)
+    with console.capture() as shown:
+        console.print(frame(it, 100, 40, once=True))
+    assert "quit" not in shown.get() and "1:nodes" not in shown.get() and "── events" not in shown.get()
+    assert "quit" in "\n".join(lines(it, 100, 40)) and "none yet" in "\n".join(lines(it, 100, 40))
+
+
+def test_a_quiet_pool_shows_what_happened_to_it_before_the_others_were_busy() -> None:
+    it = known()
+    it.choose(1)
+    quiet = Envelope(seq=3, at=0, pool="pool-1", event=PoolReady(pool="pool-1", nodes=77))
+    it.older, it.older_of = [quiet], "pool-1"
+    text = "\n".join(lines(it, 100, 30))
+    assert "pool ready: 77 nodes" in text and "49 nodes" not in text
+
+
 def test_rows_of_another_pool_are_never_shown() -> None:
     it = known()
     it.choose(1)

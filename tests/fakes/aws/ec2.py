@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+import moto.settings
 from moto.backends import get_backend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
@@ -133,10 +134,12 @@ class Ec2:
         with self._fake._lock:
             there = backend("ec2", region)
             image = next(one.id for one in there.amis.values() if one.platform != "windows")
+            moto.settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = False  # slow, and there is such a type
             made = there.run_instances(
                 image, 1, None, [], tags={"instance": tags}, instance_type="t3.small",
                 is_instance_type_default=False, region_name=region,
             ).instances[0]  # fmt: skip
+            moto.settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
             self._lives[made.id] = self._new(made.id, region, "", {})
             return str(made.id)
 

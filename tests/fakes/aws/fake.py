@@ -19,7 +19,9 @@ from typing import Any
 
 import moto.settings
 from moto.backends import get_backend
+from moto.ec2.models import amis
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.utilities.utils import load_resource
 
 from tests.fakes.aws.base import ACCOUNT, AwsRefused, Call, backend
 from tests.fakes.aws.ec2 import Ec2
@@ -74,6 +76,7 @@ class AwsFake:
         self._timers: list[threading.Timer] = []
         moto.settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
         moto.settings.ENABLE_AMI_VALIDATION = True
+        setattr(amis, "load_resource", _without_ecs)  # noqa: B010 - a name that moto only imports there
         reset()
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.ec2 = Ec2(self)
@@ -312,7 +315,6 @@ def aws(**settings: Any) -> Iterator[tuple[AwsFake, str]]:
             yield fake, url
     finally:
         fake.close()
-        reset()
 
 
 def credentials(directory: Path) -> dict[str, Any]:
@@ -332,6 +334,13 @@ def reset() -> None:
         for account in list(backends.values()):
             for one in list(account.values()):
                 one.reset()
+
+
+def _without_ecs(path: str) -> Any:
+    """moto's own files, but the 1,200 images of ECS, which nobody asks for: they are half a second a fake."""
+    if "/ecs/" in path:
+        raise FileNotFoundError(path)
+    return load_resource(path)
 
 
 def _backends(name: Any) -> Any:

@@ -88,6 +88,53 @@ def test_one_that_was_stopped_while_it_waited_stays_ended(restarted: bool) -> No
     assert SECRET not in written(world)
 
 
+def secret_set_up(*steps: str, secret: str = SECRET) -> Message:
+    """A set-up with a secret and a plain variable."""
+    said = [{"phase": f"p{i}", "run": run, "timeout_s": 60} for i, run in enumerate(steps)]
+    env = {"TOKEN": secret, "PLAIN": "shown"}
+    return {"t": "bootstrap", "epoch": 1, "run_id": "b", "env": env, "secret": ["TOKEN"], "steps": said}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_set_up_is_written_down_without_its_secret(restarted: bool) -> None:
+    world = World()
+    world.connect(slots=1)
+    world.say(secret_set_up("one", "two"))
+    assert world.core.run is not None and world.core.run.env["TOKEN"] == SECRET
+    assert SECRET not in written(world) and "shown" in written(world)
+    if restarted:  # it runs no step without its secret
+        world.restart()
+        world.connect(slots=1)
+        [ended] = world.daemon.of("bootstrap_ended")
+        assert ended["error"] == "the agent ended while this step ran" and world.core.run is None
+    assert SECRET not in written(world)
+
+
+@pytest.mark.parametrize("bad", [[1], [None], "no"])
+def test_a_set_up_whose_secrets_have_no_names_is_refused(bad: Any) -> None:
+    world = World()
+    world.connect(slots=1)
+    world.say({**secret_set_up("one"), "secret": bad if bad != "no" else [["x"]]})
+    assert world.core.run is None and len(world.daemon.of("refused")) == 1
+
+
+@pytest.mark.real
+def test_what_a_step_prints_of_its_secret_is_not_told_and_no_file_has_it(rig: Rig, tmp_path: Path) -> None:
+    stream = rig.attach()
+    value = f"{SECRET}\nsecond-line-of-it"
+    said = tmp_path / "said"
+    stream.say(secret_set_up(f'printf %s "$TOKEN" > {said}; echo "it is: $TOKEN"; exit 3', secret=value))
+    ended = stream.until(lambda m: m["t"] == "bootstrap_ended")
+    assert said.read_text() == value
+    assert ended["error"] == "exit code 3: [hidden]"
+    console = [one["content"].rstrip("\n") for one in stream.of("console")]
+    assert console == ["it is: [hidden]", "[hidden]"]
+    rig.kill_agent()
+    for path in rig.dir.rglob("*"):
+        if path.is_file() and path.name not in ("step.out", "step.err"):
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
 @pytest.mark.real
 def test_on_notice_has_the_secret_after_the_agent_died_and_no_file_has_it(rig: Rig, tmp_path: Path) -> None:
     stream = rig.attach()

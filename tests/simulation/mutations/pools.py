@@ -12,12 +12,13 @@ from actors.messages import (
     InstanceStays,
     LeaveWanted,
     Message,
+    Move,
     Retire,
 )
 from actors.node import rules as node_rules
 from actors.node import state as nodes
+from actors.pool import rolling, settle
 from actors.pool import rules as pool_rules
-from actors.pool import settle
 from actors.pool.state import Active
 from actors.pool.wanted import told
 from tests.simulation.mutations.patching import Decide, Mutation, Patch, without
@@ -142,6 +143,23 @@ def work_in_a_pause(patch: Patch) -> None:
         patch.put(settle, name, awake)
 
 
+def send_away_at_the_order(patch: Patch) -> None:
+    """A machine for which another is ordered leaves at once, and not when that is ready."""
+
+    def heard(decide: Decide, state: Any, message: Any, view: View) -> Decision:
+        decision = decide(state, message, view)
+        if not (isinstance(message, Move) and isinstance(state, nodes.Filled)):
+            return decision
+        return decision.also(tells=((("instance", state.instance_id), LeaveWanted("moved", 0)),))
+
+    patch.hear(node_rules, heard)
+
+
+def replace_all_at_once(patch: Patch) -> None:
+    """Every machine that is not what the spec asks for is replaced at the same time."""
+    patch.put(rolling, "_room", lambda room: lambda state, index: 1000)
+
+
 ALL: tuple[Mutation, ...] = (
     count_nodes,
     give_a_rank_twice,
@@ -152,4 +170,6 @@ ALL: tuple[Mutation, ...] = (
     miss_deadlines,
     forget_clusters,
     work_in_a_pause,
+    send_away_at_the_order,
+    replace_all_at_once,
 )
