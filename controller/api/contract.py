@@ -93,7 +93,6 @@ ANSWERS: dict[tuple[str, str], Json] = {
 VIEWS: tuple[type[v.View], ...] = tuple(v.View.__subclasses__()) + (v.MadeTokenView, v.PoolCostView)
 
 
-
 def _lines(schema: Json) -> Json:
     return {NDJSON: {"schema": {**schema, "description": "each line"}}}
 

@@ -225,7 +225,9 @@ def _success(event: Event, pool: str) -> str:
         case _ if getattr(event, "superseded", False):
             return f"pool {pool}: overtaken by a resize to {count(nodes or 0, 'node')}"
         case _ if getattr(event, "changed", None) is not None:
-            return f"pool {pool} updated: {', '.join(getattr(event, 'changed', ())) or 'nothing changed'}"
+            text = f"pool {pool} updated: {', '.join(getattr(event, 'changed', ())) or 'nothing changed'}"
+            outdated = getattr(event, "outdated", 0)
+            return f"{text}; {count(outdated, 'machine')} will be replaced" if outdated else text
         case _ if event.kind == "cluster_destroyed":
             return f"pool {pool} is gone"
         case _ if nodes is not None:

@@ -279,7 +279,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(nodes=st.integers(1, 9), steps=STEPS)
 def test_whatever_users_ask_for_in_a_roll(nodes: int, steps: list[str]) -> None:
     """The referee watches; at the end the pool is whole, and every machine is what the spec asks for."""

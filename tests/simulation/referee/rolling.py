@@ -40,15 +40,16 @@ class WorksUntilReplaced(Checker):
 
     def committed(self, commit: Commit) -> None:
         """One that came in this commit may have been taken, or given to another rank, in it as well."""
-        bare = [name for place, name in self._left if not self._ready.get(place) and self._is_node(place)]
+        bare = [name for place, name in self._left if not self._ready.get(place) and self._knows(place, name)]
         if len(bare) > self._came:
             self.fail(f"{bare[0]} is sent away, and nothing works in its place", *bare)
         self._left.clear()
         self._came = 0
 
-    def _is_node(self, place: Place) -> bool:
-        """Who tells of machines alone has no nodes, whose doing this is."""
-        return (place[0], "node", str(place[1])) in self.book.states
+    def _knows(self, place: Place, name: str) -> bool:
+        """Whether the node was told of another: one that still counts on this breaks another rule."""
+        node = self.book.states.get((place[0], "node", str(place[1])))
+        return node is not None and getattr(node, "instance_id", None) != name
 
 
 class FewAtATime(Checker):
