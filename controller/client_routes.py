@@ -125,7 +125,7 @@ class Routes(Administration):
 
     @followed
     def measured(self, instance_id: str, *, after: str = "", follow: bool = False) -> Feed[Metric]:
-        """What a machine and its tasks measure, as Metric events; with `follow` for ever."""
+        """What a machine and its tasks measure, as Metric events; with `follow` until it is gone."""
         wanted, over = {"instance": instance_id}, _instance_over(instance_id)
         path = "/v1/telemetry/metrics"
         return TelemetryFeed(path, Metric, wanted, after=after, follow=follow, over=over)

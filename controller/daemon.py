@@ -150,6 +150,7 @@ class Daemon:
             version=VERSION,
             pool_status=self.status.pool_status,
             pool_ready=self.status.pool_ready,
+            pool_outdated=self._outdated,
             borders=self._make_borders(),
             sources=Sources(
                 now=self.clock.now,
@@ -314,6 +315,10 @@ class Daemon:
         loop = self.acting.loops.get(pool)
         if loop is not None:
             await loop.post(letter)
+
+    def _outdated(self, pool: str) -> int:
+        loop = self.acting.loops.get(pool)
+        return 0 if loop is None else len(loop.index.outdated)
 
     def _listed(self, provider: str, listing: Listing) -> None:
         self.sweep.listing(provider, listing)

@@ -91,7 +91,10 @@ def routes(desk: Desk, closing: Closing) -> APIRouter:
             )
 
         async def parts() -> AsyncGenerator[bytes, None]:
-            async with aclosing(desk.metrics.follow(after, instance_id=instance)) as following:
+            reports = desk.metrics.follow(
+                after, instance_id=instance, is_over=lambda: _is_gone(desk, instance)
+            )
+            async with aclosing(reports) as following:
                 async for points in following:
                     yield _points(shown, points)
 

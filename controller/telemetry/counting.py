@@ -33,6 +33,7 @@ class StateCounts(Collector):
         describe: what to count of a state.
         pool_status: the word shown for a pool, where it is derived.
         pool_ready: how many of its desired nodes have a machine that works, spares left out.
+        pool_outdated: how many of its machines are not what its spec asks for.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class StateCounts(Collector):
         describe: Describe = describe,
         pool_status: Callable[[str], str | None] | None = None,
         pool_ready: Callable[[str], int | None] | None = None,
+        pool_outdated: Callable[[str], int] | None = None,
     ) -> None:
         self._now = now
         self._describe = describe
         self._pool_status = pool_status
         self._pool_ready = pool_ready
+        self._pool_outdated = pool_outdated
         self._known: dict[Key, Described] = {}
         self._counts: Counter[tuple[str, str, str, str]] = Counter()  # kind, pool, provider, status
         self._cost: Counter[tuple[str, str]] = Counter()  # pool, status -> micro-dollars an hour
@@ -170,6 +173,11 @@ class StateCounts(Collector):
         paused = GaugeMetricFamily(
             "everpool_pool_paused", "1 while a user wants nothing launched or started.", labels=["pool"]
         )
+        outdated = GaugeMetricFamily(
+            "everpool_pool_outdated_nodes",
+            "Machines of an older spec, which are replaced a few at a time.",
+            labels=["pool"],
+        )
         states = GaugeMetricFamily(
             "everpool_pool_state",
             "1 for the state that the pool is in, 0 for the others.",
@@ -186,9 +194,10 @@ class StateCounts(Collector):
             ready.add_metric([name], self._ready(name))
             least.add_metric([name], pool.least)
             paused.add_metric([name], pool.paused)
+            outdated.add_metric([name], self._pool_outdated(name) if self._pool_outdated is not None else 0)
         for word in POOL_WORDS:
             pools.add_metric([word], words[word])
-        yield from (pools, states, parked, paused, desired, ready, least)
+        yield from (pools, states, parked, paused, desired, ready, least, outdated)
 
     def _word(self, name: str, pool: Described) -> str:
         """The pool's state as it is shown; what is journaled says less."""

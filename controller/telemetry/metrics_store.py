@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from controller.telemetry.watch import Watches
@@ -149,14 +149,22 @@ class MetricsStore:
         ]
 
     async def follow(
-        self, after: int = 0, *, instance_id: str | None = None, pool: str | None = None
+        self,
+        after: int = 0,
+        *,
+        instance_id: str | None = None,
+        pool: str | None = None,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[list[Point], None]:
-        """Values after a cursor as they come; who is too slow misses some. Ends when the instance is gone."""
+        """Values after a cursor as they come; who is too slow misses some. Ends when the instance is gone.
+
+        `is_over` tells of instances that were gone before this began.
+        """
         key = _ALL if instance_id is None else instance_id
         watch = self._watches.enter(key)
         try:
             while True:
-                over = watch.over
+                over = watch.over or is_over()
                 points = self.since(after, instance_id=instance_id, pool=pool)
                 if points:
                     after = points[-1].seq

@@ -68,6 +68,7 @@ class Series:
         describe: what to count of a state; replaceable for tests.
         pool_status: the word shown for a pool, where it is derived from more than its state.
         pool_ready: how many of its desired nodes have a machine that works.
+        pool_outdated: how many of its machines are not what its spec asks for.
         sources: what other parts keep.
         borders: what is known of providers, webhooks, clients and the disk.
     """
@@ -82,11 +83,18 @@ class Series:
         describe: Describe = describe,
         pool_status: Callable[[str], str | None] | None = None,
         pool_ready: Callable[[str], int | None] | None = None,
+        pool_outdated: Callable[[str], int] | None = None,
         sources: Sources | None = None,
         borders: Borders | None = None,
     ) -> None:
         self.registry = registry
-        self.states = StateCounts(now=now, describe=describe, pool_status=pool_status, pool_ready=pool_ready)
+        self.states = StateCounts(
+            now=now,
+            describe=describe,
+            pool_status=pool_status,
+            pool_ready=pool_ready,
+            pool_outdated=pool_outdated,
+        )
         self.costs = Costs(now=now, leftovers=sources.leftovers if sources is not None else None)
         kept: list[Collector] = [self.states, self.costs]
         if sources is not None:

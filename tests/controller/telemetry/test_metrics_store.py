@@ -42,6 +42,13 @@ def test_everything_is_bounded() -> None:
 
 
 @pytest.mark.anyio
+async def test_who_follows_what_is_gone_already_is_not_kept_waiting() -> None:
+    store = MetricsStore()
+    with anyio.fail_after(5):
+        assert [one async for one in store.follow(0, instance_id="i-1", is_over=lambda: True)] == []
+
+
+@pytest.mark.anyio
 async def test_followers_go_on_from_a_cursor() -> None:
     store, seen = MetricsStore(), list[Point]()
     store.put("p", "i-1", report({"a": 1.0}, 1.0))

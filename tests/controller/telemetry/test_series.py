@@ -123,6 +123,7 @@ def series(tmp_path: Path) -> Series:
         version="0.1.0",
         sources=sources,
         borders=borders,
+        pool_outdated={"a": 3}.__getitem__,
     )
 
 
@@ -312,6 +313,7 @@ def test_what_alerts_about_pools_stand_on(series: Series) -> None:
     assert value(series, "everpool_pool_ready_nodes", pool="a") == 1
     assert value(series, "everpool_pool_min_nodes", pool="a") == 1
     assert value(series, "everpool_pool_paused", pool="a") == 0
+    assert value(series, "everpool_pool_outdated_nodes", pool="a") == 3
     assert value(series, "everpool_pool_state", pool="a", state="degraded") == 1
     assert value(series, "everpool_pool_state", pool="a", state="ready") == 0
     assert value(series, "everpool_pool_preemptions_total", pool="a") == 1
