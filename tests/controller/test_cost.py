@@ -167,7 +167,7 @@ def test_a_pool_as_text() -> None:
         "  tasks    12 ended since 2024-10-04 11:59:49 UTC, $0.13, $0.01 each",
         "  wasted   $1.00 within the hour, on machines that never worked",
         "  2024-10-04, so far  $6.00",
-        "  sim/r/a/small/spot  2 now  $2.0000/h  $0.00",
+        "  sim/r/a/small/spot  2 machines now  $2.0000/h  $0.00",
         "  t0  train.sh  success  1m30s  $0.00",
     ):
         assert line in text.splitlines(), text
