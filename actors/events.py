@@ -262,7 +262,8 @@ class PoolResized(Value):
 class PoolUpdated(Value):
     """(ours) The new spec holds. `changed` names what differs from the one before.
 
-    `outdated`: machines that are not what it asks for; they are replaced, a few at a time, until PoolRolled.
+    `outdated`: machines that are not what it asks for; they are replaced, a few at a time, until PoolRolled
+    or the end of the pool.
     """
 
     kind: Literal["pool_updated"] = "pool_updated"
@@ -272,7 +273,10 @@ class PoolUpdated(Value):
 
 
 class PoolRolled(Value):
-    """(ours) Every machine of the pool is what its spec asks for again. `renewed`: how many were replaced."""
+    """(ours) Every machine of the pool is what its spec asks for again.
+
+    `renewed`: how many were replaced; 0 when the spec was changed back before any was.
+    """
 
     kind: Literal["pool_rolled"] = "pool_rolled"
     pool: str

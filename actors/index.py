@@ -38,7 +38,6 @@ _NODE = (Vacant, Filling, Filled, Replacing, Retired)
 _INSTANCE = (Requested, Provisioning, Bootstrapping, Ready, Draining, Destroying, Destroyed)
 _HELD = (Provisioning, Bootstrapping, Ready, Draining)
 _KEPT = (Requested, Provisioning, Bootstrapping, Ready)
-_KEPT_STATUSES = ("requested", "provisioning", "bootstrapping", "ready")
 _PLACED = (Assigned, Created, Running, Stopping, Invalid)
 
 
@@ -123,11 +122,6 @@ class Index:
         """What the pool's spec asks of machines."""
         assert self._build is not None
         return self._build
-
-    @property
-    def kept(self) -> int:
-        """Machines at work or coming that nobody is ending."""
-        return sum(self.instance_counts[status] for status in _KEPT_STATUSES)
 
     def tasks_on(self, instance: InstanceId) -> tuple[str, ...]:
         """Tasks whose attempt is on this machine, not surely ended."""

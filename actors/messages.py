@@ -106,6 +106,14 @@ class NodeReady:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """A machine that was to take the place of `kept`, which works on, will never be ready."""
+
+    kept: InstanceId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRetired:
     """A node has no machine left and wants none."""
 
@@ -132,6 +140,7 @@ PoolMessage = (
     | SetUpEnded
     | MachineBilled
     | NodeReady
+    | MoveFailed
     | NodeRetired
     | TaskOver
 )
@@ -184,6 +193,11 @@ class Move:
     offer: Offer
     cluster: ClusterHandle
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveGivenUp:
+    """The machine that works stays after all: the one that was to take its place is not better any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +278,7 @@ NodeMessage = (
     | DrainGivenUp
     | Placed
     | Move
+    | MoveGivenUp
     | TakeOver
     | NotPlaced
     | InstanceReady

@@ -66,10 +66,13 @@ class Nodes(Value):
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
+        wrong = []
         if self.min is not None and self.min > self.desired:
-            raise ValueError(f"min={self.min} exceeds desired={self.desired}")
+            wrong.append(f"min={self.min} exceeds desired={self.desired}")
         if self.max is not None and self.desired > self.max:
-            raise ValueError(f"desired={self.desired} exceeds max={self.max}")
+            wrong.append(f"desired={self.desired} exceeds max={self.max}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
 

@@ -12,13 +12,14 @@ one that met a broken connection is sent again without harm.
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Self, TypeVar, overload
 
 import httpx2 as httpx
 
 from actors.events import Request
 from controller.client_async import AsyncClient
-from controller.client_core import Call, Feed, Synchronous
+from controller.client_core import Call, Feed, Synchronous, fed
 from controller.client_routes import Routes, one_request, requests
 from controller.client_views import InstanceView, NodeView, OperationView, PoolView, TaskView
 from controller.client_wire import (
@@ -41,6 +42,7 @@ from controller.client_wire import (
     checked,
     default_address,
     file_put,
+    is_answer,
     may_wait,
     trusted,
     with_id,
@@ -121,6 +123,8 @@ class Client(Routes, Synchronous):
         patience = Patience()
         while True:
             left = LONG_POLL_S if until is None else min(LONG_POLL_S, until - time.monotonic())
+            if not patience.connected:
+                left = 0.0  # is it known at all? from then on the daemon may come and go
             try:
                 operation = self.operation(request_id, wait_s=max(0.0, left))
                 patience.came()
@@ -136,7 +140,7 @@ class Client(Routes, Synchronous):
     # --- how routes are asked -----------------------------------------------------------------
 
     def _do(self, call: Call[T]) -> T:
-        return call.decode(checked(self._send(call), call.fine))
+        return self._target.read(call.decode, self._send(call), call.fine)
 
     def _whole(self, call: Call[list[T]]) -> list[T]:
         return list(self._each(call))
@@ -144,7 +148,7 @@ class Client(Routes, Synchronous):
     def _each(self, call: Call[list[T]]) -> Generator[T, None, None]:
         while True:
             response = self._send(call)
-            yield from call.decode(checked(response))
+            yield from self._target.read(call.decode, response)
             cursor = response.headers.get(CURSOR)
             if cursor is None:
                 return
@@ -158,7 +162,7 @@ class Client(Routes, Synchronous):
                 with closing(self._stream(feed.path, feed.begin())) as chunks:
                     for chunk in chunks:
                         patience.came()
-                        for one in feed.feed(chunk):
+                        for one in self._target.made(partial(fed, feed, chunk)):
                             some = True
                             yield one
                 patience.connected = True
@@ -190,21 +194,21 @@ class Client(Routes, Synchronous):
             if tries > 1 and call.repeatable:  # a kept connection that the daemon had closed
                 return self._send(call, tries - 1)
             raise self._failed(error, call.repeatable) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._failed(error) from error
 
     def _stream(self, path: str, params: dict[str, str]) -> Generator[bytes, None, None]:
         self._probe()
         try:
             with self._http.stream("GET", path, params=params, timeout=STREAM_TIMEOUT) as response:
-                if response.status_code >= 400:
+                if not is_answer(response):
                     response.read()
                     checked(response)
                 yield from response.iter_raw()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: httpx.TransportError, repeatable: bool = True) -> EverpoolError:
+    def _failed(self, error: httpx.RequestError, repeatable: bool = True) -> EverpoolError:
         self._probed = False
         return self._target.failed(error, repeatable)
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TypeVar
-from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
@@ -29,7 +28,7 @@ from controller.client_views import (
     View,
     WebhookView,
 )
-from controller.client_wire import Address, Json, clean
+from controller.client_wire import Address, Json, clean, named, several
 
 V = TypeVar("V", bound=View)
 
@@ -54,7 +53,7 @@ class Administration:
         self, name: str, *, scope: str = "read", pools: Sequence[str] = (), expires_in_s: float | None = None
     ) -> Call[MadeTokenView]:
         """Make a token; `token` of the answer is it, shown this once. It is not asked for twice."""
-        body = {"name": name, "scope": scope, "pools": list(pools), "expires_in_s": expires_in_s}
+        body = {"name": name, "scope": scope, "pools": several(pools), "expires_in_s": expires_in_s}
         return viewed(MadeTokenView, "POST", "/v1/tokens", body=body)
 
     @asked
@@ -169,7 +168,7 @@ class Administration:
     @asked
     def ready(self) -> Call[HealthView]:
         """The daemon's health; `ready` and `reasons` say whether it can do its work."""
-        return Call("GET", "/readyz", lambda body: HealthView(from_json(body)), fine=(503,))
+        return Call("GET", "/readyz", partial(_one, HealthView), fine=(503,))
 
     @asked
     def metrics(self, *, instances: bool = False) -> Call[str]:
@@ -181,7 +180,7 @@ class Administration:
         self, pools: Sequence[str] = (), *, port: int | None = None, states: Sequence[str] = ()
     ) -> Call[list[TargetView]]:
         """Machines as targets of Prometheus' service discovery."""
-        many = {name: list(some) for name, some in (("pool", pools), ("state", states)) if some}
+        many = {name: several(some) for name, some in (("pool", pools), ("state", states)) if some}
         return _all(TargetView, "/v1/sd", {**clean({"port": port}), **many})
 
 
@@ -197,8 +196,8 @@ def viewed(
     """A route whose answer is one thing; `names` are what its path has {} for."""
     return Call(
         method,
-        path.format(*(quote(name, safe="") for name in names)),
-        lambda answer: view(from_json(answer)),
+        path.format(*(named(name) for name in names)),
+        partial(_one, view),
         params or {},
         None if body is None else to_json(body),
         wait_s,
@@ -208,13 +207,24 @@ def viewed(
 def _all(
     view: type[V], path: str, params: Mapping[str, str | Sequence[str]] | None = None, *, wait_s: float = 0
 ) -> Call[list[V]]:
-    return Call("GET", path, partial(_each, view), params or {}, wait_s=wait_s)
+    return Call("GET", path, partial(views, view), params or {}, wait_s=wait_s)
 
 
-def _each(view: type[V], body: bytes) -> list[V]:
-    return [view(one) for one in from_json(body)]
+def _one(view: type[V], body: bytes) -> V:
+    told = from_json(body)
+    if not isinstance(told, dict):
+        raise TypeError("not a thing")
+    return view(told)
+
+
+def views(view: type[V], body: bytes) -> list[V]:
+    """A list of things. Raises ValueError, TypeError when it is none."""
+    told = from_json(body)
+    if not isinstance(told, list):
+        raise TypeError("not a list")
+    return [view(one) for one in told]
 
 
 def _group(values: Mapping[str, str | None], pools: Sequence[str] | None) -> Json:
     body: Json = {"values": dict(values)}
-    return body if pools is None else body | {"pools": list(pools)}
+    return body if pools is None else body | {"pools": several(pools)}

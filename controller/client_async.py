@@ -3,13 +3,14 @@
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Self, TypeVar, overload
 
 import anyio
 import httpx2 as httpx
 
 from actors.events import Request
-from controller.client_core import Asynchronous, Call, Feed
+from controller.client_core import Asynchronous, Call, Feed, fed
 from controller.client_routes import Routes, one_request, requests
 from controller.client_wire import (
     CURSOR,
@@ -24,6 +25,7 @@ from controller.client_wire import (
     Target,
     TimedOut,
     checked,
+    is_answer,
     may_wait,
     trusted,
     with_id,
@@ -79,6 +81,8 @@ class AsyncClient(Routes, Asynchronous):
         patience = Patience()
         while True:
             left = LONG_POLL_S if until is None else min(LONG_POLL_S, until - time.monotonic())
+            if not patience.connected:
+                left = 0.0  # is it known at all? from then on the daemon may come and go
             try:
                 operation = await self.operation(request_id, wait_s=max(0.0, left))
                 patience.came()
@@ -94,7 +98,7 @@ class AsyncClient(Routes, Asynchronous):
     # --- how routes are asked -----------------------------------------------------------------
 
     async def _do(self, call: Call[T]) -> T:
-        return call.decode(checked(await self._send(call), call.fine))
+        return self._target.read(call.decode, await self._send(call), call.fine)
 
     async def _whole(self, call: Call[list[T]]) -> list[T]:
         return [one async for one in self._each(call)]
@@ -102,7 +106,7 @@ class AsyncClient(Routes, Asynchronous):
     async def _each(self, call: Call[list[T]]) -> AsyncGenerator[T, None]:
         while True:
             response = await self._send(call)
-            for one in call.decode(checked(response)):
+            for one in self._target.read(call.decode, response):
                 yield one
             cursor = response.headers.get(CURSOR)
             if cursor is None:
@@ -117,7 +121,7 @@ class AsyncClient(Routes, Asynchronous):
                 async with aclosing(self._stream(feed.path, feed.begin())) as chunks:
                     async for chunk in chunks:
                         patience.came()
-                        for one in feed.feed(chunk):
+                        for one in self._target.made(partial(fed, feed, chunk)):
                             some = True
                             yield one
                 patience.connected = True
@@ -147,16 +151,16 @@ class AsyncClient(Routes, Asynchronous):
             if tries > 1 and call.repeatable:  # a kept connection that the daemon had closed
                 return await self._send(call, tries - 1)
             raise self._target.failed(error, call.repeatable) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._target.failed(error) from error
 
     async def _stream(self, path: str, params: dict[str, str]) -> AsyncGenerator[bytes, None]:
         try:
             async with self._http.stream("GET", path, params=params, timeout=STREAM_TIMEOUT) as response:
-                if response.status_code >= 400:
+                if not is_answer(response):
                     await response.aread()
                     checked(response)
                 async for chunk in response.aiter_raw():
                     yield chunk
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._target.failed(error) from error

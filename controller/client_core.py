@@ -69,6 +69,11 @@ class Feed(Protocol[T_co]):
         """What a chunk completes."""
 
 
+def fed(feed: Feed[T], chunk: bytes) -> list[T]:
+    """What a chunk completes. Raises ValueError, TypeError or KeyError when it is not the daemon's."""
+    return list(feed.feed(chunk))
+
+
 class Synchronous:
     """A client whose methods answer."""
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
-from urllib.parse import quote
 
 from pydantic_core import from_json
 
 from actors.events import ConsoleOutput, Envelope, Log, Metric, Request
-from controller.client_admin import Administration, viewed
+from controller.client_admin import Administration, viewed, views
 from controller.client_core import Call, Feed, asked, each, followed, listed
 from controller.client_feeds import EventFeed, LogFeed, TelemetryFeed
 from controller.client_views import (
@@ -38,6 +37,9 @@ from controller.client_wire import (
     TaskPage,
     body_of,
     clean,
+    inside,
+    named,
+    several,
 )
 from providers.model import Architecture
 
@@ -49,10 +51,13 @@ class Routes(Administration):
     """Of both clients."""
 
     @asked
-    def operation(self, request_id: str, *, wait_s: float = 0) -> Call[Operation]:
-        """What followed from a Request; with `wait_s` (up to 60) once it has ended."""
-        path = f"/v1/operations/{quote(request_id, safe='')}"
-        params = clean({"wait": wait_s or None})
+    def operation(self, request_id: str, *, wait_s: float = 0, after: int = 0) -> Call[Operation]:
+        """What followed from a Request; with `wait_s` (up to 60) once it has ended.
+
+        The log begins behind seq `after` and has up to 1,000 entries; if there are `more`, go on at `cursor`.
+        """
+        path = f"/v1/operations/{named(request_id)}"
+        params = clean({"wait": wait_s or None, "after": after or None})
         return Call("GET", path, Operation.model_validate_json, params, wait_s=wait_s)
 
     # --- following ----------------------------------------------------------------------------
@@ -99,7 +104,7 @@ class Routes(Administration):
     ) -> Feed[LogLine]:
         """A task's output; with `follow` until it is over, over all attempts and restarts of the daemon."""
         wanted: Params = {"attempt": attempt, "stream": stream, "format": "ndjson"}
-        path, over = f"/v1/tasks/{quote(task_id, safe='')}/log", _task_over(task_id, attempt)
+        path, over = f"/v1/tasks/{named(task_id)}/log", _task_over(task_id, attempt)
         return LogFeed(path, wanted, after=after, tail=tail, follow=follow, over=over)
 
     @followed
@@ -107,7 +112,7 @@ class Routes(Administration):
         self, instance_id: str, *, after: str = "", tail: int | None = None, follow: bool = False
     ) -> Feed[LogLine]:
         """What the set-up steps of an instance printed; with `follow` until the instance is gone."""
-        path = f"/v1/instances/{quote(instance_id, safe='')}/console"
+        path = f"/v1/instances/{named(instance_id)}/console"
         return LogFeed(path, {}, after=after, tail=tail, follow=follow, over=_instance_over(instance_id))
 
     @followed
@@ -224,13 +229,13 @@ class Routes(Administration):
     @asked
     def files(self, task_id: str) -> Call[list[FileView]]:
         """Files that a task left behind."""
-        path = f"/v1/tasks/{quote(task_id, safe='')}/files"
-        return Call("GET", path, partial(_views, FileView))
+        path = f"/v1/tasks/{named(task_id)}/files"
+        return Call("GET", path, partial(views, FileView))
 
     @asked
     def file(self, task_id: str, path: str, *, attempt: int | None = None) -> Call[bytes]:
         """One of them."""
-        place = f"/v1/tasks/{quote(task_id, safe='')}/files/{quote(path)}"
+        place = f"/v1/tasks/{named(task_id)}/files/{inside(path)}"
         return Call("GET", place, bytes, clean({"attempt": attempt}), wait_s=300)
 
     @asked
@@ -258,7 +263,7 @@ class Routes(Administration):
         `pool`: only what fits this pool's own wishes. `memory`, `disk`: GB. `max_price`: dollars an hour.
         """
         names = {"provider": provider, "region": region, "zone": zone, "type": type}
-        many = {key: list(some) for key, some in names.items() if some}
+        many = {key: several(some) for key, some in names.items() if some}
         shape: Params = {"vcpus": vcpus, "memory": memory, "disk": disk, "architecture": architecture}
         kind: Params = {"accelerator": accelerator, "count": count, "lifecycle": lifecycle, "pool": pool}
         shown: Params = {"max_price": max_price, "sort": sort, "limit": limit}
@@ -305,11 +310,7 @@ def requests(some: Sequence[Request]) -> Call[list[Submitted]]:
 
 
 def _list(view: type[V], path: str, **params: str | int | float | bool | None) -> Call[list[V]]:
-    return Call("GET", path, partial(_views, view), clean(params))
-
-
-def _views(view: type[V], body: bytes) -> list[V]:
-    return [view(one) for one in from_json(body)]
+    return Call("GET", path, partial(views, view), clean(params))
 
 
 def _task_page(body: bytes) -> TaskPage:
@@ -318,7 +319,7 @@ def _task_page(body: bytes) -> TaskPage:
 
 
 def _events(pool: str | None, kinds: Sequence[str], task: str | None, request_id: str | None) -> Params:
-    return {"pool": pool, "kind": ",".join(kinds) or None, "task": task, "request_id": request_id}
+    return {"pool": pool, "kind": ",".join(several(kinds)) or None, "task": task, "request_id": request_id}
 
 
 def _task_over(task_id: str, attempt: int | None) -> Call[bool]:
@@ -328,10 +329,10 @@ def _task_over(task_id: str, attempt: int | None) -> Call[bool]:
         task = from_json(body)
         return task["status"] == "stopped" or (attempt is not None and task["attempt"] > attempt)
 
-    return Call("GET", f"/v1/tasks/{quote(task_id, safe='')}", over)
+    return Call("GET", f"/v1/tasks/{named(task_id)}", over)
 
 
 def _instance_over(instance_id: str) -> Call[bool]:
     """Whether an instance is gone."""
-    path = f"/v1/instances/{quote(instance_id, safe='')}"
+    path = f"/v1/instances/{named(instance_id)}"
     return Call("GET", path, lambda body: bool(from_json(body)["status"] == "destroyed"))

@@ -8,7 +8,7 @@ may say more than is named here: it is in the dictionary. Money is in dollars, t
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 Json = dict[str, Any]
 Lifecycle = Literal["spot", "on_demand"]
@@ -29,12 +29,14 @@ class View(Json):
         cls.sometimes = cls.sometimes | frozenset(sometimes.split())
         cls.named = {**cls.named, **named}
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            value = self[name]
-        except KeyError:
-            raise AttributeError(f"the daemon says nothing of {name!r} here") from None
-        return _typed(fields(type(self)).get(name, Any), value)
+    if not TYPE_CHECKING:  # a misspelled name would be one of type Any
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                value = self[name]
+            except KeyError:
+                raise AttributeError(f"the daemon says nothing of {name!r} here") from None
+            return _typed(fields(type(self)).get(name, Any), value)
 
 
 @cache
@@ -104,6 +106,7 @@ class NodeView(View):
     old_instance_id: str | None
     last_instance_id: str | None
     instance_status: str | None
+    old_instance_status: str | None
     incarnation: int
     why_waiting: str
     next_at: float | None
@@ -113,7 +116,10 @@ class NodeView(View):
 
 
 class InstanceView(View):
-    """An instance, living or gone. `tasks` are the ids of those on it."""
+    """An instance, living or gone. `tasks` are the ids of those on it.
+
+    `outdated`: it is not what the pool's spec asks for, and is to be replaced.
+    """
 
     id: str
     key: str
@@ -144,6 +150,7 @@ class InstanceView(View):
     link_up: bool
     silent_since: float | None
     replacing: str | None
+    outdated: bool
     tasks: list[str]
 
 
@@ -286,6 +293,12 @@ class MissingView(View):
     since: float
 
 
+class ReplacingView(MissingView):
+    """A node whose machine, `old_instance_id`, works on until another in its place is ready."""
+
+    old_instance_id: str
+
+
 class MissingGroupView(View):
     """Nodes that lack a machine for the same reason."""
 
@@ -311,6 +324,7 @@ class MachineView(View):
     usd_per_hour: float
     why: str
     reason: str
+    outdated: bool
     tasks: int
     created_at: float
     since: float
@@ -365,6 +379,7 @@ class ExplainView(View):
     reason: str
     paused: Json | None
     outdated: int
+    roll_waits: str
     desired: int
     ready: int
     wanted: WantedView
@@ -373,6 +388,8 @@ class ExplainView(View):
     missing: list[MissingView]
     missing_count: int
     missing_groups: list[MissingGroupView]
+    replacing: list[ReplacingView]
+    replacing_count: int
     machines: list[MachineView]
     machines_count: int
     markets: list[MarketView]

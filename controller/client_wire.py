@@ -5,10 +5,12 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import httpx2 as httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -16,21 +18,28 @@ from pydantic_core import from_json
 
 from actors.events import Request
 from actors.spec import FilePut
-from controller.client_reach import is_untrusted, not_reached, not_there
+from controller.client_reach import is_untrusted, not_reached, not_there, wrong_url
 from controller.client_views import TaskView
 
 Json = dict[str, Any]
 Params = Mapping[str, str | int | float | bool | None]
 Address = str | os.PathLike[str]
 Stream = Literal["stdout", "stderr"]
+T = TypeVar("T")
 
 LONG_POLL_S = 50.0
 READ_TIMEOUT_S = 60.0  # of streams: the daemon says something every 15 s
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
-LATER = (429, 503)  # a follower tries these again
+LATER = (
+    429,
+    502,
+    503,
+    504,
+)  # a follower tries these again; a proxy says some of them
 STREAM_TIMEOUT = httpx.Timeout(READ_TIMEOUT_S, connect=10.0)
 HEADERS = {"Content-Type": "application/json"}
 CURSOR = "X-Everpool-Cursor"
+_STRANGE = "what answers at {where} is not everpool, or a release whose answers this one can't read"
 
 
 class EverpoolError(Exception):
@@ -103,16 +112,21 @@ class Entry(_Answer):
 
 
 class Operation(_Answer):
-    """Everything that followed from one Request."""
+    """Everything that followed from one Request. With `more`, the log goes on after `cursor`."""
 
     request_id: str
     kind: str
     pool: str
     status: Literal["pending", "running", "success", "failed"]
+    seq: int
+    at: float
     ended_by: int | None = None
+    ended_at: float | None = None
     error: str | None = None
     end: Json | None = None  # the terminal Fact
     log: tuple[Entry, ...] = ()
+    cursor: int = 0
+    more: bool = False
 
     @property
     def over(self) -> bool:
@@ -156,10 +170,18 @@ class Target:
 
     @classmethod
     def parse(cls, address: str | os.PathLike[str] | None, token: str | None) -> "Target":
-        """From a path or a URL; None: see `default_address`."""
+        """From a path or a URL; None: see `default_address`. Raises EverpoolError."""
         text = os.fspath(address) if address is not None else default_address()
-        if text.startswith(("http://", "https://")):
-            return cls(None, text, token if token is not None else _token_of_environment())
+        if "://" in text and not text.startswith(("unix:", "/", ".")):
+            if problem := wrong_url(text):
+                raise EverpoolError(0, problem)
+            try:
+                httpx.URL(text)
+            except httpx.InvalidURL as error:
+                raise EverpoolError(0, f"{text!r} is no URL: {error}") from error
+            return cls(None, text, _sound(token if token is not None else _token_of_environment()))
+        if "\0" in text:
+            raise EverpoolError(0, f"{text!r} can't be a path: it has a zero byte")
         return cls(text.removeprefix("unix:"), "http://everpool", None)
 
     @property
@@ -181,9 +203,24 @@ class Target:
             except OSError as error:
                 raise self.failed(httpx.ConnectError(str(error))) from error
 
-    def failed(self, error: httpx.TransportError, repeatable: bool = True) -> EverpoolError:
+    def read(self, decode: Callable[[bytes], T], response: httpx.Response, fine: Sequence[int] = ()) -> T:
+        """What an answer says. Raises EverpoolError, also when it is nothing that the daemon would say."""
+        return self.made(partial(decode, checked(response, fine)), response.status_code)
+
+    def made(self, make: Callable[[], T], status: int = 200) -> T:
+        """What is made of an answer that the daemon has to have given. Raises EverpoolError."""
+        try:
+            return make()
+        except (ValueError, TypeError, KeyError) as error:
+            raise EverpoolError(status, _STRANGE.format(where=self.path or self.url)) from error
+
+    def failed(self, error: httpx.RequestError, repeatable: bool = True) -> EverpoolError:
         """What a failed connection means for a user, who may have asked for what must not be done twice."""
         where = self.path or self.url
+        if isinstance(error, httpx.DecodingError):
+            return EverpoolError(502, _STRANGE.format(where=where))
+        if isinstance(error, httpx.LocalProtocolError):  # its text has what we sent, tokens too
+            return EverpoolError(0, f"what was asked of {where} can't be sent: a header of it is ill-formed")
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             if self.path is None:
                 kind = EverpoolError if is_untrusted(str(error)) else NotRunning
@@ -228,17 +265,33 @@ def _token_of_environment() -> str | None:
         return Path(named).read_text().strip()
     except OSError as error:
         raise EverpoolError(0, f"{named} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise EverpoolError(0, f"{named} is no token file: it is not text") from error
+
+
+def _sound(token: str | None) -> str | None:
+    """A token without spaces around it. Raises EverpoolError when it can be none; it is not quoted."""
+    if token is None:
+        return None
+    token = token.strip()
+    if not all("!" <= char <= "~" for char in token):
+        raise EverpoolError(0, "the token has characters that no token has: look at how it was copied")
+    return token
 
 
 def trusted(ca_file: Address | None, url: str) -> ssl.SSLContext | bool:
     """What vouches for a daemon: a file of certificates (PEM), or the system's.
 
-    $EVERPOOL_CA_FILE may name the file as well. Raises OSError, SSLError.
+    $EVERPOOL_CA_FILE may name the file as well. Raises EverpoolError.
     """
     if not url.startswith("https://"):
         return False  # there is nothing to vouch for, and reading the system's certificates takes long
     place = os.fspath(ca_file) if ca_file is not None else os.environ.get("EVERPOOL_CA_FILE")
-    return ssl.create_default_context(cafile=place or None)
+    try:
+        return ssl.create_default_context(cafile=place or None)
+    except OSError as error:  # SSLError is one
+        why = error.strerror or "it has no certificates (PEM)"
+        raise EverpoolError(0, f"the file of certificates {place} can't be used: {why}") from error
 
 
 def with_id(request: Request) -> Request:
@@ -260,6 +313,27 @@ def file_put(path: str, content: bytes | Path, *, mode: int = 0o644) -> FilePut:
     return FilePut(path=path, data=base64.b64encode(data).decode(), mode=mode)
 
 
+def several(some: str | Sequence[str]) -> list[str]:
+    """Names or patterns, of which one may be given by itself: its letters are not meant."""
+    return [some] if isinstance(some, str) else list(some)
+
+
+def named(name: str) -> str:
+    """A name as a segment of a path. Raises EverpoolError for one that would lead elsewhere."""
+    if name in ("", ".", ".."):
+        raise EverpoolError(0, f"{name!r} is no name that the daemon could know")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise EverpoolError(0, f"{name!r} is no name: it has characters that can't be sent") from error
+
+
+def inside(path: str) -> str:
+    """A path of several segments, each as `named`, or empty. Raises EverpoolError."""
+    named(path)
+    return "/".join(segment and named(segment) for segment in path.split("/"))
+
+
 def clean(params: Params) -> dict[str, str]:
     """Query parameters without those that are None."""
     return {
@@ -271,15 +345,21 @@ def clean(params: Params) -> dict[str, str]:
 
 def problem(status: int, body: bytes, headers: httpx.Headers) -> EverpoolError:
     """The error in an answer."""
+    if 300 <= status < 400:
+        place = headers.get("Location", "")[:200] or "nowhere"
+        return EverpoolError(status, f"what answers is not everpool: it sends on, to {place}")
     try:
         told = from_json(body)
     except ValueError:
         told = {}
     told = told if isinstance(told, dict) else {}
-    text = told.get("error") or body.decode("utf-8", "replace")[:200] or f"HTTP status {status}"
+    plain = " ".join(body.decode("utf-8", "replace").split())[:200]
+    text = told.get("error") or plain or f"HTTP status {status}"
+    detail = told.get("detail")
+    lines = [str(one) for one in detail] if isinstance(detail, list) else []
     after, cursor = headers.get("Retry-After", ""), headers.get(CURSOR, "")
-    kind = EventsPruned if status == 410 and cursor.isdecimal() else EverpoolError
-    error = kind(status, str(text), told.get("detail", ()), float(after) if after.isdecimal() else None)
+    kind = EventsPruned if status == 410 and cursor.isdecimal() and len(cursor) < 20 else EverpoolError
+    error = kind(status, str(text), lines, float(after) if after.isdecimal() else None)
     if isinstance(error, EventsPruned):
         error.cursor = int(cursor)
     return error
@@ -287,9 +367,18 @@ def problem(status: int, body: bytes, headers: httpx.Headers) -> EverpoolError:
 
 def checked(response: httpx.Response, fine: Sequence[int] = ()) -> bytes:
     """The body of an answer that is no error, or one that is `fine`; read it first."""
-    if response.status_code >= 400 and response.status_code not in fine:
-        raise problem(response.status_code, response.content, response.headers)
+    status = response.status_code
+    if status not in fine and not is_answer(response):
+        if response.is_success:
+            raise EverpoolError(status, _STRANGE.format(where=response.url))
+        raise problem(status, response.content, response.headers)
     return response.content
+
+
+def is_answer(response: httpx.Response) -> bool:
+    """Whether it can be what was asked for: the daemon has no pages for programs, and never no body."""
+    page = response.headers.get("Content-Type", "").startswith("text/html")
+    return response.is_success and response.status_code != 204 and not page
 
 
 def may_wait(error: EverpoolError, connected: bool) -> bool:

@@ -11,6 +11,14 @@ from pydantic_core import ErrorDetails
 
 from controller.toml_lines import Path, line_of
 
+# What options of the command line are called in a config: a key of the same table, and how it is written.
+CALLED_OTHERWISE = {
+    "slots": ("worker", "worker = { concurrency = N }"),
+    "concurrency": ("worker", "worker = { concurrency = N }"),
+    "buffer": ("worker", "worker = { buffer = N }"),
+    "step": ("image", 'image = { steps = [{ phase = "NAME", run = "COMMAND" }] }'),
+    "steps": ("image", 'image = { steps = [{ phase = "NAME", run = "COMMAND" }] }'),
+}
 _BRANCH = re.compile(r"constrained-(int|float|str)|literal\[.*\]")  # what pydantic calls branches of a union
 
 
@@ -41,8 +49,12 @@ class Problem:
         """A key, or what it names, that does not exist; says the nearest that does, or all."""
         what = what or f"key {dotted(location)!r}"
         names = list(known)
-        near = get_close_matches(name or str(location[-1]), names, 1)
-        if near:
+        given = name or str(location[-1])
+        key, written = CALLED_OTHERWISE.get(given, ("", ""))
+        near = get_close_matches(given, names, 1)
+        if key in names:
+            hint = f"write {written}"
+        elif near:
             hint = f"did you mean {near[0]!r}?"
         else:
             hint = f"there are {', '.join(names)}" if names else "there is none"

@@ -323,7 +323,7 @@ class Desk:
         if loop.index.pool is None or node in wanted_ranks(loop.index.pool):
             return None
         there = ", ".join(str(rank) for rank in list(wanted_ranks(loop.index.pool))[:20]) or "none"
-        return Refused(404, f"pool {loop.name!r} has no node {node}: there are {there}")
+        return Refused(404, f"pool {loop.name!r} has no node {node}: its nodes are: {there}")
 
     def _unkept(
         self, request: PoolRequested | ClusterRequested | PoolUpdateRequested, sender: _Sender

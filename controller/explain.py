@@ -25,6 +25,7 @@ PAUSED_TEXT = "nothing is launched, replaced or started; what runs goes on"
 def explained(picture: Picture) -> Json:
     """Everything that is known of why a pool is as it is; `story` says the main things in sentences."""
     state, now = picture.pool.state, picture.now
+    replacing, waits = parts.replacing(picture), rolling.waits(state, picture.index, now)
     there, missing, markets = parts.there(picture), parts.missing(picture), parts.markets(picture)
     cash, next_ = parts.account(picture), parts.next_steps(picture)
     cooling = parts.cooling(picture)
@@ -35,6 +36,7 @@ def explained(picture: Picture) -> Json:
         "status": picture.pool.status,
         "reason": pool_reason(state),
         "outdated": len(picture.index.outdated),
+        "roll_waits": waits,
         "paused": paused.model_dump() if (paused := getattr(state, "paused", None)) else None,
         "desired": state.desired,
         "ready": there["ready"],
@@ -49,6 +51,8 @@ def explained(picture: Picture) -> Json:
         "missing": missing[:SHOWN_MAX],
         "missing_count": len(missing),
         "missing_groups": parts.groups(missing),
+        "replacing": replacing[:SHOWN_MAX],
+        "replacing_count": len(replacing),
         **parts.machines(picture),
         **markets,
         "cooling": cooling[:SHOWN_MAX],
@@ -86,6 +90,7 @@ def _story(picture: Picture, told: Mapping[str, Any]) -> list[str]:
             story.append(f"It launches nothing until it is {changed} or resized; machines that work stay.")
         case Active():
             story += _why_short(picture, told)
+            story += _replacing_told(told)
             if state.failures:
                 story += _failed_told(picture)
         case _:
@@ -108,9 +113,22 @@ def _rolling_told(picture: Picture) -> list[str]:
     index = picture.index
     if not index.outdated:
         return []
-    told = f"{outdated_text(len(index.outdated), index.kept)}, a few at a time."
     waits = rolling.waits(picture.pool.state, index, picture.now)
-    return [f"{told} Just now: {waits}." if waits else told]
+    return [f"{outdated_text(len(index.outdated), waits)}."]
+
+
+def _replacing_told(told: Mapping[str, Any]) -> list[str]:
+    """Nodes that will have another machine, and lack none."""
+    story, groups = list[str](), parts.groups(told["replacing"])
+    for group in groups[:TOLD_MAX]:
+        alone = group["count"] == 1
+        by = next(one["instance_id"] for one in told["replacing"] if one["node"] == group["nodes"][0])
+        who = f"Node {group['nodes'][0]} is" if alone else f"Nodes {ranks(group['nodes'])} are"
+        what = "being replaced" if group["starting"] else "to be replaced"
+        which = f" by {by}" if alone and by is not None else ""
+        works = "its machine works on" if alone else "their machines work on"
+        story.append(sentence(f"{who} {what}{which}, {works}: {group['why']}"))
+    return story
 
 
 def _failed_told(picture: Picture) -> list[str]:

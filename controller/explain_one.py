@@ -326,7 +326,12 @@ def _attempts(log: Sequence[Envelope], now: float) -> list[str]:
 
 
 def instance_explained(
-    state: InstanceState, around: Around, successor: str | None, log: Sequence[Envelope]
+    state: InstanceState,
+    around: Around,
+    successor: str | None,
+    log: Sequence[Envelope],
+    *,
+    outdated: bool = False,
 ) -> Json:
     """One instance: its state, its story in sentences, and its events, oldest first.
 
@@ -335,6 +340,7 @@ def instance_explained(
         around: its pool.
         successor: the machine that was ordered in its place.
         log: events that name this instance.
+        outdated: it is not what the pool's spec asks for.
     """
     now = around.now
     on = tuple(around.tasks_on.get(state.id, ()))
@@ -342,7 +348,7 @@ def instance_explained(
     return {
         "pool": state.pool,
         "at": now,
-        "instance": instance_view(state, on, now),
+        "instance": instance_view(state, on, now, outdated=outdated),
         "why": state.why,
         "usd": micro_usd / MICRO,
         "successor": successor,

@@ -177,6 +177,7 @@ def _machine(one: InstanceState, picture: Picture) -> Json:
         "usd_per_hour": dollars(micro_usd_per_hour(one)),
         "why": one.why,
         "reason": getattr(one, "reason", getattr(one, "leave", None)) or "",
+        "outdated": one.id in picture.index.outdated,
         "tasks": len(picture.pool.tasks_on.get(one.id, ())),
         "created_at": one.created_at,
         "since": one.since,
@@ -192,10 +193,24 @@ def missing(picture: Picture) -> list[Json]:
     found: list[Json] = []
     for node in picture.wanted:
         state = picture.pool.nodes.get(node)
-        if isinstance(state, Filled):
+        if isinstance(state, Filled) or _stays(state):
             continue
         found.append(_lacking(node, state, picture))
     return found
+
+
+def replacing(picture: Picture) -> list[Json]:
+    """Nodes whose machine works on until another in its place is ready, in the order of their numbers."""
+    found: list[Json] = []
+    for node, state in sorted(picture.pool.nodes.items()):
+        if isinstance(state, Replacing) and _stays(state):
+            found.append({**_lacking(node, state, picture), "old_instance_id": state.old_id})
+    return found
+
+
+def _stays(state: NodeState | None) -> bool:
+    """Whether its machine works on, and stays if the other is never ready."""
+    return isinstance(state, Replacing) and state.moving
 
 
 def _lacking(node: int, state: NodeState | None, picture: Picture) -> Json:

@@ -39,11 +39,11 @@ def one_line(text: str, most: int = WORDS_MAX) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
-def failed(event: Event) -> bool:
-    """Whether a terminal Fact means that what was asked for did not come to be."""
+def failed(event: Event, kind: str) -> bool:
+    """Whether a terminal Fact means that what a Request of this kind asked for did not come to be."""
     match event:
         case e.TaskCompleted(success=success):
-            return not success
+            return not success and kind != "task_stop_requested"  # which asks for just that
         case e.Error() | e.BootstrapFailed():
             return True
         case _:
@@ -203,7 +203,8 @@ def _of_machine(event: Event) -> Told | None:
             return "SUCCESS", f"node {new.node}: {_machine(new)} replaced {old}"
         case e.InstanceDestroyed(instance_id=name, reason=text, cost_micro_usd=cost):
             price = f", cost {_dollars(cost)}" if cost else ""
-            return "INFO", f"{name} is gone{f' ({text})' if text else ''}{price}"
+            why = f" ({text})" if text not in ("", "gone") else ""
+            return "INFO", f"{name} is gone{why}{price}"
         case e.LaunchRefused(instance_id=name, market=market, fault=fault, detail=words):
             return "WARNING", f"launch of {name} in {market} refused: {fault}{f' ({words})' if words else ''}"
         case e.BootstrapPhase(instance=one, event="started", phase=phase):

@@ -21,6 +21,7 @@ from actors.pool.wanted import spare_ranks, spares_of
 from actors.ports import Commit
 from actors.task import state as tasks
 from actors.task.state import TaskState
+from controller.outdated import Outdated
 from controller.views import (
     POOL_CODES,
     Json,
@@ -33,7 +34,6 @@ from controller.views import (
     node_view,
     pool_reason,
     pool_status,
-    rolling,
     task_view,
 )
 from providers.model import Value
@@ -80,6 +80,8 @@ class _Pool:
         self.results: Counter[str] = Counter()  # of remembered ended tasks
         self.unplaced: dict[int, None] = {}
         self.micro_usd_per_hour = 0
+        self.outdated = Outdated()
+        self.outdated.pool(state, ())
 
     @property
     def ready(self) -> int:
@@ -181,6 +183,7 @@ class Status:
             ended = self._pools.pop(name, None) or _Pool(state)
             ended.state = state
             ended.nodes, ended.node_counts, ended.unplaced = {}, Counter(), {}
+            ended.outdated = Outdated()
             self._pools_ended.pop(name, None)
             self._pools_ended[name] = ended
             while len(self._pools_ended) > self.pools_ended_max:
@@ -190,6 +193,7 @@ class Status:
             self._pools[name] = _Pool(state)
         else:
             known.state = state
+            known.outdated.pool(state, known.instances.values())
 
     def _record(self, pool: str) -> _Pool | None:
         return self._pools.get(pool) or self._pools_ended.get(pool)
@@ -215,6 +219,7 @@ class Status:
             before = record.instances.pop(name)
             record.instance_counts[before.status] -= 1
             record.micro_usd_per_hour -= micro_usd_per_hour(before)
+            record.outdated.machine(name, None)
         if state is None:
             self._instances.pop(name, None)
             self._instances_ended.pop(name, None)
@@ -230,6 +235,7 @@ class Status:
             record.instances[name] = state
             record.instance_counts[state.status] += 1
             record.micro_usd_per_hour += micro_usd_per_hour(state)
+            record.outdated.machine(name, state)
 
     def _task(self, pool: str, name: str, state: TaskState | None) -> None:
         record, old = self._record(pool), self._tasks.get(name)
@@ -388,7 +394,8 @@ class Status:
 
     def node_view(self, state: NodeState) -> Json:
         """A node as JSON."""
-        return node_view(state, self._instances.get(getattr(state, "instance_id", None) or ""))
+        machine = self._instances.get(getattr(state, "instance_id", None) or "")
+        return node_view(state, machine, self._instances.get(getattr(state, "old_id", None) or ""))
 
     def instance_states(self, pool: str | None = None, *, ended: bool = False) -> Iterable[InstanceState]:
         """Living instances, or with `ended` those remembered as destroyed, of all pools or of one."""
@@ -413,7 +420,7 @@ class Status:
     def _pool_view(self, record: _Pool) -> Json:
         state = record.state
         status = record.status
-        rolls = rolling(state, record.instances.values())
+        outdated = record.outdated
         return {
             "name": state.name,
             "status": status,
@@ -431,8 +438,8 @@ class Status:
             "provider": list(state.spec.provider),
             "clusters": [cluster_view(cluster) for cluster in state.clusters.values()],
             "waiting": [one.model_dump(mode="json") for one in state.waiting],
-            "reason": pool_reason(state, rolls),
-            "outdated": 0 if rolls is None else rolls.outdated,
+            "reason": pool_reason(state, outdated.count),
+            "outdated": outdated.count,
             "paused": paused.model_dump() if (paused := getattr(state, "paused", None)) else None,
             "generation": state.generation,
             "made_by": state.made_by,
@@ -454,7 +461,13 @@ class Status:
 
     def instance_view(self, state: InstanceState, now: float) -> Json:
         """An instance as JSON."""
-        return instance_view(state, tuple(self._on.get(state.id, ())), now)
+        on = tuple(self._on.get(state.id, ()))
+        return instance_view(state, on, now, outdated=self.is_outdated(state))
+
+    def is_outdated(self, state: InstanceState) -> bool:
+        """Whether an instance is not what its pool's spec asks for."""
+        record = self._pools.get(state.pool)
+        return record is not None and record.outdated.has(state.id)
 
     def task(self, task_id: str) -> Json | None:
         """One task, living or remembered."""

@@ -1,14 +1,13 @@
 """How states are shown: plain dictionaries for JSON, and the one table of status codes."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 from actors.instance import state as instances
 from actors.instance.state import Alive, Destroying, InstanceState
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
 from actors.pool import state as pools
-from actors.pool.rolling import Foreseen, foreseen
 from actors.pool.state import PoolState
 from actors.task import state as tasks
 from actors.task.state import TaskState
@@ -132,16 +131,8 @@ def pool_status(state: PoolState, *, ready: int, ordered: int, unplaced: int) ->
     return "short" if unplaced else "unhealthy"
 
 
-def rolling(state: PoolState, instances: Iterable[InstanceState]) -> Foreseen | None:
-    """How many machines of a pool are not what its spec asks for; None: all are. A look at each in a roll."""
-    if getattr(state, "roll", None) is None:
-        return None
-    found = foreseen(state, state.spec, instances)
-    return found if found.outdated else None
-
-
-def pool_reason(state: PoolState, rolls: Foreseen | None = None) -> str:
-    """Why a pool is not simply at work, for people; empty when it is. `rolls`: see `rolling`."""
+def pool_reason(state: PoolState, outdated: int = 0) -> str:
+    """Why a pool is not simply at work, for people; empty when it is. `outdated`: machines it replaces."""
     reason: str = getattr(state, "reason", "")
     why = [reason] if reason else []
     if isinstance(state, pools.Active) and state.failures and state.short_since is not None:
@@ -151,15 +142,25 @@ def pool_reason(state: PoolState, rolls: Foreseen | None = None) -> str:
     if paused is not None:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(paused.since))
         why.append(f"paused{f' by {paused.by}' if paused.by else ''} since {since}")
-    if rolls is not None:
-        why.append(outdated_text(rolls.outdated, rolls.kept))
+    if outdated:
+        why.append(outdated_text(outdated, _roll_held_up(state)))
     return "; ".join(why)
 
 
-def outdated_text(outdated: int, kept: int) -> str:
+def _roll_held_up(state: PoolState) -> str:
+    """What keeps machines from being replaced, as far as the pool's state tells."""
+    if not isinstance(state, pools.Active) or state.paused is not None:
+        return f"they stay while the pool is {'paused' if isinstance(state, pools.Active) else state.status}"
+    roll = state.roll
+    if roll is None or not roll.why:
+        return ""
+    return f"tried again soon: {roll.why}" if roll.fails else roll.why
+
+
+def outdated_text(outdated: int, held_up: str) -> str:
     """What is said of machines that are being replaced because the spec asks for others."""
-    verb = "is" if outdated == 1 else "are"
-    return f"{outdated} of {count(kept, 'machine')} {verb} of the old spec: being replaced"
+    told = f"{count(outdated, 'machine')} of an older spec"
+    return f"{told}, not replaced yet: {held_up}" if held_up else f"{told}, being replaced a few at a time"
 
 
 def micro_usd_per_hour(state: InstanceState) -> int:
@@ -187,8 +188,8 @@ def dollars(micro: int) -> float:
     return micro / MICRO
 
 
-def node_view(state: NodeState, machine: InstanceState | None) -> Json:
-    """A node as JSON; `machine` is the instance that fills it, or will."""
+def node_view(state: NodeState, machine: InstanceState | None, old: InstanceState | None = None) -> Json:
+    """A node as JSON; `machine` is the instance that fills it, or will in the place of `old`."""
     return {
         "node": state.node,
         "pool": state.pool,
@@ -198,6 +199,7 @@ def node_view(state: NodeState, machine: InstanceState | None) -> Json:
         "old_instance_id": getattr(state, "old_id", None),
         "last_instance_id": state.last_id,
         "instance_status": machine.status if machine is not None else None,
+        "old_instance_status": old.status if old is not None else None,
         "incarnation": state.incarnation,
         "why_waiting": getattr(state, "why_waiting", ""),
         "next_at": getattr(state, "next_at", None),
@@ -207,8 +209,10 @@ def node_view(state: NodeState, machine: InstanceState | None) -> Json:
     }
 
 
-def instance_view(state: InstanceState, tasks_on: Sequence[str], now: float) -> Json:
-    """An instance as JSON."""
+def instance_view(
+    state: InstanceState, tasks_on: Sequence[str], now: float, *, outdated: bool = False
+) -> Json:
+    """An instance as JSON; `outdated`: it is not what the pool's spec asks for."""
     address = getattr(state, "address", None)
     handle = getattr(state, "handle", None)
     deadline = getattr(state, "deadline", None)
@@ -242,6 +246,7 @@ def instance_view(state: InstanceState, tasks_on: Sequence[str], now: float) -> 
         "link_up": getattr(state, "link_up", False),
         "silent_since": getattr(state, "silent_since", None),
         "replacing": state.replacing,
+        "outdated": outdated,
         "tasks": list(tasks_on),
     }
 

@@ -154,7 +154,7 @@ def _bootstrap(fields: dict[str, Any], run_id: str, cause: str, *, again: bool, 
     """Start the set-up. The internal BootstrapRequested has the run's id as its request id."""
     spec = view.index.pool_spec
     state = Bootstrapping(
-        **(fields | {"image": view.index.build.set_up(fields["image"])}),
+        **(fields | _built(fields["image"], fields["disk_gb"], view)),
         since=view.now,
         run_id=run_id,
         bootstrap_request=run_id,
@@ -169,6 +169,12 @@ def _bootstrap(fields: dict[str, Any], run_id: str, cause: str, *, again: bool, 
         effects=(_set_up(state, state.boot or "", view),),
         facts=(Published(asked, request_id=cause),),
     )
+
+
+def _built(mark: str, disk_gb: float | None, view: View) -> dict[str, Any]:
+    """What a machine keeps of how it was made, set up now. The mark may be its first."""
+    build = view.index.build
+    return {"image": build.set_up(mark), "disk_gb": build.ordered_gb(mark, disk_gb)}
 
 
 def _set_up(state: Bootstrapping, boot: str, view: View) -> Say | StartSetUp:
@@ -192,7 +198,7 @@ def while_bootstrapping(state: Bootstrapping, message: InstanceMessage, view: Vi
         case AgentSaid():
             return agent_said(state, message, view)
         case LinkUp(accepted=True):  # one that forgot the run begins anew, with the steps of now
-            marked = state.model_copy(update={"image": view.index.build.set_up(state.image)})
+            marked = state.model_copy(update=_built(state.image, state.disk_gb, view))
             return link_up(marked, message, view).also(effects=(_set_up(state, message.boot, view),))
         case LinkDown():
             down = state.model_copy(

@@ -29,6 +29,8 @@ from actors.messages import (
     LeaveWanted,
     Message,
     Move,
+    MoveFailed,
+    MoveGivenUp,
     NodeMessage,
     NodeReady,
     NodeRetired,
@@ -188,6 +190,7 @@ def _while_vacant(state: Vacant, message: NodeMessage, view: View) -> Decision:
             | DrainGivenUp()
             | Placed()
             | Move()
+            | MoveGivenUp()
             | TakeOver()
             | NotPlaced()
             | InstanceReady()
@@ -217,6 +220,9 @@ def _while_asking(state: Asking, message: NodeMessage, view: View) -> Decision:
             return Decision(state.model_copy(update={"next_at": None, "lost_in": None}))
         case Fill() if state.instance_id is None:
             return Decision(state.model_copy(update={"next_at": None, "refused": (), "lost_in": None}))
+        case TakeOver(instance_id=None) if isinstance(state, Replacing) and state.moving:
+            bare = state.model_copy(update={"last_id": None, "losses": 0})
+            return Decision(_old_is_gone(bare, view))  # the other one is on its way already, and fills it
         case TakeOver(instance_id=other) if other is not None and other in view.index.instances:
             is_bare = isinstance(state, Filling) and state.instance_id is None
             return _taken_over(state, other, view) if is_bare else Decision(state)
@@ -244,6 +250,7 @@ def _while_asking(state: Asking, message: NodeMessage, view: View) -> Decision:
             | DrainGivenUp()
             | Placed()
             | Move()
+            | MoveGivenUp()
             | TakeOver()
             | NotPlaced()
             | Fill()
@@ -268,6 +275,8 @@ def _about_the_old(state: Replacing, message: NodeMessage, view: View) -> Decisi
             return Decision(leaving if message.works else _old_is_gone(leaving, view))
         case InstanceStays(instance_id=instance) if instance == state.old_id and not state.moving:
             return _old_stays(state, view)
+        case MoveGivenUp() if state.moving and state.instance_id is not None:
+            return Decision(_not_moved(state), tells=(_leave(state.instance_id, "scale_in", 0),))
         case DrainAsked() if state.moving:
             return _drain_while_moving(state, message, view)
         case _:
@@ -336,7 +345,7 @@ def _filled(state: Asking, instance: str, view: View) -> Decision:
 def _again(state: Asking, instance: str, reason: str, view: View) -> Decision:
     """The machine will never be ready. Taken by the market once: at once; else after a pause."""
     if isinstance(state, Replacing) and state.moving:
-        return Decision(_not_moved(state))
+        return Decision(_not_moved(state), tells=(_to_pool(state, MoveFailed(state.old_id, reason)),))
     lost = state.model_copy(update={"losses": state.losses + 1})
     next_at, lost_in = _pause(lost.losses, reason, view), _taken_in(instance, reason, view)
     if isinstance(lost, Replacing):
@@ -480,6 +489,7 @@ def _while_filled(state: Filled, message: NodeMessage, view: View) -> Decision:
             | Fill()
             | Placed()
             | Move()
+            | MoveGivenUp()
             | TakeOver()
             | NotPlaced()
             | InstanceReady()
@@ -539,6 +549,7 @@ def _while_retired(state: Retired, message: NodeMessage, view: View) -> Decision
             | DrainGivenUp()
             | Placed()
             | Move()
+            | MoveGivenUp()
             | TakeOver()
             | NotPlaced()
             | InstanceReady()

@@ -295,7 +295,7 @@ def _current(s: Situation, held: Mapping[str, list[Held]]) -> dict[str, int]:
 
 
 def missing_s(asking: Asking, now: float) -> float:
-    """How long a node has been without a machine that works."""
+    """How long a node has been without a machine that works, or without the other that it should have."""
     return 0.0 if asking.since is None else max(0.0, now - asking.since)
 
 

@@ -74,11 +74,16 @@ class Build(NamedTuple):
         for test in _TESTS:
             if (reason := test(self.spec, offer)) is not None:
                 return reason
-        if not mark:
-            disk_gb = self.spec.disk_gb if self.unmarked is None else self.unmarked.disk_gb
+        disk_gb = self.ordered_gb(mark, disk_gb)
         if offer.disk_gb is None and (disk_gb or 0) < (self.spec.disk_gb or 0):
             return f"was ordered with {disk_gb:g} GB disk" if disk_gb else "was ordered without a disk's size"
         return None
+
+    def ordered_gb(self, mark: str, disk_gb: float | None) -> float | None:
+        """The disk that was ordered for a machine; one without a mark does not keep it itself."""
+        if mark:
+            return disk_gb
+        return self.spec.disk_gb if self.unmarked is None else self.unmarked.disk_gb
 
     def _known(self, mark: str) -> str:
         return mark or (self.mark if self.unmarked is None else self.unmarked.image)

@@ -53,15 +53,17 @@ class Asking:
     """A node that wants a machine now.
 
     Attributes:
-        since: since when it has none that works; None: it has one yet.
+        since: since when it has none that works, or what works can't be renewed; None: it has one yet.
         refused: markets that refused it just now.
         lost_in: the market that took its machine in this turn; its memory will hear of that only later.
+        works: it has one that works and stays until the other does: nothing is missing.
     """
 
     node: int
     since: float | None
     refused: tuple[str, ...]
     lost_in: str | None = None
+    works: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,8 @@ def _gang_zone(board: Board, policy: Policy) -> Zone | None:
         return _best_zone(board, policy(trial).order)
     launched_at, _, zone = newest
     is_split = len(counts) > 1
-    waited = (
-        s.now - launched_at if is_split else max((missing_s(one, s.now) for one in s.asking), default=0.0)
-    )
+    missing = (missing_s(one, s.now) for one in s.asking if not one.works)  # a renewal does not part it
+    waited = s.now - launched_at if is_split else max(missing, default=0.0)
     if waited < RELOCATE_S:
         return zone
     if is_split:

@@ -5,28 +5,38 @@ beside it, bought like any; the old one works on until that is ready, then leave
 One that can't be had, or be set up, leaves all as it was, and is tried again after a pause that grows.
 """
 
+import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from actors.address import Address
 from actors.decision import Decision, Published, View
-from actors.events import PoolRolled
+from actors.events import InstanceId, PoolRolled
 from actors.index import Index
 from actors.instance.state import InstanceState, Ready
-from actors.messages import SetUpEnded
-from actors.node.state import Filled
+from actors.messages import Message, MoveGivenUp, SetUpEnded
+from actors.node.state import Filled, Replacing
 from actors.policy.backoff import retry_delay_s
-from actors.policy.built import SHAPE, Build, Unmarked
+from actors.policy.built import BUILT_IN, SHAPE, Build, Unmarked
 from actors.policy.placement import MOVING_SHARE
 from actors.policy.situation import Asking
 from actors.pool.pausing import is_paused, reason
 from actors.pool.state import Active, Parked, PoolState, Roll
 from actors.pool.wanted import may_launch, wanted_count
 from actors.spec import PoolSpec
+from providers.errors import Fault
 
 LOOK_EVERY_S = 15.0  # while there are some; news of nodes is heard sooner
+LOOK_SOON_S = 1.0  # after nodes without a machine
 FIRST_S, MOST_S = 5.0, 300.0  # until another try after one that came to nothing
 WHY_MAX = 500  # characters
+REFUSED_MAX = 64
 KEPT = ("requested", "provisioning", "bootstrapping", "ready")
+FILLED_FIRST = "nodes without a machine are filled first"
+BESIDE = (
+    "another machine comes beside the one that works, so the quota must let one more: "
+    "raise it, or `everpool drain` nodes one by one"
+)
 
 
 class Foreseen(NamedTuple):
@@ -48,12 +58,17 @@ def changed_keys(old: PoolSpec, new: PoolSpec) -> tuple[str, ...]:
     return tuple(name for name in PoolSpec.model_fields if getattr(old, name) != getattr(new, name))
 
 
+def is_kept(one: InstanceState) -> bool:
+    """Whether a machine is at work or coming, and nobody is ending it."""
+    return one.status in KEPT and getattr(one, "leave", None) is None
+
+
 def foreseen(state: PoolState, new: PoolSpec, instances: Iterable[InstanceState]) -> Foreseen:
     """What becomes of these machines of a pool when its spec is `new`. A look at each."""
     build = Build.of(new, unmarked_by(state, new, instances := tuple(instances)))
     outdated = shapeless = kept = 0
     for one in instances:
-        if one.status not in KEPT or getattr(one, "leave", None) is not None:
+        if not is_kept(one):
             continue
         kept += 1
         if build.lacks(one.image, one.disk_gb, one.offer) is not None:
@@ -80,9 +95,33 @@ def unmarked_by(state: PoolState, new: PoolSpec, instances: Iterable[InstanceSta
 def begun(state: Active | Parked, outdated: int, view: View) -> Roll | None:
     """The roll after an update: what held the last one up may be mended by it."""
     before = state.roll
-    if not outdated and (before is None or not before.renewed):
+    if not outdated and before is None:
         return None
     return Roll(since=view.now, renewed=0 if before is None else before.renewed)
+
+
+def unproven(changed: tuple[str, ...], ahead: Foreseen) -> bool:
+    """Whether it is not known any more, after an update, that a machine can be set up as it is asked for."""
+    return "image" in changed or (ahead.outdated > 0 and any(name in BUILT_IN for name in changed))
+
+
+def overtaken(state: Active, view: View) -> tuple[tuple[Address, Message], ...]:
+    """Have nodes keep machines that are right, or right again, by a spec that is heard in this turn.
+
+    The others, ordered or made already, end before they cost any more.
+    """
+    build, index = Build.of(state.spec, state.unmarked), view.index
+    tells: list[tuple[Address, Message]] = []
+    for number, node in index.nodes.items():
+        if not (isinstance(node, Replacing) and node.moving and node.instance_id is not None):
+            continue
+        old, new = index.instances.get(node.old_id), index.instances.get(node.instance_id)
+        if old is None or build.lacks(old.image, old.disk_gb, old.offer) is not None:
+            continue
+        is_worse = new is not None and build.lacks(new.image, new.disk_gb, new.offer) is not None
+        if is_worse or node.old_id in index.outdated:
+            tells.append((("node", str(number)), MoveGivenUp()))
+    return tuple(tells)
 
 
 def followed(state: Active, view: View) -> Active:
@@ -102,7 +141,7 @@ def waits(state: PoolState, index: Index, now: float) -> str:
         case Parked(reason=why):
             return f"the pool is parked: {why}"
         case Active():
-            return _held_up(state, index, now) or ("" if state.roll is None else state.roll.why)
+            return _held_up(state, index, now) or ("" if state.roll is None else _told(state.roll))
         case _:
             return "the pool is being ended"
 
@@ -110,11 +149,28 @@ def waits(state: PoolState, index: Index, now: float) -> str:
 def _held_up(state: Active, index: Index, now: float) -> str:
     if not may_launch(state):
         return "the budget is spent"
-    if index.asking or index.paused or index.node_counts["filling"] or index.node_counts["vacant"]:
-        return "nodes without a machine are filled first"
+    if index.asking:
+        return FILLED_FIRST
     if state.roll is not None and _rests(state.roll, now):
-        return f"tried again soon: {state.roll.why}"
-    return "" if _room(state, index) > 0 else "as many as may be are being replaced"
+        return f"tried again soon: {_told(state.roll)}"
+    if _room(state, index) <= 0:
+        return "as many as may be are being replaced"
+    return "" if _places(state, index) > 0 else FILLED_FIRST
+
+
+def _told(roll: Roll) -> str:
+    """What it waits for, and what a user may do where waiting alone does not help."""
+    return f"{roll.why}; {BESIDE}" if Fault.QUOTA.value in roll.why else roll.why
+
+
+def _places(state: Active, index: Index) -> int:
+    """How many more may be begun: machines that come for nodes without one take of the room.
+
+    While those nodes wait for machines that can't be had just now, one may be begun in any case.
+    """
+    room, missing = _room(state, index), index.node_counts["filling"] + index.node_counts["vacant"]
+    comes = index.node_counts["filling"] > len(index.lost)
+    return min(room, max(0 if comes else 1, room - missing))
 
 
 def _rests(roll: Roll, now: float) -> bool:
@@ -125,9 +181,8 @@ def _rests(roll: Roll, now: float) -> bool:
 def _room(state: Active, index: Index) -> int:
     """How many more may be on their way: one, until some machine was set up by this image."""
     replacing = index.node_counts["replacing"]
-    if not state.proven:
-        return 1 - replacing
-    return max(1, int(wanted_count(state) * MOVING_SHARE)) - replacing - index.moved_away
+    room = max(1, int(wanted_count(state) * MOVING_SHARE)) - replacing - index.moved_away
+    return room if state.proven else min(1 - replacing, room)
 
 
 def due(state: Active, view: View) -> tuple[Asking, ...]:
@@ -143,36 +198,73 @@ def due(state: Active, view: View) -> tuple[Asking, ...]:
             continue
         if node.instance_id == name and node.drain_request is None:
             found.append((bool(index.tasks_on(name)), -machine.node))
-    # A gang stays where it is, however long there is no room: it would go by how long a node is missing.
-    since = None if state.spec.spread == "together" else roll.since
-    return tuple(Asking(-rank, since, ()) for _, rank in sorted(found)[: _room(state, index)])
+    ranks = [-rank for _, rank in sorted(found)[: _places(state, index)]]
+    return tuple(Asking(rank, _since(rank, state, roll, view), roll.refused, works=True) for rank in ranks)
+
+
+def _since(node: int, state: Active, roll: Roll, view: View) -> float:
+    """Since when another machine is wanted in vain, for patience with spot.
+
+    Nothing is missing, so it is not the roll that counts: in the place of a machine on demand the next may be
+    one at once, in the place of spot when that could not be had for so long.
+    """
+    held = view.index.nodes[node]
+    assert isinstance(held, Filled)
+    if view.index.instances[held.instance_id].offer.lifecycle != "spot":
+        return -math.inf
+    return view.now if roll.lacking_since is None else max(roll.lacking_since, state.resumed_at)
 
 
 def looked(state: Active, why: str, view: View) -> Active:
     """The state after placement was asked: when it is looked at again, and what it lacked ("": nothing)."""
     if state.roll is None or not view.index.outdated:
         return state
-    rests, next_at = _rests(state.roll, view.now), state.roll.next_at
-    at = next_at if rests and next_at is not None else view.now + LOOK_EVERY_S
-    roll = (
-        state.roll if rests or why == state.roll.why else state.roll.model_copy(update={"why": why[:WHY_MAX]})
-    )
+    roll, at = state.roll, view.now + LOOK_EVERY_S
+    if _rests(roll, view.now):
+        assert roll.next_at is not None
+        at = roll.next_at
+    elif view.index.asking:  # they were answered first, and may ask again for ever
+        at = view.now + LOOK_SOON_S
+    elif not may_launch(state):  # nobody looks for spot meanwhile
+        roll = roll.model_copy(update={"why": "", "lacking_since": None, "refused": ()})
+    elif why or roll.why:
+        again = {"refused": ()} if why else {}  # there is no other market: all of them may be asked again
+        roll = roll.model_copy(update={"why": why[:WHY_MAX]} | again | _lacking(roll, why, view))
     look_at = at if state.look_at is None else min(at, state.look_at)
     return state.model_copy(update={"look_at": look_at, "roll": roll})
 
 
-def failed(state: PoolState, why: str, view: View) -> PoolState:
-    """A launch or a set-up came to nothing: all of them wait. Of those that were out together one counts."""
+def _lacking(roll: Roll, why: str, view: View) -> dict[str, Any]:
+    """The first of several tries that come to nothing is when patience begins."""
+    return {"lacking_since": view.now} if why and roll.lacking_since is None else {}
+
+
+def failed(state: PoolState, why: str, view: View, refused: str = "") -> PoolState:
+    """A launch or a set-up came to nothing: all of them wait. Of those that were out together one counts.
+
+    The next try goes to another market than the one that refused, as that of a node without a machine does.
+    """
     if not isinstance(state, Active) or state.roll is None:
         return state
     roll = state.roll
+    if refused and refused not in roll.refused:
+        roll = roll.model_copy(update={"refused": (*roll.refused, refused)[-REFUSED_MAX:]})
+        state = state.model_copy(update={"roll": roll})
     if _rests(roll, view.now):
         return state
     fails = roll.fails + 1
     next_at = view.now + retry_delay_s(fails, view.draw, first_s=FIRST_S, most_s=MOST_S)
-    later = roll.model_copy(update={"fails": fails, "next_at": next_at, "why": why[:WHY_MAX]})
+    update = {"fails": fails, "next_at": next_at, "why": why[:WHY_MAX]} | _lacking(roll, why, view)
+    later = roll.model_copy(update=update)
     look_at = next_at if state.look_at is None else min(next_at, state.look_at)
     return state.model_copy(update={"roll": later, "look_at": look_at})
+
+
+def not_renewed(state: PoolState, kept: InstanceId, why: str, view: View) -> PoolState:
+    """The machine that was to take the place of `kept` will never be ready, though its steps did not fail."""
+    if kept not in view.index.outdated:
+        return state
+    return failed(state, f"a new machine ended before it was ready: {why}", view)
 
 
 def heard(state: PoolState, ended: SetUpEnded, view: View) -> PoolState:
@@ -181,9 +273,11 @@ def heard(state: PoolState, ended: SetUpEnded, view: View) -> PoolState:
         return state
     if ended.error is not None:
         return failed(state, ended.error, view)
-    if not isinstance(state, Active) or state.roll is None or not state.roll.fails:
+    if not isinstance(state, Active) or state.roll is None:
         return state
-    update = {"fails": 0, "next_at": None, "why": ""}
+    if not state.roll.fails and state.roll.lacking_since is None:
+        return state
+    update = {"fails": 0, "next_at": None, "why": "", "lacking_since": None, "refused": ()}
     return state.model_copy(update={"roll": state.roll.model_copy(update=update)})
 
 

@@ -40,6 +40,7 @@ from actors.messages import (
     MachineBilled,
     MarketsChanged,
     Message,
+    MoveFailed,
     NodeReady,
     NodeRetired,
     PoolMessage,
@@ -102,7 +103,7 @@ def decide(state: PoolState | None, message: PoolMessage, view: View) -> Decisio
             later = rolling.heard(state, message, view)
             return _looking(experience.set_up(later, message, view), view.now + LOOK_SOON_S)
         case LaunchEnded(offer=offer, fault=fault, detail=detail):
-            later = rolling.failed(state, f"{fault.value}: {detail}", view)
+            later = rolling.failed(state, f"{fault.value}: {detail}", view, refused=str(offer.market))
             if fault is not Fault.REJECTED:
                 return Decision(later)
             return experience.rejected(later, str(offer.market), detail, view)
@@ -110,6 +111,8 @@ def decide(state: PoolState | None, message: PoolMessage, view: View) -> Decisio
             return Decision(experience.billed_for(state, message, view))
         case NodeReady(moved=moved):
             return _looking(Decision(rolling.renewed(state, moved, view)), view.now + LOOK_SOON_S)
+        case MoveFailed(kept=kept_id, reason=why):
+            return Decision(rolling.not_renewed(state, kept_id, why, view))
         case NodeRetired():  # settle looks at the nodes themselves
             return _looking(Decision(state), view.now + LOOK_SOON_S)
         case TaskOver(ran_s=ran_s):
@@ -286,14 +289,17 @@ def _update(state: Active | Parked, request: PoolUpdateRequested, view: View) ->
         desired=desired,
         removed=_removed(state, desired),
         waiting=others,
-        proven=isinstance(state, Active) and state.proven and "image" not in changed,
+        proven=isinstance(state, Active) and state.proven and not rolling.unproven(changed, ahead),
         unmarked=rolling.unmarked_by(state, request.spec, living),
         roll=rolling.begun(state, ahead.outdated, view),
+        # no second PoolReady of a pool that has been whole all the time: its old machines work on
+        whole=isinstance(state, Active) and state.whole and desired == state.desired,
     )
     fact = PoolUpdated(pool=state.name, changed=changed, outdated=ahead.outdated)
+    told = hurry(view) if changed or isinstance(state, Parked) else ()
     return Decision(
         active,
-        tells=hurry(view) if changed or isinstance(state, Parked) else (),
+        tells=(*rolling.overtaken(active, view), *told),
         effects=_reconnect(request.spec, view) if changed else (),
         facts=(*facts, Published(fact, request.request_id, (request.request_id,))),
     )

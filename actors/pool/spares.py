@@ -27,7 +27,9 @@ def promote(state: PoolState, view: View) -> Decision:
         return Decision(state)
     if state.paused is not None:
         return Decision(state)
-    there = [(node, name) for node in reversed(spare_ranks(state)) if (name := _at_work(node, index))]
+    ranks = list(reversed(spare_ranks(state)))
+    there = [(node, name) for node in ranks if (name := _at_work(node, index))]
+    there += [(node, name) for node in ranks if (name := _works_yet(node, index))]
     if not there:
         return Decision(state)
     lost = nsmallest(len(there), (node for node in index.lost if is_desired(state, node)))
@@ -43,7 +45,17 @@ def _at_work(node: int, index: Index) -> str | None:
     state = index.nodes.get(node)
     if not isinstance(state, Filled) or state.drain_request is not None:
         return None
-    machine = index.instances.get(state.instance_id)
+    return _ready(state.instance_id, index)
+
+
+def _works_yet(node: int, index: Index) -> str | None:
+    """The machine of a node that works until the better one comes, None when there is none."""
+    state = index.nodes.get(node)
+    return _ready(state.old_id, index) if isinstance(state, Replacing) and state.moving else None
+
+
+def _ready(name: str, index: Index) -> str | None:
+    machine = index.instances.get(name)
     return machine.id if isinstance(machine, Ready) and machine.link_up else None
 
 

@@ -110,6 +110,9 @@ class Roll(Value):
         fails: tries in a row that came to nothing.
         next_at: before that nothing is tried; None: now.
         why: what is waited for, for users.
+        lacking_since: since the first try that came to nothing, after the last machine that was set up; None:
+            there was none. From then on it counts how patiently spot is waited for.
+        refused: markets that refused since, until no other is left.
     """
 
     since: float
@@ -117,6 +120,8 @@ class Roll(Value):
     fails: int = 0
     next_at: float | None = None
     why: str = ""
+    lacking_since: float | None = None
+    refused: tuple[str, ...] = ()
 
 
 class _Kept(_Pool):

@@ -156,7 +156,8 @@ def routes(desk: Desk) -> APIRouter:
             raise Problem(404, f"instance {instance_id!r} is of pool {state.pool!r}, not of {pool!r}")
         log = await _events(desk, state.request_id, instance_id)
         successor = next((one.id for one in around.instances.values() if one.replacing == instance_id), None)
-        told = instance_explained(state, around, successor, log)
+        outdated = desk.status.is_outdated(state)
+        told = instance_explained(state, around, successor, log, outdated=outdated)
         return answer({**told, "log": [entry(one) for one in log[-LOG_SHOWN:]]})
 
     return router

@@ -115,7 +115,7 @@ async def shown(desk: Desk, request_id: str, who: Principal, after: int = 0) -> 
             found = [Envelope.model_validate_json(body) for seq, body in rows if seq == known.ended_by]
             end = found[0] if found else None
     status = {"new": "pending", "taken": "running"}.get(known.status, "success")
-    if known.status == "ended" and end is not None and failed(end.event):
+    if known.status == "ended" and end is not None and failed(end.event, known.kind):
         status = "failed"
     return {
         "request_id": request_id,

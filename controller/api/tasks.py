@@ -1,12 +1,14 @@
 """Tasks, what they wrote, and what they left behind."""
 
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from contextlib import suppress
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
 from actors.events import Envelope, Result, TaskCompleted, TaskRequested
+from actors.task.state import TaskState
 from controller.api import tasklist
 from controller.api.answers import Problem, answer, unknown
 from controller.api.edge import asking
@@ -15,8 +17,11 @@ from controller.api.port import Desk
 from controller.api.reading import known_pool
 from controller.api.streaming import Closing, Stream
 from controller.api.telemetry import Format, answered, log_parts, media_type
+from controller.journal.errors import StateUnreadable
 from controller.principal import Principal
+from controller.recovery import decoded
 from controller.telemetry.reading import Cursor
+from controller.views import task_view
 
 STATUSES = ("pending", "assigned", "created", "running", "stopping", "invalid", "stopped")
 LIVING = STATUSES[:-1]
@@ -178,9 +183,17 @@ async def find(desk: Desk, task_id: str, who: Principal) -> Found:
         raise unknown(
             "task", task_id, [one.id for one in newest if one is not None and who.may_see(one.pool)]
         )
+    row = await desk.journal.state(known.pool, "task", task_id)
+    if row is not None and row.terminal:
+        with suppress(StateUnreadable):  # of a release that is too old: its events tell of it
+            return Found(known.pool, task_view(cast(TaskState, decoded("task", row.version, row.body))))
     asked = await _event(desk, known.seq)
     ended = await _event(desk, known.ended_by)
-    return Found(known.pool, from_journal(task_id, known.pool, known.seq, known.at, asked, ended))
+    view = from_journal(task_id, known.pool, known.seq, known.at, asked, ended)
+    if ended is None and known.ended_by is not None:  # releases before this one forgot how it ended
+        over_at = known.ended_at
+        view |= {"status": "stopped", "status_code": 7, "result": "unknown", "ended_at": over_at}
+    return Found(known.pool, view)
 
 
 async def _event(desk: Desk, seq: int | None) -> Envelope | None:

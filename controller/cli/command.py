@@ -30,7 +30,7 @@ from controller.cli.codes import (
 )
 from controller.cli.completing import profile_names
 from controller.cli.helping import Command
-from controller.cli.tables import Column, fitted
+from controller.cli.tables import Column, broken, fitted
 from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut
 
 SOCKET_HELP = "The daemon's unix socket. [default: api.sock in the default state directory]"
@@ -140,6 +140,10 @@ class Session:
         shown = fitted(columns, found, self._out.width if self._out.is_terminal else None)
         for number, line in enumerate(shown.lines):
             self._out.print(Text(line, style="bold" if number < shown.heads else ""))
+        if shown.hidden:
+            text = f"not shown: {', '.join(shown.hidden)} (wider terminal, or --json)"
+            for line in broken(text, self._out.width):
+                self._out.print(Text(line, style="dim"))
 
 
 def write_json(value: Any) -> None:

@@ -97,6 +97,7 @@ def show_pool(session: Session, told: dict[str, Any]) -> None:
     now = told["at"]
     missing = told["missing_groups"]
     _section(session, "Missing", ("NODES", "FOR", "NEXT", _WHY), [_group(one, now) for one in missing])
+    _section(session, "Being replaced", _REPLACING, _replacing(told))
     _section(session, "Machines", _MACHINES, _machines(told))
     allowed, passed = told["markets_allowed"], told["markets_passed"]
     markets = told["markets"][:MARKETS_SHOWN]
@@ -125,6 +126,21 @@ def _group(one: dict[str, Any], now: float) -> Row:
     return nodes, lasting(now - one["since"]), at, one["why"]
 
 
+_REPLACING = ("NODE", "MACHINE THAT WORKS", "BY", Column("FOR", drop=2), Column("NEXT", drop=1), _WHY)
+
+
+def _replacing(told: dict[str, Any]) -> list[Row]:
+    """Nodes that lack nothing: their machine works on until another is ready."""
+    now, found = told["at"], told["replacing"][:MACHINES_SHOWN]
+    rows: list[Row] = []
+    for one in found:
+        at = None if one["next_at"] is None else when(one["next_at"], now)
+        since = lasting(now - one["since"])
+        rows.append((one["node"], one["old_instance_id"], one["instance_id"], since, at, one["why"]))
+    more = told["replacing_count"] - len(found)
+    return [*rows, (f"and {more} more", None, None, None, None, None)] if more else rows
+
+
 _MACHINES = (
     "MACHINES",
     "NODES",
@@ -140,9 +156,9 @@ def _machines(told: dict[str, Any]) -> list[Row]:
     found: list[dict[str, Any]] = told["machines"]
     if len(found) <= MACHINES_SHOWN:
         return [_machine([one]) for one in found]
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str, bool], list[dict[str, Any]]] = {}
     for one in found:
-        groups.setdefault((_status(one), one["market"], one["why"]), []).append(one)
+        groups.setdefault((_status(one), one["market"], one["why"], one["outdated"]), []).append(one)
     rows = [_machine(group) for group in groups.values()]
     more = told["machines_count"] - len(found)
     return [*rows, (f"and {more} more", None, None, None, None, None)] if more else rows
@@ -152,7 +168,8 @@ def _machine(group: Sequence[dict[str, Any]]) -> Row:
     one = group[0]
     name = one["id"] if len(group) == 1 else str(len(group))
     price = f"{sum(each['usd_per_hour'] for each in group):.4f}"
-    return name, ranks([each["node"] for each in group]), _status(one), one["market"], price, one["why"]
+    why = "; ".join(part for part in ("old spec" if one["outdated"] else "", one["why"]) if part)
+    return name, ranks([each["node"] for each in group]), _status(one), one["market"], price, why
 
 
 def _status(one: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ async def instance_of(
     found = there.get(int(node))
     if found is None:
         names = ", ".join(str(number) for number in sorted(there)[:20]) or "none"
-        raise CliError(NOT_FOUND, f"pool {pool!r} has no node {node}: there are {names}")
+        raise CliError(NOT_FOUND, f"pool {pool!r} has no node {node}: its nodes are: {names}")
     instance = found["instance_id"] or found["old_instance_id"]
     if instance is None:
         why = f" ({found['why_waiting']})" if found["why_waiting"] else ""

@@ -175,6 +175,9 @@ async def update(
 ) -> int:
     """Change a pool's spec: all of it with --spec, or single keys.
 
+    Where that asks for other machines, wait until all are replaced, a few at a time. Ctrl-C or --no-wait:
+    they are replaced all the same.
+
     \b
     everpool update web --set lease_s=600
     """

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,11 +28,14 @@ from actors.events import (
     InstanceRunning,
     LaunchRefused,
     PoolParked,
+    PoolUpdated,
 )
+from controller.cli.tables import broken
 from controller.sentences import one_line, told
-from controller.telling import lasting, took
+from controller.telling import count, lasting, took
 
 ROWS_MAX = 12  # more nodes than that are shown as counts
+WORDS_MAX = 600
 FRAMES_PER_S = 4
 BAR_WIDTH = 28
 PHASES = ("requested", "launching", "booting", "setting up", "ready", "leaving")
@@ -59,6 +62,7 @@ class Counts:
     setting_up: int = 0
     ready: int = 0
     leaving: int = 0
+    outdated: int = 0
 
     @property
     def machines(self) -> int:
@@ -83,6 +87,7 @@ def counts_of(pool: Mapping[str, Any]) -> Counts:
         setting_up=machines.get("bootstrapping", 0),
         ready=machines.get("ready", 0),
         leaving=machines.get("draining", 0) + machines.get("destroying", 0),
+        outdated=0 if gone else pool.get("outdated", 0),
     )
 
 
@@ -129,6 +134,7 @@ class Progress:
         self._nodes: dict[str, int] = {}  # instance -> node
         self._counts: Counts | None = None
         self._replaced = 0
+        self._rolls = False  # machines of an older spec are replaced
         self._last: tuple[str, str] | None = None  # style and words of what last went otherwise than hoped
         self._note = ""
         live = console.is_terminal and not console.is_dumb_terminal and not quiet
@@ -172,6 +178,9 @@ class Progress:
         self._moved = time.monotonic()
         if isinstance(event, InstanceReplaced):
             self._replaced += 1
+        elif isinstance(event, PoolUpdated) and event.outdated:
+            self._aim = replace(self._aim, done="replaced", total=event.outdated)
+            self._rolls, self._replaced, self._counts = True, 0, None
         node, instance, phase, text = self._told(event)
         level, sentence = told(envelope)
         if level in _MATTERS:
@@ -225,17 +234,22 @@ class Progress:
                 return one.node, one.instance.id, "setting up", f"set-up step {step!r}"
             case BootstrapFailed(instance=one, phase=step, error=error):
                 return one.node, one.instance.id, "leaving", f"set-up step {step!r} failed: {error}"
+            case InstanceReplaced(new=one) if self._rolls:
+                done = f"{min(self._replaced, self._aim.total)} of {self._aim.total}"
+                return one.node, one.instance.id, "ready", f"replaced ({done})"
             case InstanceBootstrapped(instance=one) | InstanceReplaced(new=one):
                 return one.node, one.instance.id, "ready", "ready"
             case InstancePreempted(instance=one, reason=reason):
                 return one.node, one.instance.id, "leaving", f"being taken: {reason}"
             case InstanceDestroyed(instance_id=name, reason=reason):
-                where, how = self._nodes.get(name), f"gone ({reason})" if reason else "gone"
+                where, how = self._nodes.get(name), "gone" if reason in ("", "gone") else f"gone ({reason})"
                 return where, name, "leaving", how if where is not None else f"{name} is {how}"
             case LaunchRefused(instance_id=name, market=market, fault=fault, detail=words):
                 why = f" ({one_line(words, 200)})" if words else ""
                 text = f"{name} refused at {market}: {fault}{why}"
                 return self._nodes.get(name), name, "requested", text
+            case PoolUpdated(outdated=outdated) if outdated:
+                return None, "", "", f"updated; {count(outdated, 'machine')} of the old spec will be replaced"
             case PoolParked(reason=reason):
                 return None, "", "", f"pool parked: {reason}"
             case _:
@@ -251,15 +265,21 @@ class Progress:
         parts.append(self._nodes_table())
         if self._last is not None:
             style, text = self._last
-            parts.append(_cut(Text.assemble("  last: ", (text, style))))
+            parts.append(self._whole(f"last: {text}", style))
         if self._note:
-            parts.append(Text(f"  {self._note}", style="yellow"))
+            parts.append(self._whole(self._note, "yellow"))
         return Group(*parts)
+
+    def _whole(self, text: str, style: str) -> Text:
+        """Words on as many lines as they take: a console that wraps softly would cut them."""
+        lines = broken(one_line(text, WORDS_MAX), max(20, self._console.width - 2))
+        return _cut(Text("\n".join(f"  {line}" for line in lines), style=style))
 
     def _head(self) -> RenderableType:
         elapsed = lasting(time.monotonic() - self._began)
         aim = self._aim
-        if not aim.total or (aim.done == "replaced" and not self._replaced):  # it may be done in place
+        in_place = aim.done == "replaced" and not (self._replaced or self._rolls)  # it may be
+        if not aim.total or in_place:
             return Text.assemble((aim.title, "bold"), f"  {elapsed}")
         done = min(self._done(), aim.total)
         grid = Table.grid(padding=(0, 2))
@@ -268,8 +288,9 @@ class Progress:
         return grid
 
     def _done(self) -> int:
-        if self._aim.done == "replaced":
-            return self._replaced
+        if self._aim.done == "replaced":  # what was lost is replaced as well, and is none of these
+            there = self._counts if self._rolls else None
+            return self._replaced if there is None else max(0, self._aim.total - there.outdated)
         if self._counts is None:
             return 0
         if self._aim.done == "gone":

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -137,14 +137,22 @@ def _pool(one: Json, why: str) -> tuple[Any, ...]:
 
 
 def _node(one: dict[str, Any]) -> tuple[Any, ...]:
-    head = (one["pool"], one["node"], one["status"], one["instance_id"], one["instance_status"])
+    name = one["instance_id"] or one["old_instance_id"]
+    head = (one["pool"], one["node"], one["status"], name, machine_word(one))
     return (*head, age(one["since"]), one["why_waiting"])
 
 
+def machine_word(one: Mapping[str, Any]) -> str | None:
+    """How a node's machine is; while it is replaced also how the other is."""
+    new, old = one["instance_status"], one.get("old_instance_status")
+    return new if old is None else f"{old} -> {new or 'none yet'}"
+
+
 def _machine(one: dict[str, Any]) -> tuple[Any, ...]:
+    reason = "; ".join(part for part in (one["reason"], "old spec" if one.get("outdated") else "") if part)
     address = f"{one['address']}:{one['port']}" if one["address"] else None
     head = (one["id"], one["pool"], one["node"], one["status"], one["market"], address)
-    return (*head, f"{one['usd_per_hour']:.4f}", len(one["tasks"]), age(one["created_at"]), one["reason"])
+    return (*head, f"{one['usd_per_hour']:.4f}", len(one["tasks"]), age(one["created_at"]), reason)
 
 
 def _task(one: dict[str, Any]) -> tuple[Any, ...]:

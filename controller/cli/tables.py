@@ -5,7 +5,7 @@ then what is said in words is broken, or goes on below its row, then columns go 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.cells import cell_len, chop_cells
@@ -32,10 +32,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A table as lines without blanks at their ends; the first `heads` of them are its head."""
+    """A table as lines without blanks at their ends; the first `heads` of them are its head.
+
+    `hidden`: titles of columns that hold something and had no room.
+    """
 
     lines: tuple[str, ...]
     heads: int
+    hidden: tuple[str, ...] = ()
 
 
 def plain(value: Any) -> str:
@@ -62,11 +66,13 @@ def fitted(columns: Sequence[Column | str], rows: Sequence[Sequence[Any]], width
         room = width - _width(heads, cells, fixed) - GAP
         if room >= WORDS_LEAST:
             return _drawn(heads, cells, chosen, [], room)
+    kept = fixed
     for drop in sorted({heads[at].drop for at in fixed} - {0}):
-        if _width(heads, cells, fixed) <= width:
+        if _width(heads, cells, kept) <= width:
             break
-        fixed = [at for at in fixed if heads[at].drop != drop]
-    return _drawn(heads, cells, fixed, beside, width - BELOW)
+        kept = [at for at in kept if heads[at].drop != drop]
+    hidden = tuple(heads[at].title for at in fixed if at not in kept)
+    return replace(_drawn(heads, cells, kept, beside, width - BELOW), hidden=hidden)
 
 
 def _longest(heads: Sequence[Column], cells: Sequence[Sequence[str]], at: int) -> int:

@@ -14,6 +14,8 @@ from rich.text import Text
 from actors.events import Envelope
 from controller.cli.costs import usd
 from controller.cli.happenings import line
+from controller.cli.shows import machine_word
+from controller.cli.tables import broken, plain
 from controller.sentences import told
 from controller.telling import lasting
 
@@ -23,6 +25,7 @@ VIEWS: tuple[View, ...] = ("nodes", "machines", "tasks")
 EVENTS_KEPT = 200
 SMALL = 20  # rows of a terminal below which events are left out
 NARROW = 60  # columns of one that has no room for our name
+ROWS_LEAST = 3  # of a pool's nodes, before its reason takes room
 LAST_LEAST = 12  # cells that the last column needs when it says something
 _POOL_STYLES = {
     "ready": "green",
@@ -117,14 +120,27 @@ def frame(known: Known, width: int, height: int, *, once: bool = False) -> Rende
     pools_most = max(1, min(len(known.pools), max(3, height // 3)))
     events_most = 0 if height < SMALL or (once and not found) else max(3, height // 4)
     rows_most = height - 1 - (pools_most + 1) - 2 - (events_most + 1 if events_most else 0) - 1
+    reason = _reason(known, width, most=rows_most - ROWS_LEAST)
+    rows_most -= len(reason)
     parts: list[RenderableType] = [_head(known, width, once), _pools(known, pools_most, width)]
-    parts += [_tabs(known, once), _rows(known, max(1, rows_most), width)]
+    parts += [_tabs(known, once), *reason, _rows(known, max(1, rows_most), width)]
     if events_most:
         parts.append(_rule("events", width))
         parts += [_fit(line(one, kind=False, pool=False)) for one in found[-events_most:]]
         if not found:
             parts.append(Text("none yet", style="dim"))
     return Group(*parts)
+
+
+def _reason(known: Known, width: int, most: int) -> list[Text]:
+    """The chosen pool's reason, whole where there is room for `most` lines."""
+    told = next((one["reason"] for one in known.pools if one["name"] == known.chosen), "")
+    if not told or most < 1:
+        return []
+    lines = broken(plain(told), width)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"{lines[most - 1][: width - 1]}…"]
+    return [Text(line, style="red", no_wrap=True, overflow="ellipsis") for line in lines]
 
 
 def _fit(text: Text) -> Text:
@@ -344,7 +360,7 @@ def _for(since: float | None, now: float) -> str:
 
 def _node(one: Json, now: float) -> Sequence[str | Text]:
     name = one["instance_id"] or one["old_instance_id"] or "-"
-    machine = _status(one["instance_status"])
+    machine = Text(machine_word(one) or "-", style=_STYLES.get(one["instance_status"] or "", ""))
     return (
         str(one["node"]),
         _status(one["status"]),

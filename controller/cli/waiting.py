@@ -26,6 +26,7 @@ from actors.events import (
 from controller.cli.codes import FAILED, OK, TIMEOUT, CliError
 from controller.cli.command import Session
 from controller.cli.progress import Aim, Counts, Progress, counts_of
+from controller.cli.rolls import roll_ended, rolls, wait_for_roll
 from controller.client import AsyncClient, EventsPruned, EverpoolError
 from controller.sentences import called_off, ended_how, outcome
 from controller.telling import count, lasting, took
@@ -93,9 +94,14 @@ def _why(told: dict[str, Any], pool: str, *, is_still: bool) -> str | None:
     if waiting:
         number = waiting[0]["count"]
         verb = "node of {} still waits" if number == 1 else "nodes of {} still wait"
-        return f"{number} {verb.format(pool)}: {waiting[0]['why']}"
+        why = str(waiting[0]["why"]).removeprefix("waits ")  # said once
+        return f"{number} {verb.format(pool)}{' ' if why != waiting[0]['why'] else ': '}{why}"
     if is_still and groups:
         return f"nothing moved for {lasting(STILL_S)}: {groups[0]['why']}"
+    if not groups and told.get("outdated") and told.get("roll_waits"):
+        number = told["outdated"]
+        verb = "machine is" if number == 1 else "machines are"
+        return f"{number} {verb} still to be replaced: {told['roll_waits']}"
     return None
 
 
@@ -151,19 +157,32 @@ async def see_through(
     flags = session.flags
     session.on_detach = f"detached; request {name} goes on: everpool{flags} events --pool {pool} --follow"
     progress = Progress(session.err, aim_of(request, pool, before), quiet=session.quiet, flags=flags)
+    began, over = anyio.current_time(), None
+
+    def heard(envelope: Envelope) -> None:
+        if name in envelope.ends and rolls(envelope.event):
+            session.on_detach = f"detached; pool {pool} was updated, and its machines are replaced: "
+            session.on_detach += f"everpool{flags} events --pool {pool} --follow"
+        progress.heard(envelope)
+
     with progress:
         async with anyio.create_task_group() as tasks:
             if not session.quiet:
                 tasks.start_soon(_say_why, client, pool, progress)
             if progress.is_live:
                 tasks.start_soon(_look, client, pool, progress)
-            end = await wait_for_end(client, name, pool, answer.seq or 1, within_s, progress.heard)
+            end = await wait_for_end(client, name, pool, answer.seq or 1, within_s, heard)
+            if end is not None and rolls(end.event):
+                left_s = None if within_s is None else max(0.0, began + within_s - anyio.current_time())
+                over = await wait_for_roll(client, pool, end.seq, left_s, progress.heard)
             if end is not None and progress.is_live:
                 await _last_look(client, pool, progress)
             tasks.cancel_scope.cancel()
     if end is None:
         text = f"request {name} has not ended after {took(within_s or 0)}; it goes on"
         raise CliError(TIMEOUT, text, [f"follow it: everpool{flags} events --pool {pool} --follow"])
+    if rolls(end.event):
+        return roll_ended(session, name, end, over, within_s)
     return ended(session, name, end, request)
 
 

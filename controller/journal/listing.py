@@ -12,7 +12,8 @@ SCANNED_MAX = 20_000  # requests looked at for one page, so that no read takes l
 
 _STATUS = """CASE r.status WHEN 'new' THEN 'pending' WHEN 'taken' THEN 'running' ELSE
     CASE WHEN e.kind IN ('error', 'bootstrap_failed')
-        OR (e.kind = 'task_completed' AND json_extract(e.body, '$.event.success') = 0)
+        OR (e.kind = 'task_completed' AND json_extract(e.body, '$.event.success') = 0
+            AND r.kind != 'task_stop_requested')
     THEN 'failed' ELSE 'success' END END"""
 
 

@@ -14,7 +14,8 @@ class Limits:
 
     Attributes:
         older_than: what was over before this time (UTC seconds) goes.
-        events_max: of events, those within the newest so many seqs stay.
+        events_max: of events, those within the newest so many seqs stay; besides, those by which living
+            requests came, and those that ended requests which are kept.
         upto: those behind this seq stay, however many there are.
         requests_max: so many ended requests stay at most.
         states_max: so many terminal states stay at most.
@@ -54,8 +55,8 @@ def prune_chunk(connection: sqlite3.Connection, limits: Limits, from_seq: int | 
         limits: what is kept.
         from_seq: look at events from here on; None when all were looked at.
     """
+    requests = _requests(connection, limits)  # first: the events that ended them may go as well
     events, next_seq, pruned_seq = (0, None, 0) if from_seq is None else _events(connection, limits, from_seq)
-    requests = _requests(connection, limits)
     states = _states(connection, limits)
     more = next_seq is not None or max(requests, len(states)) == CHUNK_ROWS
     return Chunk(Pruned(events, requests, states), next_seq, more, pruned_seq)
@@ -72,12 +73,15 @@ def _events(connection: sqlite3.Connection, limits: Limits, from_seq: int) -> tu
     seen = connection.execute(query, (from_seq, CHUNK_ROWS)).fetchall()
     most = min(newest - limits.events_max, limits.upto)
     over = [(seq,) for seq, at in seen if seq <= most or at < limits.older_than]
-    # the event by which a living request came stays: after a restart it may have to be handed out again
+    # the event by which a living request came stays: after a restart it may have to be handed out again;
+    # so does that which ended one that is known still: it says whether what was asked for came to be
     before = connection.total_changes
     connection.executemany(
         """DELETE FROM events WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM requests
         WHERE requests.request_id = events.request_id AND requests.seq = events.seq
-        AND requests.status != 'ended')""",
+        AND requests.status != 'ended')
+        AND (instr(body, '"ends":[]') > 0 OR NOT EXISTS (SELECT 1 FROM json_each(body, '$.ends') AS ended
+        JOIN requests ON requests.request_id = ended.value AND requests.ended_by = events.seq))""",
         over,
     )
     # seqs follow time, so a chunk that ends in something young enough is the last

@@ -175,7 +175,7 @@ class StateCounts(Collector):
         )
         outdated = GaugeMetricFamily(
             "everpool_pool_outdated_nodes",
-            "Machines of an older spec, which are replaced a few at a time.",
+            "Nodes whose machine is of an older spec; they are replaced a few at a time.",
             labels=["pool"],
         )
         states = GaugeMetricFamily(

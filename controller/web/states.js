@@ -51,6 +51,21 @@ export function poolState(pool) {
   return { word, tone: POOL_TONES[word] ?? "waiting" };
 }
 
+const TROUBLE = ["parked", "short", "unhealthy", "degraded", "requesting"];
+
+/** Pools as they are to be looked at: those in trouble first, the worst of them before others; then by name. */
+export function troubleFirst(pools) {
+  const rank = (pool) => [...TROUBLE, poolState(pool).word].indexOf(poolState(pool).word);
+  return [...pools].sort((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1));
+}
+
+/** The tone of what is said of how a pool is: machines of an older spec that stay are no good news. */
+export function howTone(pool) {
+  const tone = poolState(pool).tone;
+  const stands = pool.outdated > 0 && String(pool.reason).includes("not replaced yet");
+  return stands && (tone === "ready" || tone === "starting") ? "replacing" : tone;
+}
+
 export function isPaused(pool) {
   return pool.status === "paused" || Boolean(pool.paused);
 }

@@ -6,6 +6,8 @@ config file, no password, only the cluster's key and the cluster's known_hosts.
 
 import asyncio
 import contextlib
+import os
+import pwd
 import shlex
 import signal
 from collections import deque
@@ -75,7 +77,20 @@ async def connect(machine: Machine, *, timeout_s: float = 20) -> AsyncGenerator[
             connection.abort()
 
 
+def _be_somebody() -> None:
+    """Have a name and a home: asyncssh asks for them, though nothing that we do depends on them.
+
+    In a container we may run under a uid that no passwd file knows.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("LOGNAME", str(os.getuid()))
+        os.environ.setdefault("HOME", "/")
+
+
 async def _login(machine: Machine, client: "_Client") -> asyncssh.SSHClientConnection:
+    _be_somebody()
     return await asyncssh.connect(
         machine.address.host,
         machine.address.port,

@@ -18,7 +18,7 @@ from providers.host.ssh import connect
 from providers.local.config import LocalConfig
 from providers.local.notices import EVERY_S, Script, withdraw_notice, write_notice
 from providers.local.wire import NoticeFile, Record, ref_of, sighting
-from providers.local.yard import SSH_USER, Found, Yard
+from providers.local.yard import SSH_USER, Death, Found, Yard
 from providers.model import (
     Capabilities,
     Check,
@@ -125,12 +125,14 @@ class LocalProvider:
         return self._sighting(found)
 
     async def observe(self, owner: str) -> Listing:
-        """See `Provider.observe`. A machine that died is cleared away here."""
+        """See `Provider.observe`. One that died is cleared away here, and its cause told for a while."""
         self._act_out()
         at = self._now()
         everything = await _aside(self._scan)
-        ours = tuple(self._sighting(found) for found in everything if found.record.owner == owner)
-        return Listing(at=at, sightings=ours, complete=True)
+        ours = [self._sighting(found) for found in everything if found.record.owner == owner]
+        dead = [self._dead(death) for death in self._yard.deaths() if death.record.owner == owner]
+        at = max(at, *(one.ended_at or at for one in dead), at)
+        return Listing(at=at, sightings=(*ours, *dead), complete=True)
 
     async def notices(self) -> AsyncIterator[tuple[str, Notice | None]]:
         """Notices as their files come and go, of all owners; first those that are there already."""
@@ -223,7 +225,8 @@ class LocalProvider:
 
     async def check(self, owner: str) -> Sequence[Check]:
         """See `Provider.check`."""
-        machines = len((await self.observe(owner)).sightings)
+        listing = await self.observe(owner)
+        machines = sum(one.ended_at is None for one in listing.sightings)
         most = self.capabilities.machines_max
         detail = f"{machines} of at most {most} machines"
         return (
@@ -260,6 +263,10 @@ class LocalProvider:
         notice = None if found.notice is None else found.notice.to_notice()
         state = "stopping" if found.ending else state
         return sighting(self.name, found.record, state, found.port, notice)
+
+    def _dead(self, death: Death) -> Sighting:
+        seen = sighting(self.name, death.record, "stopped", None, None)
+        return seen.model_copy(update={"ended_at": death.at, "detail": f"its process died: {death.words}"})
 
 
 async def _aside(work: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:

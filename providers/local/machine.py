@@ -212,7 +212,8 @@ def _wait(directory: Path, record: Path, start_at: float, signals: set[signal.Si
 def _start_server(directory: Path) -> int:
     program = Path(__file__).with_name("sshd.py")
     argv = [sys.executable, "-P", str(program), str(directory)]
-    environment = {**os.environ, MARK: str(directory)}
+    # Its ssh library looks for a home even where no config is read; users need not have one in passwd.
+    environment = {**os.environ, "HOME": str(directory / "home"), MARK: str(directory)}
     return os.posix_spawn(sys.executable, argv, environment, setsid=True, setsigmask=[])
 
 

@@ -41,6 +41,7 @@ START_WITHIN_S = 30.0
 DEAD_WITHIN_S = 10.0
 UNSTARTED_KEPT_S = 60.0  # a claimed directory in which nothing runs
 TOMBSTONES_KEPT_S = 30 * 86_400.0
+DEATHS_TOLD_S = 60.0
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
@@ -60,6 +61,15 @@ class Found:
         return self.record if isinstance(self.record, Record) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A machine that died by itself, when that was noticed, and what it said last."""
+
+    record: Record
+    at: float
+    words: str
+
+
 class Yard:
     """All machines of one local provider."""
 
@@ -74,6 +84,7 @@ class Yard:
         self._claimed: dict[str, Ordered] = {}  # ref -> what was claimed here, and is not started yet
         self._records: dict[str, tuple[int, Record]] = {}  # ref -> (inode of machine.json, its content)
         self._ports: dict[str, tuple[int, int]] = {}  # ref -> (pid, port)
+        self._deaths: dict[str, Death] = {}  # ref -> one whose cause is told for a while
         for folder in ("machines", "ended", "trash"):
             make_private(self.root / folder)
 
@@ -208,6 +219,14 @@ class Yard:
                 found.append(one)
         return found
 
+    def deaths(self) -> list[Death]:
+        """Machines that died lately and said why, each for DEATHS_TOLD_S."""
+        horizon = self._now() - DEATHS_TOLD_S
+        for ref, death in list(self._deaths.items()):
+            if death.at < horizon:
+                self._deaths.pop(ref, None)
+        return list(self._deaths.values())
+
     def look(self, ref: str) -> Found | None:
         """One machine; None, and no trace is left of it, when it is over."""
         directory = self.directory(ref)
@@ -298,7 +317,10 @@ class Yard:
     def _bury_if_free(self, ref: str, record: Record) -> bool:
         try:
             with self._held(ref, wait_s=0):
-                self._delete_aside(self._bury(ref, record, f"died: {self._last_words(ref)}"))
+                words, was_ended = self._last_words(ref), (self.root / "ended" / ref).exists()
+                self._delete_aside(self._bury(ref, record, f"died: {words}"))
+                if words and not was_ended and record.boot_id == self._boot:
+                    self._deaths[ref] = Death(record, max(self._now(), record.launched_at), words)
         except FileNotFoundError:
             return True
         except ProviderError:  # somebody else is at it, or some of it does not die

@@ -102,6 +102,28 @@ url = "no url"
     ]
 
 
+def test_both_bounds_that_do_not_agree_are_said() -> None:
+    text = '[pools.a]\nprovider = "local"\nnodes = { desired = 5, min = 9, max = 3 }\n'
+    assert check(text, "f.toml") == [
+        "f.toml:3: pools.a.nodes: min=9 exceeds desired=5; desired=5 exceeds max=3"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("slots = 2", "write worker = { concurrency = N }"),
+        ("concurrency = 2", "write worker = { concurrency = N }"),
+        ("buffer = 2", "write worker = { buffer = N }"),
+        ("step = ['a=b']", 'write image = { steps = [{ phase = "NAME", run = "COMMAND" }] }'),
+    ],
+)
+def test_what_an_option_is_called_in_a_config_is_said(key: str, hint: str) -> None:
+    name = key.partition(" ")[0]
+    found = check(f'[pools.a]\nprovider = "local"\n{key}\n', "f.toml")
+    assert found == [f"f.toml:3: key 'pools.a.{name}' is not known; {hint}"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -20,10 +20,11 @@ from actors.instance.facts import node_instance
 from actors.instance.state import InstanceState
 from actors.node.state import NodeState
 from actors.policy.budget import Spend
+from actors.policy.built import Build
 from actors.policy.situation import Rejection
 from actors.pool import state as pools
 from actors.pool.state import PoolState, Waiting
-from actors.spec import Nodes, PoolSpec, TaskSpec, Worker
+from actors.spec import Image, Nodes, PoolSpec, TaskSpec, Worker
 from actors.task.state import Pending
 from controller.explain import explained
 from controller.explain_one import Around, ahead_of, instance_explained, task_explained
@@ -266,6 +267,26 @@ def test_a_node_that_pauses_after_failures() -> None:
     text = story(told)
     assert "Node 3 has waited 12m for a machine: waits after a failure: 3 machines in a row" in text
     assert "looked at again in 3m20s (15:03:20 UTC)" in text
+
+
+def test_a_node_whose_machine_works_on_while_it_is_replaced_lacks_nothing() -> None:
+    spec = SPEC.model_copy(update={"nodes": Nodes(desired=4), "image": Image(env={"A": "b"})})
+    mark = Build.of(spec, None).mark
+    renewed = node("replacing", 3, old_id="i-3", instance_id="i-3b", moving=True, since=NOW - 20)
+    machines = [*(machine(rank, image=mark) for rank in range(3)), machine(3, image="older")]
+    coming = machine(3, "bootstrapping", name="i-3b", deadline=NOW + 300, image=mark)
+    state = active(spec, roll=pools.Roll(since=NOW - 60))
+    told = explained(picture(state, [*THREE, renewed], [*machines, coming]))
+    assert (told["ready"], told["missing"], told["missing_groups"]) == (4, [], [])
+    [one] = told["replacing"]
+    assert (one["node"], one["old_instance_id"], one["instance_id"]) == (3, "i-3", "i-3b")
+    assert [one["id"] for one in told["machines"] if one["outdated"]] == ["i-3"]
+    text = story(told)
+    assert "Node 3 is being replaced by i-3b, its machine works on: the machine is being set up" in text
+    assert "has waited" not in text and "its own is going" not in text
+    asking = renewed.model_copy(update={"instance_id": None, "why_waiting": "all rest"})
+    told = explained(picture(state, [*THREE, asking], machines))
+    assert "Node 3 is to be replaced, its machine works on: all rest." in story(told)
 
 
 def test_a_machine_on_its_way_a_replacement_and_a_spare() -> None:

@@ -8,14 +8,17 @@ import pytest
 from actors.instance import state as instances
 from actors.instance.state import InstanceState
 from actors.node.state import Filled, Filling, NodeState, Replacing, Retired, Vacant
+from actors.policy.built import Build, Unmarked
 from actors.pool import state as pools
+from actors.pool.rolling import foreseen
 from actors.pool.state import ClusterState
 from actors.ports import Commit, StateRow
-from actors.spec import Nodes, PoolSpec, TaskSpec
+from actors.spec import Image, Nodes, PoolSpec, TaskSpec
 from actors.task import state as tasks
 from actors.task.state import TaskState
 from controller.status import Status
-from controller.views import cluster_code, instance_code, node_code, pool_status, task_code
+from controller.telling import count
+from controller.views import cluster_code, instance_code, node_code, pool_reason, pool_status, task_code
 from providers.model import MICRO, Address, ClusterHandle, Handle, InstanceType, Offer, Value
 
 OFFER = Offer(
@@ -218,6 +221,72 @@ def test_pages_are_stable_while_tasks_come_and_end() -> None:
             break
         before = page.cursor
     assert found == sorted(range(500), reverse=True)
+
+
+def test_machines_of_an_older_spec_are_counted_by_commits_and_a_read_looks_at_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specs = [SPEC.model_copy(update={"image": Image(env={"A": letter})}) for letter in "ab"]
+    marks = ["", *(Build.of(spec, None).mark for spec in specs)]
+    old = Unmarked(image=marks[1], disk_gb=None)
+    dice, kept, shown = random.Random(3), Status(), set[tuple[int, bool]]()
+    lacks, looks = Build.lacks, 0
+
+    def counting(*args: Any) -> str | None:
+        nonlocal looks
+        looks += 1
+        return lacks(*args)
+
+    monkeypatch.setattr(Build, "lacks", counting)
+    state = active()
+    commit(kept, ("pool", "p", state))
+    for _ in range(1500):
+        if dice.random() < 0.15:
+            update = {"spec": dice.choice(specs), "unmarked": dice.choice([None, old])}
+            rolls = {"roll": dice.choice([None, pools.Roll(since=1)])}
+            state = state.model_copy(update=update | rolls if dice.random() < 0.5 else rolls)
+            commit(kept, ("pool", "p", state))
+        name, status = f"i{dice.randrange(9)}", dice.choice(_statuses(InstanceState))
+        leave = {"leave": "user"} if status == "requested" and dice.random() < 0.3 else {}
+        machine = instance(status, name, image=dice.choice(marks), **leave)
+        commit(kept, ("instance", name, None if dice.random() < 0.1 else machine))
+        before = looks
+        [view] = kept.pools()
+        assert looks == before
+        found = foreseen(state, state.spec, kept.machines("p"))
+        told = f"{count(found.outdated, 'machine')} of an older spec"
+        assert view["outdated"] == (0 if state.roll is None else found.outdated)
+        assert (told in view["reason"]) == bool(view["outdated"]), view["reason"]
+        old_ones = [one["id"] for one in kept.instances(1.0) if one["outdated"]]
+        assert len(old_ones) == view["outdated"]
+        shown.add((view["outdated"], state.roll is None))
+    assert len(shown) > 4
+    commit(kept, ("pool", "p", None))
+
+
+@pytest.mark.parametrize(
+    ("roll", "paused", "told"),
+    [
+        ({}, None, "2 machines of an older spec, being replaced a few at a time"),
+        (
+            {"fails": 1, "why": "prep: exit code 3"},
+            None,
+            "2 machines of an older spec, not replaced yet: tried again soon: prep: exit code 3",
+        ),
+        ({"why": "no offer"}, None, "2 machines of an older spec, not replaced yet: no offer"),
+        (
+            {},
+            pools.Paused(by="ann", since=0),
+            "paused by ann since 1970-01-01 00:00:00 UTC; "
+            "2 machines of an older spec, not replaced yet: they stay while the pool is paused",
+        ),
+    ],
+)
+def test_the_reason_says_what_keeps_machines_from_being_replaced(
+    roll: dict[str, Any], paused: pools.Paused | None, told: str
+) -> None:
+    state = active().model_copy(update={"roll": pools.Roll(since=1, **roll), "paused": paused})
+    assert pool_reason(state, 2) == told
 
 
 def test_loading_is_as_committing() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from actors.events import (
     InstanceAdopted,
+    InstancePreempted,
     InstanceQuarantined,
     InstanceReaped,
     PoolRequested,
@@ -265,6 +266,20 @@ def test_machines_end_themselves_when_the_daemon_is_away_too_long(rig: Rig) -> N
 
 
 # --- the agent ----------------------------------------------------------------------------------------
+
+
+def test_what_a_machine_died_of_is_told(rig: Rig) -> None:
+    rig.start()
+    rig.up()
+    old = rig.machine_of()
+    with open(rig.directory(old) / "console.log", "a") as console:
+        console.write("RuntimeError: Could not determine home directory\n")
+    rig.kill_machine(old)
+    rig.until_event("instance_replaced")
+    (taken,) = (one.event for one in rig.events("instance_preempted"))
+    assert isinstance(taken, InstancePreempted)
+    assert taken.reason == "gone: its process died: RuntimeError: Could not determine home directory"
+    assert taken.reason in " ".join(rig.client.explain_instance("main", old)["story"])
 
 
 def agent_pids(rig: Rig) -> list[int]:

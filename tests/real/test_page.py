@@ -386,17 +386,51 @@ def test_machines_of_an_old_spec_are_told(served: Served, browser: Browser) -> N
         found = answer.json()
         for pool in found if isinstance(found, list) else [found]:
             if pool["name"] == "three":
-                pool |= {"outdated": 2, "reason": outdated_text(2, 3)}
+                pool |= {"outdated": 2, "reason": outdated_text(2, "")}
         route.fulfill(response=answer, json=found)
 
     with looking(browser, still=True) as tab:
         tab.page.route("**/v1/pools**", older)
         tab.page.goto(served.at("/"))
         whole(tab.page, ".card")
-        said = re.compile("^2 of 3 machines are of the old spec")
-        expect(tab.page.locator(".reason:visible").filter(has_text="old spec")).to_have_text(said)
+        said = re.compile("^2 machines of an older spec, being replaced")
+        expect(tab.page.locator(".reason:visible").filter(has_text="older spec")).to_have_text(said)
         tab.page.evaluate("location.hash = '/pools/three'")
         expect(tab.page.locator(".how")).to_have_text(said)
+        expect(tab.page.locator(".how")).to_have_class("how t-ready")
+        tab.page.unroute_all(behavior="wait")
+
+
+def test_trouble_stands_first_and_a_roll_that_waits_is_a_warning(served: Served, browser: Browser) -> None:
+    said = outdated_text(2, "no machine is to be had")
+    changes: dict[str, dict[str, object]] = {
+        "three": {"status": "degraded"},
+        "thousand": {"status": "parked"},
+        "hundred": {"outdated": 2, "reason": said},
+    }
+
+    def changed(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        for pool in found if isinstance(found, list) else [found]:
+            if "name" in pool:
+                pool |= {"status": "ready"} | changes.get(pool["name"], {})
+        route.fulfill(response=answer, json=found)
+
+    with looking(browser, still=True) as tab:
+        names = tab.page.locator(".card h2")
+        tab.page.route("**/v1/pools**", changed)
+        tab.page.goto(served.at("/"))
+        whole(tab.page, ".card")
+        expect(names).to_have_text(["thousand", "three", "hundred", "real", "small"])
+        expect(tab.page.locator(".reason.warn")).to_have_text(re.compile("no machine is to be had"))
+        link = tab.page.get_by_role("link", name="small", exact=True)
+        link.focus()
+        changes["small"] = {"status": "short"}  # its card moves, and who is at it stays there
+        expect(names).to_have_text(["thousand", "small", "three", "hundred", "real"])
+        expect(link).to_be_focused()
+        tab.page.evaluate("location.hash = '/pools/hundred'")
+        expect(tab.page.locator(".how")).to_have_class("how t-replacing")
         tab.page.unroute_all(behavior="wait")
 
 

@@ -141,7 +141,7 @@ def test_a_pinned_task_runs_on_its_node(pool: Rig) -> None:
         done = pool.run("echo $EVERPOOL_NODE", node=node)
         assert done.instance is not None and done.instance.node == node
         assert pool.text(done.task_id) == [str(node)]
-    with pytest.raises(EverpoolError, match="no node 2: there are 0, 1") as refused:
+    with pytest.raises(EverpoolError, match="no node 2: its nodes are: 0, 1") as refused:
         pool.task("true", node=2)
     assert refused.value.status == 404
 

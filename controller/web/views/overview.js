@@ -4,7 +4,7 @@ import { sparkline } from "../charts.js";
 import { className, fill, h, link, text } from "../dom.js";
 import { count, lasting, now, number, usd } from "../format.js";
 import { budgetBar, empty, figure, newsRows, nodeShares, poolChip, poolHref, problem, section, sharesBar } from "../parts.js";
-import { poolState } from "../states.js";
+import { howTone, troubleFirst } from "../states.js";
 import { told } from "../telling.js";
 
 const SPARK_S = 86_400;
@@ -43,7 +43,8 @@ class Card {
     const said = howTold(pool);
     text(this.reason, said);
     this.reason.hidden = !said;
-    className(this.reason, poolState(pool).tone === "bad" ? "reason bad" : "reason");
+    const tone = howTone(pool);
+    className(this.reason, tone === "bad" ? "reason bad" : tone === "replacing" && pool.outdated ? "reason warn" : "reason");
   }
 
   history(history, pool) {
@@ -97,12 +98,14 @@ export function overview(page) {
         cards.delete(name);
       }
     }
-    pools.forEach((pool, at) => {
+    const held = document.activeElement;
+    troubleFirst(pools).forEach((pool, at) => {
       let card = cards.get(pool.name);
       if (!card) cards.set(pool.name, (card = new Card(pool.name)));
       card.update(pool, known.get(pool.name));
       if (list.children[at] !== card.element) list.insertBefore(card.element, list.children[at] ?? null);
     });
+    if (held !== document.activeElement && list.contains(held)) held.focus(); // its card was moved
     const sum = (of) => pools.reduce((total, pool) => total + of(pool), 0);
     text(figures.pools.value, number(pools.length));
     const whole = pools.filter((pool) => pool.status === "ready").length;

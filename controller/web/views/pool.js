@@ -6,7 +6,7 @@ import { announce, fill, h, link, text } from "../dom.js";
 import { count, number, usd } from "../format.js";
 import { Grid } from "../grid.js";
 import { budgetBar, empty, figure, newsRows, poolChip, problem, section, taskTable } from "../parts.js";
-import { isPaused, poolState } from "../states.js";
+import { howTone, isPaused } from "../states.js";
 import { told } from "../telling.js";
 import { PoolCharts } from "./money.js";
 import { NodePanel } from "./node.js";
@@ -67,7 +67,7 @@ export function poolView(page, name, wantedNode = null) {
     const said = howTold(pool);
     text(how, said);
     how.hidden = !said;
-    how.setAttribute("class", `how t-${poolState(pool).tone}`);
+    how.setAttribute("class", `how t-${howTone(pool)}`);
     if (again) drawButtons(pool);
   }
 

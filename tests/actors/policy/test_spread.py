@@ -107,6 +107,16 @@ def test_a_gang_waits_rather_than_splits_and_then_moves_as_a_whole() -> None:
     assert {move.offer.zone for move in rest.moves} == {"a"}
 
 
+def test_a_gang_whose_machines_work_is_not_parted_by_how_long_they_could_not_be_renewed() -> None:
+    held, closed = tuple(machine(node, B) for node in range(3)), closed_market(B)
+    some = situation(A, B, C, held=held, spec=GANG, markets=closed)
+    renewing = Asking(2, NOW - 3000, (), works=True)
+    plan = place(replace(some, asking=(renewing,), nodes=3))
+    assert not plan.choices and not plan.moves
+    gone = replace(some, asking=(replace(renewing, works=False),), held=held[:2], nodes=3)
+    assert zones(place(gone)) == {"a": 1}
+
+
 def test_a_split_gang_comes_together_where_most_of_it_is() -> None:
     """The rest had no room where the newest machine is."""
     held = (*(machine(node, A, age_s=9000) for node in range(3)), machine(3, B, age_s=400))

@@ -7,16 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.buying import Budget
-from actors.effects import Launch
-from actors.events import DrainRequested, Error, PoolPauseRequested, PoolUpdated, TaskRequested
-from actors.instance.state import Draining, Ready
+from actors.effects import Find, Launch
+from actors.events import (
+    BootstrapRequested,
+    DrainRequested,
+    Error,
+    PoolPauseRequested,
+    PoolUpdated,
+    TaskRequested,
+)
+from actors.instance.facts import node_instance
+from actors.instance.state import Bootstrapping, Draining, Provisioning, Ready
+from actors.messages import VendorNotice
 from actors.node.state import Filled, Replacing
 from actors.policy.built import Build
 from actors.pool import rolling
 from actors.pool.state import Active, Parked
 from actors.spec import Image, Step, TaskSpec
 from providers.errors import Fault
-from providers.model import InstanceType
+from providers.model import InstanceType, Notice
 from tests.actors.model import offer
 from tests.actors.pool.machine import OFFERS
 from tests.actors.pool.test_rules import Pool, ready
@@ -63,9 +72,10 @@ def roll(pool: Pool, most: int, nodes: int) -> None:
 @pytest.mark.parametrize(("nodes", "most"), [(1, 1), (3, 1), (9, 2)])
 def test_machines_of_another_image_are_replaced_a_few_at_a_time(nodes: int, most: int) -> None:
     pool = ready(nodes)
-    before = machines(pool)
+    before, whole = machines(pool), len(pool.turns.facts("pool_ready"))
     assert pool.update("image", image=NEW) == PoolUpdated(pool=POOL, changed=("image",), outdated=nodes)
     roll(pool, most, nodes)
+    assert len(pool.turns.facts("pool_ready")) == whole  # it has been ready all the time
     assert not set(before.values()) & set(machines(pool).values())
     assert [one.renewed for one in pool.turns.facts("pool_rolled")] == [nodes]
     mark = Build.of(pool.state.spec, None).mark
@@ -141,9 +151,155 @@ def test_an_image_that_can_not_be_set_up_parks_the_pool_with_all_machines_alive(
     assert pool.update("revert").outdated == 0
     pool.until(pool.whole)
     assert machines(pool) == before
-    assert not rolled(pool)
+    assert [one.renewed for one in pool.turns.facts("pool_rolled")] == [0]
+
+
+def test_after_a_broken_image_a_mended_one_is_rolled_out() -> None:
+    pool = ready(5)
+    pool.steps_are_broken = True
+    pool.update("broken", image=NEW)
+    pool.until(lambda: isinstance(pool.state, Parked))
+    pool.steps_are_broken = False
     pool.update("mended", image=NEW.model_copy(update={"env": {"A": "b"}}))
     roll(pool, 1, 5)
+
+
+@pytest.mark.parametrize("how", ["taken", "gone", "unknown"])
+def test_replacements_that_come_to_nothing_are_bought_seldomer_each_time(how: str) -> None:
+    pool = ready(1)
+    pool.update("image", image=NEW)
+    times: list[float] = []
+    seen, began = set(pool.keys), pool.turns.now
+    said: set[str] = set()
+    while pool.turns.now < began + 3 * 3600:
+        if how == "unknown":
+            seen |= _lost_calls(pool, times, seen)
+        pool.fair_step()
+        times += [pool.turns.now for _ in pool.keys - seen]
+        seen |= pool.keys
+        for one in list(pool.turns.index.instances.values()):
+            if not isinstance(one, Provisioning | Bootstrapping) or one.key not in pool.machines:
+                continue
+            if how == "taken":
+                notice = Notice(reason="taken", deadline_at=pool.turns.now + 30)
+                pool.turns.hear((("instance", one.id), VendorNotice(notice)))
+            else:
+                pool.vanish(one.key)
+        said.add(rolling.waits(pool.state, pool.turns.index, pool.turns.now))
+    assert 5 < len(times) < 60  # a node that has none asks so often
+    assert pool.state.roll.fails > 5 and list(machines(pool)) == [0]
+    assert any("tried again soon: a new machine ended before it was ready" in one for one in said)
+
+
+def _lost_calls(pool: Pool, times: list[float], seen: set[str]) -> set[str]:
+    """Whether anything was launched is never known; answers the keys of those that were asked for."""
+    found: set[str] = set()
+    while calls := [i for i, (_, call) in enumerate(pool.calls) if isinstance(call, Launch | Find)]:
+        call = pool.calls[calls[0]][1]
+        if isinstance(call, Launch) and call.key not in seen | found:
+            found.add(call.key)
+            times.append(pool.turns.now)
+        pool.answer(calls[0], Fault.UNKNOWN, False, 1)
+    return found
+
+
+@pytest.mark.parametrize("image", [NEW, Image(base="other")], ids=["steps", "base"])
+@pytest.mark.parametrize("status", ["requested", "provisioning", "bootstrapping"])
+def test_a_revert_ends_what_is_on_its_way(image: Image, status: str) -> None:
+    pool = ready(8)
+    pool.update("image", image=image)
+
+    def moving() -> dict[int, str]:
+        nodes = pool.turns.index.nodes.items()
+        return {n: it.instance_id or "" for n, it in nodes if isinstance(it, Replacing)}
+
+    def is_far() -> bool:
+        there = [pool.turns.index.instances.get(one) for one in moving().values()]
+        return pool.state.proven and bool(there) and all(one and one.status == status for one in there)
+
+    pool.until(is_far)
+    before, coming = machines(pool), moving()
+    pool.update("revert")
+    assert machines(pool) == before and not set(moving()) & set(coming)
+    roll(pool, 2, 8)
+    assert {n: name for n, name in machines(pool).items() if n in coming} == {n: before[n] for n in coming}
+    told = pool.turns.facts("instance_replaced")
+    assert not {one.new.instance.id for one in told} & set(coming.values())
+    pool.until(lambda: len(pool.machines) == 8)
+    assert all(pool.turns.ending(f"instance:{one.rsplit('.', 1)[0]}") for one in coming.values())
+
+
+def test_what_is_on_its_way_goes_on_when_another_update_wants_neither() -> None:
+    pool = ready(1)
+    pool.update("image", image=NEW)
+    pool.until(lambda: in_flight(pool) == 1)
+    pool.update("other", image=Image(env={"A": "b"}))
+    assert in_flight(pool) == 1
+    roll(pool, 1, 1)
+
+
+def test_a_shape_in_which_nothing_can_be_set_up_is_tried_by_one_machine_at_a_time() -> None:
+    pool = Pool(40, offers=(*ALL, BIG.model_copy(update={"zone": "d"})))
+    pool.until(pool.whole)
+    bought = len(pool.keys)
+    pool.steps_are_broken = True
+    pool.update("big", vcpus=8.0)
+    for _ in range(600):
+        assert in_flight(pool) <= 1
+        if isinstance(pool.state, Parked):
+            break
+        pool.fair_step()
+    assert isinstance(pool.state, Parked)
+    assert len(pool.keys) - bought <= 2 * pool.state.spec.bootstrap_failures_max + 1
+
+
+def test_a_shape_that_all_have_leaves_the_steps_proven() -> None:
+    pool = ready(2)
+    pool.update("small", vcpus=2.0)
+    assert pool.state.proven
+
+
+def test_updates_in_a_row_keep_the_bound_while_tasks_end() -> None:
+    pool = ready(4)
+    pool.exit_code = None
+    for node in range(4):
+        task = TaskSpec(argv=("x",), node=node)
+        pool.turns.ask(TaskRequested(request_id=f"busy{node}-0", pool=POOL, task=task))
+    pool.until(lambda: all(one.status == "running" for one in pool.turns.index.tasks.values()))
+    for phase in "abcd":
+        pool.update(phase, image=Image(steps=(Step(phase=phase, run="true"),)))
+        for _ in range(40):
+            pool.fair_step()
+            assert in_flight(pool) <= 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_machine_of_an_older_everpool_that_is_set_up_now_is_not_replaced(again: bool) -> None:
+    """It is marked by that, and what was ordered for it is as little known as before."""
+    pool = Pool(1, disk_gb=50.0)
+    coming = (Ready,) if again else (Provisioning, Bootstrapping)
+    pool.until(lambda: any(isinstance(one, coming) for one in pool.turns.index.instances.values()))
+    for name, one in list(pool.turns.index.instances.items()):
+        pool.turns.put(("instance", name), one.model_copy(update={"image": "", "disk_gb": None}))
+    pool.turns.restart()
+    if again:
+        [there] = pool.turns.index.instances.values()
+        asked = BootstrapRequested(request_id="again-0", instance=node_instance(there), cluster_id="c")
+        pool.turns.ask(asked)
+    pool.until(pool.whole)
+    for _ in range(30):
+        pool.fair_step()
+    [there] = pool.turns.index.instances.values()
+    assert there.image and not pool.turns.index.outdated
+    assert len(pool.keys) == 1 and not pool.turns.facts("pool_rolled")
+
+
+def test_a_roll_that_a_revert_left_nothing_to_do_is_said_to_be_over() -> None:
+    pool = ready(3)
+    assert pool.update("image", image=NEW).outdated == 3
+    assert pool.update("revert").outdated == 0
+    pool.fair_step()
+    assert [one.renewed for one in pool.turns.facts("pool_rolled")] == [0]
 
 
 def test_a_revert_midway_keeps_what_was_not_replaced() -> None:
@@ -191,7 +347,7 @@ def test_a_roll_waits_and_says_why(how: str) -> None:
     for _ in range(20):
         pool.fair_step()
     assert machines(pool) == before
-    said = {"paused": "paused", "lost": "nodes without a machine", "spent": "budget"}[how]
+    said = {"paused": "paused", "lost": "no provider has an offer", "spent": "budget"}[how]
     assert said in rolling.waits(pool.state, pool.turns.index, pool.turns.now)
 
 

@@ -30,6 +30,7 @@ def check_now(client: Client) -> None:
     assert_type(client.follow(3, kinds=["error"]), Generator[Envelope, None, None])
     assert_type(client.task_log("t", follow=True), Generator[LogLine, None, None])
     client.pools(colour="red")  # type: ignore[call-arg]
+    _ = client.pool("main").colour  # type: ignore[attr-defined]
     client.pool(3)  # type: ignore[arg-type]
 
 

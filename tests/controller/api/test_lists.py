@@ -23,6 +23,7 @@ from controller.client import AsyncClient, EventsPruned
 from controller.client_views import InstanceView, NodeView, OperationView, PoolView, TaskView, View, fields
 from controller.followers import Wanted
 from controller.principal import Principal, Scope
+from controller.status import Status
 from tests.controller.api.conftest import task
 from tests.controller.api.desk import SmallDesk
 from tests.controller.journal.samples import until
@@ -137,14 +138,14 @@ async def test_operations_newest_first(
     all_ = [one["request_id"] for page in await pages(http, "/v1/operations", limit=2) for one in page]
     assert all_ == ["stop-t1", "t4", "t3", "t2", "t1", "t0", "make-main"]
     failed = [one async for one in everpool.operations(status="failed")]
-    assert [one.request_id for one in failed] == ["stop-t1", "t1"]
-    assert failed[1].error == "terminated: user" and failed[1].ended_at is not None
+    assert [one.request_id for one in failed] == ["t1"]  # the stop did what it was asked for
+    assert failed[0].error == "terminated: user" and failed[0].ended_at is not None
     waiting = [one.request_id async for one in everpool.operations(status="running", kind="task_*")]
     assert waiting == ["t4", "t3", "t2", "t0"]
     assert [one.request_id async for one in everpool.operations(since=desk.journal.last_seq + 2e9)] == []
     assert [one.request_id async for one in everpool.operations(pool="o*")] == []
     made = [one async for one in everpool.operations(status="success")]
-    assert [one.kind for one in made] == ["pool_requested"]
+    assert [one.kind for one in made] == ["task_stop_requested", "pool_requested"]
     assert (await http.get("/v1/operations", params={"kind": "task_request"})).status_code == 422
 
 
@@ -171,7 +172,7 @@ async def test_views_say_what_they_promise(everpool: AsyncClient, desk: SmallDes
     pool = await everpool.pool("main")
     assert pool.desired == pool["desired"] == 1
     with pytest.raises(AttributeError, match="colour"):
-        _ = pool.colour
+        _ = pool.colour  # type: ignore[attr-defined]
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -209,6 +210,17 @@ async def test_a_fact_that_ends_others_fits_several_ids(everpool: AsyncClient, d
     ]
 
 
+async def test_a_stop_has_what_it_asked_for_when_its_task_was_stopped(
+    everpool: AsyncClient, desk: SmallDesk
+) -> None:
+    await everpool.submit(task("t"))
+    await end(desk, "t")
+    there = {one.request_id: one.status async for one in everpool.operations()}
+    assert {name: there[name] for name in ("t", "stop-t")} == {"t": "failed", "stop-t": "success"}
+    for name in ("t", "stop-t"):
+        assert (await everpool.operation(name)).status == there[name]
+
+
 async def test_pruned_events_are_no_silent_gap(
     everpool: AsyncClient, http: httpx.AsyncClient, desk: SmallDesk
 ) -> None:
@@ -231,6 +243,23 @@ async def test_pruned_events_are_no_silent_gap(
     assert [one.seq for one in await everpool.events(gone.value.cursor)][-1] == last
     assert (await everpool.events(0))[0].seq > 0
     assert (await everpool.operation("make-main")).status == "success"
+
+
+async def test_how_a_request_ended_outlives_its_other_events(everpool: AsyncClient, desk: SmallDesk) -> None:
+    await everpool.submit([task("t1"), task("t2")])
+    await end(desk, "t1", "t2")
+    desk.status = Status()  # as after a restart: what is over is not remembered
+    ended, stopped = await everpool.operation("t1"), await everpool.task("t1")
+    listed = [one async for one in everpool.operations(status="failed")]
+    await desk.journal.prune(0, events_max=0)
+    assert (await everpool.operation("t1")).status == ended.status == "failed"
+    assert (await everpool.operation("t1")).end == ended.end
+    assert await everpool.task("t1") == stopped
+    assert stopped.status == "stopped" and stopped.result == "terminated"
+    assert [one async for one in everpool.operations(status="failed")] == listed and "t1" in str(listed)
+    await desk.journal.prune(0, events_max=0, states_max=0)
+    assert (await everpool.task("t1")).result == "terminated"
+    assert [one async for one in everpool.task_log("t1", follow=True)] == []
 
 
 # --- limits -------------------------------------------------------------------------------------

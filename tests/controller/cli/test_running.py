@@ -390,7 +390,8 @@ def test_the_pages_url_lets_in_who_has_it_and_only_then(house: Face) -> None:
         (("resize", "nope", "3"), 4, "there are web"),
         (("resize", "web", "-3"), 2, ""),
         (("down", "nope"), 4, "nope"),
-        (("drain", "web", "77"), 4, "no node 77"),
+        (("drain", "web", "77"), 4, "no node 77: its nodes are: 0, 1"),
+        (("exec", "web/77", "--", "true"), 4, "no node 77: its nodes are: 0, 1"),
         (("update", "web", "--set", "vcpus=64"), 2, "vcpus (64) removed all of them"),
         (("run", "nope", "--", "true"), 4, "there are web"),
         (("run", "web"), 2, ""),
@@ -482,6 +483,30 @@ def test_a_pool_from_a_file_changes_and_goes(house: Face) -> None:
     assert (pool["desired"], pool["spec"]["worker"]["buffer"]) == (1, 1)
     assert house("down", "other").out == "pool other is gone\n"
     assert [one["name"] for one in house("ps", "--json").json] == ["web"]
+
+
+def test_an_update_that_rolls_is_waited_for(house: Face) -> None:
+    assert house("up", "rolls", "--set", "bootstrap_failures_max=1", "--set", "image.env.A=a").code == 0
+    rolled = house("update", "rolls", "--set", "image.env.A=b", "--json")
+    assert rolled.code == 0, rolled.err
+    assert (rolled.json["event"]["outdated"], rolled.json["rolled"]["renewed"]) == (1, 1)
+    assert house("ps", "--pool", "rolls", "--json").json[0]["outdated"] == 0
+    assert re.search(r"node 0  replaced \(1 of 1\)", rolled.err), rolled.err
+    broken = house("update", "rolls", "--step", "wait=exit 9")
+    assert (broken.code, "then parked" in broken.err) == (1, True), broken.err
+    assert house("ps", "--pool", "rolls", "--json").json[0]["ready"] == 1  # the old machine works on
+    following = house.start("update", "rolls", "--step", "wait=sleep 300")
+    assert following.stderr is not None
+    until(lambda: "updated" in following.stderr.readline())  # type: ignore[union-attr]
+    following.send_signal(signal.SIGINT)
+    _, err = following.communicate(timeout=30)
+    assert following.returncode == 130 and "its machines are replaced" in err
+    until(lambda: "ready -> " in house("ps", "nodes", "--pool", "rolls").out)
+    [machine] = [one for one in house("ps", "instances", "--pool", "rolls", "--json").json if one["outdated"]]
+    assert machine["status"] == "ready" and "old spec" in house("ps", "instances", "--pool", "rolls").out
+    told = house("explain", "rolls").out
+    assert "Missing:" not in told and "Being replaced:" in told, told
+    assert house("down", "rolls").code == 0
 
 
 def test_waiting_has_an_end_and_the_request_goes_on(house: Face) -> None:

@@ -10,24 +10,29 @@ import pytest
 from rich.console import Console
 
 from actors.events import (
+    BootstrapFailed,
     Envelope,
     Error,
     Event,
     InstanceDestroyed,
     InstanceLaunched,
+    InstanceReplaced,
     InstanceRequested,
     LaunchRefused,
     PoolParked,
+    PoolUpdated,
     TaskCompleted,
 )
+from actors.instance.facts import node_instance
 from controller.cli import waiting
 from controller.cli.codes import CONFLICT, FAILED, NOT_FOUND, TIMEOUT, UNREACHABLE, USAGE
 from controller.cli.command import as_cli_error
 from controller.cli.happenings import line as event_line
 from controller.cli.machines import command_line
-from controller.cli.progress import Progress
+from controller.cli.progress import Aim, Progress
 from controller.cli.tasks import exit_code_of
 from controller.client import AsyncClient, EverpoolError, NotRunning, TimedOut
+from tests.controller.pictures import machine
 
 
 def envelope(event: Event, seq: int = 7) -> Envelope:
@@ -92,6 +97,7 @@ def test_progress_of_nodes_as_lines() -> None:
             launched,
             LaunchRefused(instance_id="i[x]", market="m", fault="capacity"),
             InstanceDestroyed(instance_id="i[x]", reason="user"),
+            InstanceDestroyed(instance_id="i[x]", reason="gone"),
             InstanceDestroyed(instance_id="older"),
             completed(),
         ):
@@ -102,8 +108,47 @@ def test_progress_of_nodes_as_lines() -> None:
         "node 2  launched  i[x]",
         "node 2  i[x] refused at m: capacity  i[x]",
         "node 2  gone (user)  i[x]",
+        "node 2  gone  i[x]",
         "older is gone",
     ]
+
+
+def test_why_it_takes_long_is_said_whole_on_a_narrow_terminal() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, soft_wrap=True)  # as commands have it
+    group = {
+        "starting": False,
+        "count": 1,
+        "why": "waits after a failure: 4 machines in a row did not get or stay ready",
+    }
+    why = waiting._why({"missing_groups": [group], "there": {"starting": 0}}, "first", is_still=False)
+    assert why == "1 node of first still waits after a failure: 4 machines in a row did not get or stay ready"
+    with Progress(console, Aim("up first", "ready", 1)) as progress:
+        progress.note(f"{why}; more: everpool explain first")
+        progress.heard(envelope(PoolParked(pool="first", reason="no machine could be set up " * 6)))
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "did not get or stay ready; more: everpool explain first" in " ".join(shown.split())
+    assert "could be set up" in shown.splitlines()[3] and max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_progress_of_a_roll() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=200), Aim("update web", "replaced", 9)) as progress:
+        progress.heard(envelope(PoolUpdated(pool="web", changed=("image",), outdated=3)))
+        one = node_instance(machine(1, name="web-1-b"))
+        progress.heard(envelope(InstanceReplaced(request_id="r", old_id="web-1-a", new=one)))
+        failed = BootstrapFailed(instance=one, phase="bad", error="exit code 9")
+        progress.heard(envelope(failed))
+        picture = Console(file=io.StringIO(), width=100)
+        picture.print(progress.picture())
+    said = [re.split(r"s  ", line, maxsplit=1)[1] for line in out.getvalue().splitlines()]
+    assert said == [
+        "updated; 3 machines of the old spec will be replaced",
+        "node 1  replaced (1 of 3)  web-1-b",
+        "node 1  set-up step 'bad' failed: exit code 9  web-1-b",
+    ]
+    shown = cast(io.StringIO, picture.file).getvalue()
+    assert "1 of 3 replaced" in shown and "last: " in shown and "exit code 9" in shown
 
 
 @pytest.mark.anyio

@@ -1,9 +1,15 @@
 """Tables on terminals of any width."""
 
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 
+from controller.cli.addressing import Where
+from controller.cli.command import Session
 from controller.cli.tables import BELOW, Column, broken, fitted
 
 COLUMNS = ("ID", Column("MARKET", drop=2), Column("SIZE", drop=1), Column("WHY", words=True))
@@ -33,6 +39,23 @@ def test_words_go_below_their_row_then_columns_go() -> None:
     assert lines[:3] == ["ID   MARKET                   SIZE", "    WHY", "i-1  cloud/east/a/large/spot  7"]
     assert lines[3].startswith(" " * BELOW + "the cheapest")
     assert shown(30)[0] == "ID   MARKET" and shown(20)[0] == "ID"
+
+
+def test_columns_that_had_no_room_are_named_and_no_others() -> None:
+    rows = [("i-1", "cloud/east/a/large/spot", 7, WORDS)]
+    hidden = {width: fitted(COLUMNS, rows, width).hidden for width in (None, 200, 80, 60, 30, 20)}
+    none: tuple[str, ...] = ()
+    wide = {None: none, 200: none, 80: none, 60: none}
+    assert hidden == {**wide, 30: ("SIZE",), 20: ("MARKET", "SIZE")}
+    assert fitted(COLUMNS, [("i-1", "m" * 20, None, None)], 30).hidden == ()
+
+
+def test_a_terminal_is_told_what_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session(Where(), json=False, _out=Console(width=20, force_terminal=True, soft_wrap=True))
+    session.table(None, COLUMNS, [("i-1", "cloud/east/a/large/spot", 7, "dear")], empty="")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert " ".join(lines[-3:]).endswith("not shown: MARKET, SIZE (wider terminal, or --json)")
+    assert max(map(len, lines)) <= 20
 
 
 def test_a_column_without_a_value_goes_first() -> None:

@@ -107,6 +107,22 @@ def test_a_small_terminal_shows_what_matters() -> None:
     assert "? q" in text[0] and len(text) <= 12
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 24), (40, 12), (80, 10)])
+def test_the_reason_of_the_chosen_pool_is_told_whole_above_its_nodes(width: int, height: int) -> None:
+    it = known(pools=2, nodes=9)
+    it.rows = [{**node(number), "why_waiting": ""} for number in range(9)]
+    reason = "3 of 9 machines are of the old spec: being replaced; Just now: the quota of acme is full"
+    it.pools[0]["reason"] = reason  # type: ignore[index]
+    text = lines(it, width, height)
+    assert len(text) <= height and all(len(line) <= width for line in text)
+    assert any("filled" in line for line in text)
+    if height == 24:
+        above = text[: next(at for at, line in enumerate(text) if line.lstrip().startswith("NODE"))]
+        assert reason in " ".join(" ".join(above).split())
+    it.choose(1)
+    assert "Just now" not in "\n".join(lines(it, 50, 24))
+
+
 def test_one_screen_for_a_pipe_has_no_keys_and_no_empty_list() -> None:
     it = known(nodes=2)
     it.events.clear()

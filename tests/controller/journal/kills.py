@@ -248,8 +248,9 @@ class Pass:
     def _is_prunable(self, key: object) -> bool:
         """Whether this may be missing, since what is over is pruned."""
         if isinstance(key, int):
-            waiting = {row[0] for row in self._model.requests.values() if row[3] != "ended"}
-            return key <= max(self._model.events) - EVENTS_KEPT and key not in waiting
+            rows = self._model.requests.values()
+            kept = {row[0] for row in rows if row[3] != "ended"} | {row[4] for row in rows}
+            return key <= max(self._model.events) - EVENTS_KEPT and key not in kept
         return isinstance(key, tuple) and self._model.states[key][2]
 
     # --- what the next daemon makes of it ---------------------------------------------------------

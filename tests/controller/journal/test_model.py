@@ -195,6 +195,7 @@ class JournalModel(RuleBasedStateMachine):
         )
         seen = contents(self.path)
         waiting = {row[0] for row in self.model.requests.values() if row[3] != "ended"}
+        waiting |= {row[4] for name, row in self.model.requests.items() if name in seen.requests and row[4]}
         events = self.model.events.keys() - seen.events.keys()
         newest = max(self.model.events, default=0)
         for seq, body in self.model.events.items():

@@ -62,7 +62,8 @@ async def test_what_is_over_goes_by_count(journal: SqliteJournal) -> None:
 
     pruned = await journal.prune(0.0, events_max=700, requests_max=4, states_max=100)
 
-    assert pruned.events == 10 + 9 + 5000 - 700 - 1  # the event of r9, which lives, stays
+    # the event of r9, which lives, stays, and those that ended the four requests that are kept
+    assert pruned.events == 10 + 9 + 5000 - 700 - 1 - 4
     assert pruned.requests == 5
     assert len(set(pruned.states)) == 2400
     assert len(list(journal.load_states())) == 100
@@ -103,10 +104,12 @@ async def test_a_request_whose_event_is_pruned_is_still_known(journal: SqliteJou
     fact = completed(journal, "r1")
     await journal.commit(Commit("main", envelopes=[fact]))
     await journal.prune(0.0, events_max=0)
-    assert await journal.events(0, 10) == []
+    assert [seq for seq, _ in await journal.events(0, 10)] == [fact.seq]  # how it ended is known as well
     [answer] = await journal.accept([submission("r1")])
     assert not hasattr(answer, "request_id")
     assert getattr(answer, "ended_by", None) == fact.seq
+    await journal.prune(0.0, events_max=0, requests_max=0)
+    assert (await journal.request("r1"), await journal.events(0, 10)) == (None, [])
 
 
 @pytest.mark.anyio

@@ -97,6 +97,10 @@ def full(kept: str) -> dict[str, str]:
     return one("everpool_log_kept_bytes", kept) | one("everpool_log_kept_bytes_max", "100x90")
 
 
+def rolling(outdated: str, **more: str) -> dict[str, str]:
+    return pool("4x1500", **more) | {f"everpool_pool_outdated_nodes{POOL}": outdated}
+
+
 HOUSE = {"job": "everpool", "instance": "h"}
 IN_A, AT_P = {"pool": "a"}, {"provider": "p"}
 OLD = "everpool_provider_observation_age_seconds"
@@ -122,6 +126,18 @@ STORIES: dict[str, list[Story]] = {
     "EverpoolPoolPausedLong": [
         Story(pool("4x1500", paused="1x1500"), "23h", None),
         Story(pool("4x1500", paused="1x1500"), "24h5m", IN_A),
+    ],
+    "EverpoolRollStands": [
+        Story(rolling("0x30 3x500"), "89m", None),
+        Story(rolling("0x30 3x500"), "97m", IN_A),
+        Story(rolling("0x30 3x50 2x500"), "97m", None),  # one was replaced
+        Story(rolling("0x30 3x50 2x500"), "150m", IN_A),  # and then none
+        Story(rolling("0x30 4x50 3x50 2x50 1x50 0x200"), "220m", None),
+        Story(rolling("0x30 4x50 3x50 2x50 1x50 0x200"), "260m", None),
+        Story(rolling("0x30 3x500", paused="1x500"), "97m", None),
+        Story(rolling("0x30 3x500", paused="1x60 0x500"), "97m", None),  # its hour begins with the resume
+        Story(rolling("0x30 3x500", parked="1x500"), "97m", None),
+        Story(rolling("0x500"), "97m", None),
     ],
     "EverpoolStuckInState": [
         Story(age("instance", "bootstrapping"), "60m", None),

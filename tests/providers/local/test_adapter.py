@@ -13,10 +13,10 @@ import pytest
 from providers.errors import Fault, ProviderError
 from providers.local.config import LocalConfig, LocalOffer, ScriptedNotice
 from providers.local.wire import NoticeFile, ref_of
-from providers.local.yard import Yard
+from providers.local.yard import DEATHS_TOLD_S, Yard
 from providers.model import Handle, Order
 from tests.contract.fake_agent import AGENT
-from tests.contract.harness import OWNER, LocalHarness, until_absent, until_running
+from tests.contract.harness import OWNER, LocalHarness, until, until_absent, until_running
 from tests.providers.local.test_machine import pids_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -41,7 +41,7 @@ LAUNCH = """
 import sys, time
 from pathlib import Path
 from providers.local.config import LocalConfig
-from providers.local.yard import Yard
+from providers.local.yard import DEATHS_TOLD_S, Yard
 from providers.model import Order
 yard = Yard(Path(sys.argv[1]), "local", LocalConfig(), time.time)
 print(yard.launch(Order.model_validate_json(sys.stdin.read())).pid)
@@ -108,6 +108,41 @@ async def test_machines_outlive_their_provider_and_are_found_by_the_next(tmp_pat
             assert (await next_life.provider.observe(OWNER)).sightings == (seen,)
             assert await next_life.provider.launch([order]) == [seen.handle]
             assert next_life.record(order).pid == pid
+
+
+async def test_what_a_machine_said_before_it_died_is_told_with_its_end(tmp_path: Path) -> None:
+    async with LocalHarness.open(tmp_path) as harness:
+        order, ended = await launched(harness), await launched(harness, 1)
+        seen = await until_running(harness, order)
+        for one in (order, ended):
+            await until_running(harness, one)
+            (harness.directory(one) / "console.log").write_text("Traceback\nRuntimeError: no room\n")
+        await harness.provider.terminate([Handle(provider="local", ref=ref_of(ended.key))])
+        await harness.kill(order)
+        await until_absent(harness, order)
+        listing = await harness.provider.observe(OWNER)
+        [told] = listing.sightings  # nothing of the one that we have ended
+        assert (told.key, told.handle, told.state) == (order.key, seen.handle, "stopped")
+        assert told.detail == "its process died: RuntimeError: no room"
+        assert told.ended_at is not None
+        assert told.launched_at <= told.ended_at <= listing.at
+        assert await harness.provider.find(order.key) is None
+        [room] = await harness.provider.check(OWNER)
+        assert room.detail.startswith("0 of ")
+
+
+async def test_a_cause_of_death_is_told_for_a_while(tmp_path: Path) -> None:
+    async with LocalHarness.open(tmp_path) as harness:
+        order = await launched(harness)
+        await until_running(harness, order)
+        (harness.directory(order) / "console.log").write_text("no room\n")
+        await harness.kill(order)
+        late: list[float] = [0.0]
+        yard = Yard(tmp_path / "p", "local", LocalConfig(), lambda: time.time() + late[0])
+        await until(lambda: not yard.scan())
+        assert [death.words for death in yard.deaths()] == ["no room"]
+        late[0] = DEATHS_TOLD_S + 1
+        assert yard.deaths() == []
 
 
 async def test_a_pid_that_is_another_process_now_is_not_ours(tmp_path: Path) -> None:

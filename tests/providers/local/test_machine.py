@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +119,36 @@ async def test_the_parent_is_written_down_with_its_start(running: Running) -> No
         ran = await host.run(("sh", "-c", "echo $HOME; pwd; echo $USER $EVERPOOL_MACHINE; ls -A"))
     home = running.directory / "home"
     assert ran.stdout.decode().split() == [str(home), str(home), "everpool", str(running.directory)]
+
+
+HOMELESS = """
+import os, pwd, sys
+from pathlib import Path
+import anyio
+from providers.host.ssh import connect
+from tests.contract.harness import LocalHarness, until_running
+assert "HOME" not in os.environ
+assert os.getuid() not in [one.pw_uid for one in pwd.getpwall()]
+async def main():
+    async with LocalHarness.open(Path(sys.argv[1])) as harness:
+        order = harness.order(0, (await harness.provider.offers())[0])
+        await harness.provider.launch([order])
+        async with connect(harness.machine(order, await until_running(harness, order))) as host:
+            ran = await host.run(("sh", "-c", "id -u"))
+            print(ran.stdout.decode().strip())
+anyio.run(main)
+"""
+
+
+def test_a_user_without_a_passwd_entry_has_machines(tmp_path: Path) -> None:
+    somebody = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]  # ourselves, called otherwise
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[3])
+    if shutil.which("unshare") is None or subprocess.run([*somebody, "true"], check=False).returncode:
+        pytest.skip("the system lets us make no user namespace")
+    argv = [*somebody, sys.executable, "-c", HOMELESS, str(tmp_path)]
+    ran = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "54321\n"), ran.stderr
 
 
 async def test_killing_the_parent_takes_everything_along(running: Running) -> None:

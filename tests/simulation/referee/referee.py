@@ -44,7 +44,7 @@ from tests.simulation.referee.paused import PausedRests
 from tests.simulation.referee.places import LimitsHold, OneReadyARank, OnlyWantedAtWork
 from tests.simulation.referee.progress import AgentsWordComes, NothingIsStuck, OverdueIsHeard, SlotsAreUsed
 from tests.simulation.referee.requests import RequestsEnd
-from tests.simulation.referee.rolling import FewAtATime, WorksUntilReplaced
+from tests.simulation.referee.rolling import FewAtATime, RightStays, WorksUntilReplaced
 from tests.simulation.referee.tasks import LinesAreKept, OneProcessATask, OneResultATask, RetriesInBudget
 from tests.simulation.referee.times import Fair
 
@@ -72,6 +72,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     PausedRests,
     WorksUntilReplaced,
     FewAtATime,
+    RightStays,
     LegalOrder,
     NothingIsStuck,
     OverdueIsHeard,

@@ -88,7 +88,44 @@ class FewAtATime(Checker):
 
     def _is_outdated(self, name: str, build: Build) -> bool:
         one = self.book.instance(name)
-        return one is not None and build.lacks(one.image, one.disk_gb, one.offer) is not None
+        return one is not None and not _is_right(one, build)
+
+
+class RightStays(Checker):
+    """A machine that is what the spec asks for gives way to none that is not."""
+
+    name = "what is as asked for gives way to nothing else"
+    kinds = ("pool", "instance")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._left: list[Any] = []
+        self._respecced = False  # in this commit: what was right before it may be wrong after it
+
+    def changed(self, pool: str, kind: str, name: str, old: Any, new: Any) -> None:
+        """Keep who left."""
+        if kind == "pool":
+            self._respecced |= old is None or new is None or old.spec != new.spec
+        elif isinstance(old, Ready) and isinstance(new, Draining | Destroying) and new.reason == "moved":
+            self._left.append(new)
+
+    def committed(self, commit: Commit) -> None:
+        """What came in the place of each is what fills its node now."""
+        pool = self.book.pools.get(commit.pool)
+        if isinstance(pool, Active) and not self._respecced:
+            build = Build.of(pool.spec, pool.unmarked)
+            for one in self._left:
+                node = self.book.states.get((commit.pool, "node", str(one.node)))
+                other = self.book.instance(getattr(node, "instance_id", None) or "")
+                if other is not None and _is_right(one, build) and not _is_right(other, build):
+                    text = f"{other.id} takes the place of {one.id}, and is not what the spec asks for"
+                    self.fail(text, other.id, one.id)
+        self._left.clear()
+        self._respecced = False
+
+
+def _is_right(one: Any, build: Build) -> bool:
+    return build.lacks(one.image, one.disk_gb, one.offer) is None
 
 
 def _moves(state: Any) -> bool:

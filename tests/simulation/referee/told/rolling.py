@@ -9,6 +9,7 @@ from tests.simulation.referee.told.histories import broken, holds
 
 KEPT = "what works is kept until another does"
 FEW = "few machines are replaced at a time"
+RIGHT = "what is as asked for gives way to nothing else"
 NEW = Image(steps=(Step(phase="new", run="true"),))
 
 
@@ -28,14 +29,30 @@ def sent_away_before_another_works(story: Story) -> None:
 @holds(KEPT)
 def sent_away_when_another_works(story: Story) -> None:
     story.pool()
-    old, _ = story.ready()
+    _replaced(story, story.ready()[0], "")
+
+
+@broken(RIGHT)
+def one_of_an_image_nobody_wants_any_more_takes_over(story: Story) -> None:
+    story.pool()
+    _replaced(story, story.ready()[0], "other.other")
+
+
+@holds(RIGHT)
+def one_of_an_older_image_takes_over_from_one_that_is_older_still(story: Story) -> None:
+    [old] = _respecced(story, 1)
+    _replaced(story, old, "other.other")
+
+
+def _replaced(story: Story, old: Ready, image: str) -> None:
+    """Another machine comes beside the old one, is ready, and takes its place."""
     asked = requested(0, 2, now=story.now)
     order = InstanceRequested(
         request_id=asked.request_id, provider=PROVIDER, cluster_id="c", node_id=0, replacing=old.id
     )
     story.write(order, row(asked), row(_renewing(old).model_copy(update={"instance_id": asked.id})))
     there = story.launched(asked, story.make(asked.key))
-    new = ready(there, now=story.now, worked=True)
+    new = ready(there, now=story.now, worked=True, image=image)
     node = Filled(pool=POOL, generation=1, node=0, instance_id=new.id)
     story.keep(new, _moved(old, story.now), node)
 
