@@ -114,7 +114,8 @@ def _rolling_told(picture: Picture) -> list[str]:
     if not index.outdated:
         return []
     waits = rolling.waits(picture.pool.state, index, picture.now)
-    return [f"{outdated_text(len(index.outdated), waits)}."]
+    held_up = "" if waits == rolling.GOES_ON else waits
+    return [f"{outdated_text(len(index.outdated), held_up)}."]
 
 
 def _replacing_told(told: Mapping[str, Any]) -> list[str]:

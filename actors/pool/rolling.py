@@ -31,6 +31,7 @@ LOOK_SOON_S = 1.0  # after nodes without a machine
 FIRST_S, MOST_S = 5.0, 300.0  # until another try after one that came to nothing
 WHY_MAX = 500  # characters
 REFUSED_MAX = 64
+GOES_ON = "as many as may be are being replaced"
 KEPT = ("requested", "provisioning", "bootstrapping", "ready")
 FILLED_FIRST = "nodes without a machine are filled first"
 BESIDE = (
@@ -154,7 +155,7 @@ def _held_up(state: Active, index: Index, now: float) -> str:
     if state.roll is not None and _rests(state.roll, now):
         return f"tried again soon: {_told(state.roll)}"
     if _room(state, index) <= 0:
-        return "as many as may be are being replaced"
+        return GOES_ON
     return "" if _places(state, index) > 0 else FILLED_FIRST
 
 

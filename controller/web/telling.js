@@ -37,7 +37,7 @@ const TOLD = {
   instance_preempted: (e) => ["warn", `${machine(e)} is being taken${onNode(e)}${because(e.reason)}`],
   notice_withdrawn: (e) => ["good", `notice of ${machine(e)} withdrawn`],
   instance_replaced: (e) => ["good", `${e.new.instance.id} fills node ${e.new.node} in place of ${e.old_id}`],
-  instance_destroyed: (e) => ["info", `${machine(e)} is gone${because(e.reason)}${e.cost_micro_usd ? `, cost ${dollars(e.cost_micro_usd)}` : ""}`],
+  instance_destroyed: (e) => ["info", `${machine(e)} is gone${e.reason === "gone" ? "" : because(e.reason)}${e.cost_micro_usd ? `, cost ${dollars(e.cost_micro_usd)}` : ""}`],
   launch_refused: (e) => ["warn", `launch in ${e.market} refused (${e.fault})${because(e.detail)}`],
   instance_adopted: (e) => ["info", `${machine(e)} adopted`],
   instance_quarantined: (e) => ["warn", `unknown machine ${e.ref} at ${e.provider} in quarantine, ${dollars(e.micro_usd_per_hour)}/h`],

@@ -284,6 +284,7 @@ def test_a_node_whose_machine_works_on_while_it_is_replaced_lacks_nothing() -> N
     text = story(told)
     assert "Node 3 is being replaced by i-3b, its machine works on: the machine is being set up" in text
     assert "has waited" not in text and "its own is going" not in text
+    assert "1 machine of an older spec, being replaced a few at a time." in text  # as many as may be
     asking = renewed.model_copy(update={"instance_id": None, "why_waiting": "all rest"})
     told = explained(picture(state, [*THREE, asking], machines))
     assert "Node 3 is to be replaced, its machine works on: all rest." in story(told)
