@@ -412,6 +412,8 @@ def test_trouble_stands_first_and_a_roll_that_waits_is_a_warning(served: Served,
     def changed(route: Route) -> None:
         answer = route.fetch()
         found = answer.json()
+        if isinstance(found, list):  # another test may have ended this one
+            found = [pool for pool in found if pool["name"] != "small"]
         for pool in found if isinstance(found, list) else [found]:
             if "name" in pool:
                 pool |= {"status": "ready"} | changes.get(pool["name"], {})
@@ -422,12 +424,12 @@ def test_trouble_stands_first_and_a_roll_that_waits_is_a_warning(served: Served,
         tab.page.route("**/v1/pools**", changed)
         tab.page.goto(served.at("/"))
         whole(tab.page, ".card")
-        expect(names).to_have_text(["thousand", "three", "hundred", "real", "small"])
+        expect(names).to_have_text(["thousand", "three", "hundred", "real"])
         expect(tab.page.locator(".reason.warn")).to_have_text(re.compile("no machine is to be had"))
-        link = tab.page.get_by_role("link", name="small", exact=True)
+        link = tab.page.get_by_role("link", name="real", exact=True)
         link.focus()
-        changes["small"] = {"status": "short"}  # its card moves, and who is at it stays there
-        expect(names).to_have_text(["thousand", "small", "three", "hundred", "real"])
+        changes["real"] = {"status": "short"}  # its card moves, and who is at it stays there
+        expect(names).to_have_text(["thousand", "real", "three", "hundred"])
         expect(link).to_be_focused()
         tab.page.evaluate("location.hash = '/pools/hundred'")
         expect(tab.page.locator(".how")).to_have_class("how t-replacing")

@@ -202,7 +202,7 @@ def test_stop_is_term_then_kill_after_the_grace(pool: Rig) -> None:
     ]
     for stop in stops:
         ended = pool.end_of(pool.client.submit(stop).request_id)
-        assert ended.status == "failed" and ended.end is not None and ended.end["task_id"] == stop.task_id
+        assert ended.status == "success" and ended.end is not None and ended.end["task_id"] == stop.task_id
     done = pool.done(polite)
     assert (done.result, done.reason, done.exit_code) == ("terminated", "user", 0)
     assert pool.text(polite) == ["up", "bye"]

@@ -262,10 +262,10 @@ async def test_what_never_answers_is_a_line_and_keeps_no_other_from_being_told(
         await anyio.sleep_forever()
 
     assert doctor.CREDENTIALS_S + doctor.LINE_S < 25 < CHECK_TIMEOUT_S
-    monkeypatch.setattr(doctor, "LINE_S", 1.0)
+    monkeypatch.setattr(doctor, "LINE_S", 6.0)  # the others answer in less, also on a busy machine
     provider = account.provider()
     monkeypatch.setattr(provider._doctor._networks, "network", never)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         lines = {one.what: one for one in await provider.check(OWNER)}
     assert lines["instance types in us-east-1"].detail == "no answer in time"
     assert not lines["ec2:RunInstances in us-east-1"].ok
