@@ -210,6 +210,25 @@ def test_stop_is_term_then_kill_after_the_grace(pool: Rig) -> None:
     assert (killed.result, killed.reason) == ("killed", "user")
 
 
+def test_a_program_reads_what_a_task_a_machine_and_its_set_up_tell(house: Rig) -> None:
+    image = {"steps": [{"phase": "greet", "run": "echo from the step"}]}
+    assert house.up("told", nodes=1, image=image, metrics_every_s=1).status == "success"
+    task = house.task("for i in 1 2 3; do echo $i; sleep 0.2; done; echo wrong >&2", pool="told")
+    lines = list(house.client.logs_told(task, follow=True))  # until the task is over
+    assert sorted((one.stream, one.line) for one in lines) == [
+        ("stderr", "wrong"),
+        *(("stdout", str(i)) for i in (1, 2, 3)),
+    ]
+    [machine] = {one.instance.instance.id for one in lines}
+    steps = [one.content for one in house.client.console_told(machine)]
+    assert "from the step" in steps
+    until(lambda: any(one.name == "load1" for one in house.client.measured(machine)), "the machine measures")
+    house.down("told")
+    # it is gone: there is an end
+    assert [one.content for one in house.client.console_told(machine, follow=True)] == steps
+    assert list(house.client.measured(machine, follow=True)) == []
+
+
 def test_a_stopped_task_is_not_retried_and_a_pending_one_never_runs(house: Rig) -> None:
     house.up("one", nodes=1)
     running = house.task("sleep 60", pool="one", retries=5)
